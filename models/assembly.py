@@ -1,0 +1,270 @@
+"""How a panel is put together: lag, coverage, mask, transform and market weight, in one place for every way in.
+
+Here belong that logic on plain arrays, and the reading of a cube span by span. The `Panel` itself, and what people call,
+belong in `panel`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+import xarray as xr
+
+from models.transforms import TRANSFORMS, BoolArray, FloatArray
+from schemas.errors import ConfigError, DataError
+
+CONSTANT = "constant"
+
+
+def assemble(
+    *,
+    returns: FloatArray,
+    characteristics: FloatArray,
+    eligible: BoolArray,
+    chars: list[str],
+    coverage: BoolArray | None = None,
+    market_weight: FloatArray | None = None,
+    transform: str | None = None,
+    constant: bool = False,
+    min_coverage: float = 0.0,
+) -> xr.Dataset:
+    """Put together the variables of a panel from arrays whose rows are dates and are already lagged.
+
+    Parameters
+    ----------
+    returns : numpy.ndarray
+        (date, ticker) excess returns at the date.
+    characteristics : numpy.ndarray
+        (date, ticker, char) known before the date.
+    eligible : numpy.ndarray
+        (date, ticker) estimation flag known before the date.
+    coverage : numpy.ndarray, optional
+        (date, ticker). Default: stocks with at least one, and at least ``min_coverage``, of the characteristics (all of
+        them if they stay untransformed); where there are no characteristics, ``eligible``.
+    market_weight : numpy.ndarray, optional
+        (date, ticker), renormalised over covered stocks. Default, and where they have no weight: equal.
+    transform : str, optional
+        A name of `TRANSFORMS`; None if the characteristics are transformed already.
+    constant : bool
+        Append a characteristic ``constant`` that is 1 on covered rows.
+
+    Returns
+    -------
+    xarray.Dataset
+        Without labels for dates and tickers.
+    """
+    returns = np.where(np.isfinite(returns), returns, np.nan).astype(
+        np.result_type(returns, np.float32), copy=False
+    )
+    if coverage is None:
+        coverage = _covered(characteristics, eligible, 1.0 if transform == "none" else min_coverage)
+    if transform is not None:
+        characteristics = TRANSFORMS[transform](characteristics, coverage)
+    characteristics = np.where(coverage[..., np.newaxis], characteristics, np.nan).astype(
+        np.float32, copy=False
+    )
+    if constant:
+        ones = np.where(coverage, np.float32(1.0), np.float32(np.nan))[..., np.newaxis]
+        characteristics, chars = np.concatenate([characteristics, ones], axis=2), [*chars, CONSTANT]
+    if len(set(chars)) != len(chars):
+        raise DataError(
+            f"Characteristics must have different names, and '{CONSTANT}' is taken if it is added: {chars}."
+        )
+    return xr.Dataset(
+        {
+            "returns": (("date", "ticker"), returns),
+            "characteristics": (("date", "ticker", "char"), characteristics),
+            "coverage": (("date", "ticker"), coverage),
+            "mask": (("date", "ticker"), eligible & coverage & np.isfinite(returns)),
+            "market_weight": (("date", "ticker"), _normalised(market_weight, coverage)),
+        },
+        coords={"char": np.array(chars, dtype=np.str_)},
+    )
+
+
+def _covered(characteristics: FloatArray, eligible: BoolArray, min_coverage: float) -> BoolArray:
+    n_chars = characteristics.shape[2]
+    if n_chars == 0:
+        return eligible.copy()
+    enough: BoolArray = np.isfinite(characteristics).sum(axis=2) >= max(1.0, min_coverage * n_chars - 1e-9)
+    return enough
+
+
+def _normalised(weights: FloatArray | None, coverage: BoolArray) -> npt.NDArray[np.float32]:
+    """Weights over covered stocks that sum to 1, equal where none are given; NaN on dates that cover nobody."""
+    counts = coverage.sum(axis=1, keepdims=True)
+    equal = np.where(counts > 0, coverage / np.maximum(counts, 1), np.nan)
+    if weights is None:
+        return equal.astype(np.float32)
+    held = np.where(coverage & np.isfinite(weights), weights, 0.0).astype(np.float64)
+    total = held.sum(axis=1, keepdims=True)
+    return np.where(total > 0.0, held / np.where(total > 0.0, total, 1.0), equal).astype(np.float32)
+
+
+def rows(array: xr.DataArray, start: int, stop: int, fill: float | bool) -> npt.NDArray[Any]:
+    """Dates start to stop (by position) of a possibly lazy array, with ``fill`` for positions before or after its own.
+
+    A lag is a shift of the window: rows t - 1 of everything known before t.
+    """
+    length = array.sizes["date"]
+    first, last = (min(max(edge, 0), length) for edge in (start, stop))
+    values = array.isel(date=slice(first, last)).transpose(
+        "date", "ticker", "observed_factor", "char", missing_dims="ignore"
+    )
+    before = min(max(-start, 0), stop - start)
+    after = (stop - start) - before - (last - first)
+    padding = [(before, after)] + [(0, 0)] * (array.ndim - 1)
+    return np.pad(values.values, padding, constant_values=fill)
+
+
+def as_dates(values: Any) -> pd.DatetimeIndex:
+    """Dates to nanoseconds, refused unless they strictly increase.
+
+    Raises
+    ------
+    DataError
+        If they are not dates, or do not strictly increase.
+    """
+    dates = pd.DatetimeIndex(values).as_unit("ns")
+    wrong = np.flatnonzero(np.diff(dates.asi8) <= 0)
+    if len(wrong):
+        raise DataError(f"Dates must strictly increase; {dates[wrong[0] + 1]} follows {dates[wrong[0]]}.")
+    return dates
+
+
+def panel_blocks(
+    cube: xr.Dataset,
+    *,
+    characteristics: Sequence[str] | None = None,
+    transform: str = "rank",
+    lag: int = 1,
+    constant: bool = True,
+    min_coverage: float = 0.5,
+    market_portfolio: str | None = None,
+    next_date: pd.Timestamp | None = None,
+    block: int = 256,
+) -> Iterator[xr.Dataset]:
+    """Build the panel of a cube span by span, so that no more than a span and its lag is ever in memory.
+
+    At date t: ``returns`` is r[t] less the risk-free rate of t; characteristics, estimation flag and market weight are those
+    stored ``lag`` dates earlier; mask is estimation & coverage & a finite excess return. The first ``lag`` dates cover
+    nobody. Blocks joined along ``date`` are the same bit for bit whatever the block size.
+
+    Parameters
+    ----------
+    cube : xarray.Dataset
+        Possibly lazily opened: ``returns`` and ``estimation`` (date, ticker); optionally ``characteristics``
+        (date, ticker, char), ``risk_free`` (date), ``factors`` (date, observed_factor), ``weights``
+        (portfolio, date, ticker). Without characteristics, coverage is the estimation flag.
+    characteristics : sequence of str, optional
+        Which ones, in which order. Default: all of the cube's.
+    transform, lag, constant, min_coverage
+        As in `Panel.from_long`.
+    market_portfolio : str, optional
+        The portfolio whose weights, renormalised over covered stocks, are the market. Default: equal weights.
+    next_date : pandas.Timestamp, optional
+        Label of one more row after the cube's last date: no return, mask False, coverage and characteristics as of the
+        last close.
+    block : int
+        Dates per span.
+
+    Yields
+    ------
+    xarray.Dataset
+        The ``data`` of a `Panel`; its attributes are the cube's with ``transform``, ``lag`` and
+        ``risk_free_subtracted``, which is 0 where the cube has no risk-free rate and returns are taken as they are.
+
+    Raises
+    ------
+    DataError
+        The cube lacks a variable, characteristic or portfolio that is asked for.
+    ConfigError
+        The transform is unknown, the lag is negative, or next_date is not after the cube's last date.
+    """
+    if transform not in TRANSFORMS:
+        raise ConfigError(f"Unknown transform '{transform}'; choose one of {', '.join(TRANSFORMS)}.")
+    _check_cube(cube, market_portfolio)
+    if lag < 0:
+        raise ConfigError(f"A lag of {lag} would look ahead; it must be 0 or more.")
+    dates = _axis(cube, lag, next_date)
+    chars = _positions(cube, characteristics)
+    attrs = {
+        **cube.attrs,
+        "transform": transform,
+        "lag": lag,
+        "risk_free_subtracted": int("risk_free" in cube),
+    }
+    for start in range(0, len(dates), block):
+        stop = min(start + block, len(dates))
+        data = assemble(
+            **_read(cube, chars, lag, market_portfolio, start, stop),
+            chars=list(chars),
+            transform=transform,
+            constant=constant,
+            min_coverage=min_coverage,
+        ).assign_coords(date=dates[start:stop], ticker=cube["ticker"].variable)
+        if "factors" in cube:
+            observed = rows(cube["factors"], start, stop, np.nan)
+            data["factors"] = (("date", "observed_factor"), observed)
+            data = data.assign_coords(observed_factor=cube["observed_factor"].variable)
+        yield data.assign_attrs(attrs)
+
+
+def _check_cube(cube: xr.Dataset, market_portfolio: str | None) -> None:
+    for name in ("returns", "estimation"):
+        if name not in cube:
+            raise DataError(f"The cube has no variable '{name}'; ingest it before building a panel.")
+    if market_portfolio is None:
+        return
+    known = cube["portfolio"].values.tolist() if "weights" in cube else []
+    if market_portfolio not in known:
+        raise DataError(f"The cube has no portfolio '{market_portfolio}' to be the market; it has {known}.")
+
+
+def _axis(cube: xr.Dataset, lag: int, next_date: pd.Timestamp | None) -> pd.DatetimeIndex:
+    dates = as_dates(cube.indexes["date"])
+    if next_date is None:
+        return dates
+    if lag < 1:
+        raise ConfigError(
+            "A row for the next date needs a lag of at least 1: with lag 0 nothing is known about it yet."
+        )
+    if next_date <= dates[-1]:
+        raise ConfigError(
+            f"The next date {next_date:%Y-%m-%d} is not after the cube's last, {dates[-1]:%Y-%m-%d}."
+        )
+    return as_dates(dates.append(pd.DatetimeIndex([next_date])))
+
+
+def _positions(cube: xr.Dataset, names: Sequence[str] | None) -> dict[str, int]:
+    """Positions on the char axis of the characteristics asked for, in the order asked for."""
+    stored = [str(name) for name in cube["char"].values] if "characteristics" in cube else []
+    for name in names or ():
+        if name not in stored:
+            raise DataError(f"The cube has no characteristic '{name}'; it has {stored}.")
+    return {name: stored.index(name) for name in (stored if names is None else names)}
+
+
+def _read(
+    cube: xr.Dataset, chars: dict[str, int], lag: int, market_portfolio: str | None, start: int, stop: int
+) -> dict[str, npt.NDArray[Any]]:
+    returns = rows(cube["returns"], start, stop, np.nan)
+    if "risk_free" in cube:
+        risk_free = rows(cube["risk_free"], start, stop, np.nan).astype(np.float64)
+        returns = (returns - risk_free[:, np.newaxis]).astype(np.float32)
+    known = (start - lag, stop - lag)
+    values = np.empty((*returns.shape, 0), dtype=np.float32)
+    if chars:
+        values = rows(cube["characteristics"].isel(char=list(chars.values())), *known, np.nan)
+    read = {
+        "returns": returns,
+        "characteristics": values,
+        "eligible": rows(cube["estimation"], *known, False).astype(np.bool_),
+    }
+    if market_portfolio is not None:
+        read["market_weight"] = rows(cube["weights"].sel(portfolio=market_portfolio), *known, np.nan)
+    return read
