@@ -1,0 +1,138 @@
+"""The protocol that every factor model follows, and what all of them share.
+
+Here belong the abstract model, its state, and the scores that are the same for all. Maths of one model belongs in that
+model's module.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, ClassVar, Self
+
+import numpy as np
+import numpy.typing as npt
+import xarray as xr
+from sklearn.base import BaseEstimator, clone
+
+from schemas.errors import ModelError
+
+if TYPE_CHECKING:
+    from models.panel import Panel
+
+FloatArray = npt.NDArray[np.floating[Any]]
+
+
+@dataclass(frozen=True)
+class ModelState:
+    """What a fitted model must remember to give the same loadings for ever: plain arrays and plain JSON.
+
+    Attributes
+    ----------
+    arrays : dict[str, numpy.ndarray]
+        Numeric arrays (no object dtype), stored as safetensors.
+    meta : dict[str, Any]
+        JSON-serialisable facts: names of tickers, characteristics and factors, dates as ISO strings.
+    """
+
+    arrays: dict[str, npt.NDArray[Any]]
+    meta: dict[str, Any] = field(default_factory=dict)
+
+
+class FactorModel(BaseEstimator, ABC):  # type: ignore[misc]  # scikit-learn ships no types
+    """A factor model r[t] = X[t-1] f[t] + e[t] in scikit-learn's manner.
+
+    Constructor arguments are stored untouched (``get_params``/``set_params``/``clone`` work); everything learnt in
+    :meth:`fit` ends with an underscore. A panel's date t labels the return r[t] beside characteristics known *before* t,
+    so that ``loadings(panel)`` at t is X[t-1]: no value at or after t enters it.
+
+    Attributes
+    ----------
+    factors_ : list[str]
+        Names of the factors, in order.
+    premia_ : numpy.ndarray
+        (factor,) mean factor return per period over the training dates; the price of risk in `expected_returns`.
+    latent : bool
+        Whether the factors are identified only up to a rotation (class attribute).
+    """
+
+    latent: ClassVar[bool] = False
+    factors_: list[str]
+    premia_: FloatArray
+
+    @abstractmethod
+    def fit(self, panel: Panel) -> Self:
+        """Fit to all dates of the panel, and return the model itself."""
+
+    @abstractmethod
+    def loadings(self, panel: Panel) -> xr.DataArray:
+        """Loadings X[t-1] as (date, ticker, factor); NaN where a stock is not covered."""
+
+    @abstractmethod
+    def factor_returns(self, panel: Panel) -> xr.DataArray:
+        """Realised factor returns f[t] as (date, factor), in decimals per period; NaN where they cannot be had."""
+
+    @abstractmethod
+    def state(self) -> ModelState:
+        """Everything that `from_state` needs."""
+
+    @classmethod
+    @abstractmethod
+    def from_state(cls, params: dict[str, Any], state: ModelState) -> Self:
+        """Rebuild a fitted model from its constructor parameters and its state, with identical loadings."""
+
+    def rotate(self, rotation: FloatArray) -> Self:
+        """Return the same fitted model in rotated coordinates: loadings X R and factor returns R' f.
+
+        Parameters
+        ----------
+        rotation : numpy.ndarray
+            (factor, factor) orthogonal matrix R.
+
+        Raises
+        ------
+        ModelError
+            If the factors of the model are given, so that a rotation would only relabel them wrongly.
+        """
+        del rotation
+        raise ModelError(f"{type(self).__name__} has given factors; they cannot be rotated.")
+
+    def clone(self) -> Self:
+        """Return an unfitted copy with the same parameters."""
+        copy: Self = clone(self)
+        return copy
+
+    def expected_returns(self, panel: Panel) -> xr.DataArray:
+        """Expected excess returns X[t-1] times the premia of the training sample, as (date, ticker)."""
+        self._check_fitted()
+        premia = xr.DataArray(self.premia_, dims="factor", coords={"factor": self.factors_})
+        return (self.loadings(panel) * premia).sum("factor", skipna=False).rename("expected_returns")
+
+    def fitted_returns(self, panel: Panel) -> xr.DataArray:
+        """Return the systematic part X[t-1] f[t] as (date, ticker)."""
+        systematic = (self.loadings(panel) * self.factor_returns(panel)).sum("factor", skipna=False)
+        return systematic.rename("fitted_returns")
+
+    def residuals(self, panel: Panel) -> xr.DataArray:
+        """Specific returns e[t] = r[t] - X[t-1] f[t] as (date, ticker), wherever r and X are known."""
+        return (panel.returns - self.fitted_returns(panel)).rename("residuals")
+
+    def score(self, panel: Panel) -> dict[str, float]:
+        """Uncentred total and predictive R2 over the estimation universe, as in Kelly, Pruitt and Su (2019), eq. 7-8."""
+        return {
+            "total_r2": uncentred_r2(panel, self.fitted_returns(panel)),
+            "predictive_r2": uncentred_r2(panel, self.expected_returns(panel)),
+        }
+
+    def _check_fitted(self) -> None:
+        if not hasattr(self, "factors_"):
+            raise ModelError(f"{type(self).__name__} is not fitted yet; call fit(panel) first.")
+
+
+def uncentred_r2(panel: Panel, explained: xr.DataArray) -> float:
+    """1 - sum (r - explained)^2 / sum r^2 over the estimation universe where both are known; NaN if that is empty."""
+    returns = panel.returns.values.astype(np.float64)
+    error = returns - explained.transpose("date", "ticker").values
+    known = panel.mask.values & np.isfinite(error)
+    total = float(np.square(returns[known]).sum())
+    return 1.0 - float(np.square(error[known]).sum()) / total if total > 0.0 else float("nan")

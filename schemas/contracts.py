@@ -1,0 +1,235 @@
+"""What a cube and a published version hold: variables, dimensions, dtypes, units, and the manifest.
+
+Here belong the contracts that writers validate against and readers rely on. Moving bytes belongs in `storage`.
+"""
+
+from __future__ import annotations
+
+from datetime import date, datetime
+from typing import Any, Literal
+
+import numpy as np
+import pandera.xarray as pa
+import xarray as xr
+from pandera.errors import SchemaError, SchemaErrors
+from pydantic import Field
+
+from schemas.base import Frozen, Name
+from schemas.errors import FactorcubeError
+
+FORMAT_VERSION = 1
+"""Version of the layout of cubes, published versions and manifests."""
+
+
+class Variable(Frozen):
+    """One variable of a contract; dims in order, dtype as numpy names it, and the attributes readers see."""
+
+    dims: tuple[str, ...]
+    dtype: str
+    units: str
+    long_name: str
+    comment: str
+    required: bool = True
+
+    @property
+    def attrs(self) -> dict[str, str]:
+        """CF-like attributes of the stored variable."""
+        return {"units": self.units, "long_name": self.long_name, "comment": self.comment}
+
+
+def _variable(dims: str, dtype: str, units: str, long_name: str, comment: str, *, required: bool = True) -> Variable:
+    return Variable(
+        dims=tuple(dims.split()), dtype=dtype, units=units, long_name=long_name, comment=comment, required=required
+    )
+
+
+_MISSING = "NaN: missing, never zero."
+
+CUBE: dict[str, Variable] = {
+    "returns": _variable("date ticker", "float32", "1", "simple total return over the period that ends at date", _MISSING),
+    "characteristics": _variable(
+        "date ticker char", "float32", "mixed", "raw characteristics known at the close of date", _MISSING
+    ),
+    "estimation": _variable(
+        "date ticker", "bool", "1", "member of the estimation universe at date", "False where a check flagged the row."
+    ),
+    "risk_free": _variable("date", "float32", "1", "risk-free return over the period", _MISSING, required=False),
+    "factors": _variable(
+        "date observed_factor", "float32", "1", "observed factor return over the period", _MISSING, required=False
+    ),
+    "weights": _variable(
+        "portfolio date ticker",
+        "float32",
+        "1",
+        "portfolio weight held from the close of date",
+        "0: not held; NaN: the portfolio is not defined at this date.",
+    ),
+}
+"""Variables of a cube (date x ticker x char)."""
+
+_UNCOVERED = "NaN: the stock is not covered, its characteristics or history do not suffice."
+_FORECAST = "NaN before the first refit: no forecast was made."
+_PORTFOLIO = "NaN before the first refit, or where a held stock is not covered."
+
+VERSION: dict[str, Variable] = {
+    "loadings": _variable(
+        "date ticker factor",
+        "float32",
+        "1",
+        "factor loadings known at the close of date",
+        f"They explain the return of the next date: r[t] = X[t-1] f[t] + e[t]. {_UNCOVERED}",
+    ),
+    "factor_returns": _variable(
+        "date factor", "float64", "1", "factor return over the period that ends at date", "NaN: it could not be computed."
+    ),
+    "omega": _variable(
+        "date factor factor_", "float64", "1", "factor covariance per period, as of the close of date", _FORECAST
+    ),
+    "specific_variance": _variable(
+        "date ticker", "float32", "1", "variance of the specific return per period, as of the close of date",
+        f"{_FORECAST} {_UNCOVERED}",
+    ),
+    "weights": CUBE["weights"],
+    "portfolio_variance": _variable(
+        "portfolio date",
+        "float64",
+        "1",
+        "forecast variance of the portfolio over the next period",
+        f"w' X Omega X' w + w' D w from the loadings, omega, specific_variance and weights of the same date. {_PORTFOLIO}",
+    ),
+    "portfolio_variance_systematic": _variable(
+        "portfolio date", "float64", "1", "systematic part of the portfolio variance, w' X Omega X' w", _PORTFOLIO
+    ),
+    "portfolio_variance_specific": _variable(
+        "portfolio date", "float64", "1", "specific part of the portfolio variance, w' D w", _PORTFOLIO
+    ),
+    "portfolio_variance_factor": _variable(
+        "portfolio date factor",
+        "float64",
+        "1",
+        "Euler contribution of a factor to the portfolio variance",
+        f"The contributions of all factors sum to the systematic part. {_PORTFOLIO}",
+    ),
+    "portfolio_return": _variable(
+        "portfolio date", "float64", "1", "realised excess return at date of the weights of the date before",
+        "NaN: weights or too many returns are missing.",
+    ),
+    "expected_returns": _variable(
+        "date ticker",
+        "float32",
+        "1",
+        "expected excess return over the next period, alpha set to 0",
+        f"Loadings times the mean factor return of the training sample. {_UNCOVERED}",
+        required=False,
+    ),
+    "total_r2": _variable("date", "float64", "1", "uncentred total R2 of the cross-section", "NaN: nothing to explain."),
+    "predictive_r2": _variable(
+        "date", "float64", "1", "uncentred predictive R2 of the cross-section", "NaN: nothing to explain."
+    ),
+    "qlike": _variable(
+        "portfolio date", "float64", "1", "QLIKE loss of the variance forecast, log h + r^2 / h", _FORECAST
+    ),
+    "standardised_return": _variable(
+        "portfolio date", "float64", "1", "portfolio return over its forecast volatility", _FORECAST
+    ),
+    "out_of_sample": _variable(
+        "date", "bool", "1", "whether the fit in force at date was made before it",
+        "False: the loadings and factors of this date come from a fit that has seen it.",
+    ),
+    "r_squared": _variable(
+        "ticker", "float64", "1", "systematic share of the variance of a stock (centred R2 of its regression)",
+        "Of the last fit. NaN: not covered.", required=False,
+    ),
+    "alpha": _variable("ticker", "float64", "1", "intercept of the regression of a stock, per period",
+                       "Of the last fit. NaN: not covered.", required=False),
+    "alpha_stderr": _variable("ticker", "float64", "1", "standard error of alpha", "Of the last fit.", required=False),
+    "beta_stderr": _variable("ticker", "float64", "1", "standard error of beta", "Of the last fit.", required=False),
+    "premia": _variable("factor", "float64", "1", "mean factor return per period over the last training sample",
+                        "Of the last fit."),
+    "premia_stderr": _variable("factor", "float64", "1", "Newey-West standard error of the premia", "Of the last fit.",
+                               required=False),
+}
+"""Variables of a published version. The label of every row is its as-of date."""
+
+COORDS: dict[str, str] = {
+    "date": "datetime64[ns]",
+    "ticker": "str",
+    "char": "str",
+    "factor": "str",
+    "factor_": "str",
+    "portfolio": "str",
+    "observed_factor": "str",
+}
+
+
+class SourceFile(Frozen):
+    """One input as it was read."""
+
+    name: str = Field(description="File name, query digest or packaged dataset; never a URL with secrets.")
+    sha256: str
+
+
+class GateDecision(Frozen):
+    """Whether a version may become `latest`, and why."""
+
+    passed: bool
+    reasons: tuple[str, ...]
+
+
+class Manifest(Frozen):
+    """Everything a version was made from and of; enough to make it again (P4)."""
+
+    format_version: Literal[1] = 1
+    universe: Name
+    model: Name
+    version: str
+    as_of: date
+    created_at: datetime
+    snapshot_id: str
+    ingest_key: str
+    sources: tuple[SourceFile, ...]
+    code_version: str
+    config_digest: str
+    config: dict[str, Any]
+    kind: str
+    params: dict[str, Any]
+    state_meta: dict[str, Any] = Field(description="The part of the model's state that is not arrays.")
+    refits: tuple[date, ...]
+    metrics: dict[str, float | None]
+    gate: GateDecision
+    packages: dict[str, str] = Field(description="Versions of the libraries that made the numbers.")
+    checksums: dict[str, str] = Field(default_factory=dict, description="SHA-256 of every file of the version, by path.")
+
+
+def validate(dataset: xr.Dataset, contract: dict[str, Variable], error: type[FactorcubeError], what: str) -> None:
+    """Check names, dimensions and dtypes of a dataset against a contract.
+
+    Parameters
+    ----------
+    dataset : xarray.Dataset
+        What is about to be written.
+    contract : dict[str, Variable]
+        `CUBE` or `VERSION`.
+    error : type[FactorcubeError]
+        The error to raise.
+    what : str
+        What is being validated, for the message.
+
+    Raises
+    ------
+    FactorcubeError
+        Of the given type, if a variable is missing, unknown, or of another shape or type.
+    """
+    unknown = sorted(set(map(str, dataset.data_vars)) - set(contract))
+    if unknown:
+        raise error(f"{what}: variables {', '.join(unknown)} are not in the contract")
+    schema = pa.DatasetSchema(
+        data_vars={
+            name: pa.DataVar(dtype=np.dtype(variable.dtype), dims=variable.dims, required=variable.required)
+            for name, variable in contract.items()
+        }
+    )
+    try:
+        schema.validate(dataset, lazy=False)
+    except (SchemaError, SchemaErrors) as failure:
+        raise error(f"{what}: {failure}") from None

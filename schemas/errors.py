@@ -1,0 +1,55 @@
+"""The errors a user may meet. Each carries one clear message that names the thing and says what to do.
+
+A foreseeable mistake raises one of these, and the command line prints its message without a traceback. Anything else
+that escapes is a bug. No error class belongs anywhere else.
+"""
+
+from __future__ import annotations
+
+
+class FactorcubeError(Exception):
+    """Base of all foreseeable failures; ``str(error)`` is fit to be shown to a user as it is."""
+
+
+class ConfigError(FactorcubeError):
+    """A config file, setting or parameter is wrong: an unknown key, a bad value, a spec that contradicts itself."""
+
+
+class SourceError(FactorcubeError):
+    """A source cannot be read as declared: a missing file or column, text in a numeric column, wrong units."""
+
+
+class DataError(FactorcubeError):
+    """Data were read but cannot be used: duplicate keys, impossible dates, no overlap, too few observations."""
+
+
+class CheckError(FactorcubeError):
+    """A blocking data-quality check rejected the whole ingest; nothing was written to the cube."""
+
+
+class CubeError(FactorcubeError):
+    """A cube cannot be opened or written as asked."""
+
+
+class AlignmentError(CubeError):
+    """A write does not align with the cube: reordered, duplicated or unsorted dates or tickers, another char axis."""
+
+
+class ModelError(FactorcubeError):
+    """A model cannot be fitted to this panel, or is used before it was fitted."""
+
+
+class ExecutionError(FactorcubeError):
+    """A step could not be run: the cluster cannot be reached, or a worker runs another version of the code."""
+
+
+class PublishError(FactorcubeError):
+    """A version cannot be published, found or read."""
+
+
+class ConflictError(PublishError):
+    """Another writer of the same thing won; nothing of this one became visible."""
+
+
+class CorruptionError(PublishError):
+    """Stored bytes do not match their checksum; the message names the file."""

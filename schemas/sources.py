@@ -1,0 +1,138 @@
+"""Where data come from and how they are shaped: the `data` and `factors` parts of a run spec.
+
+An origin says where rows come from (files, a SQL query, a packaged dataset, a plugin); a shape says how they are to be
+understood. Any origin goes with any shape. Reading belongs in `storage.sources`.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import Field, model_validator
+
+from schemas.base import Frozen, Name
+
+Units = Literal["decimal", "percent"]
+
+
+class FilesOrigin(Frozen):
+    """Parquet, CSV or Arrow files: paths, globs or folders, all with the same columns."""
+
+    kind: Literal["files"] = "files"
+    paths: tuple[Path, ...] = Field(min_length=1)
+
+    def resolved(self, folder: Path) -> Self:
+        """Return the same origin with relative paths taken from a folder."""
+        return self.model_copy(update={"paths": tuple(folder / path for path in self.paths)})
+
+
+class SqlOrigin(Frozen):
+    """The rows of one SQL query; the URL of the database comes from ``FACTORCUBE_SQL_URL``."""
+
+    kind: Literal["sql"] = "sql"
+    query: str = Field(min_length=1)
+
+    def resolved(self, folder: Path) -> Self:
+        """Return the origin itself: it names no file."""
+        del folder
+        return self
+
+
+class PackageOrigin(Frozen):
+    """A dataset that ships inside an installed package: real data that anybody has."""
+
+    kind: Literal["package"] = "package"
+    name: Literal["skfolio_sp500", "skfolio_factors", "french"]
+
+    def resolved(self, folder: Path) -> Self:
+        """Return the origin itself: it names no file."""
+        del folder
+        return self
+
+
+class PluginOrigin(Frozen):
+    """A vendor's source, found by the name of its entry point in the group ``factorcube.origins``."""
+
+    kind: Literal["plugin"] = "plugin"
+    name: Name
+    options: dict[str, Any] = Field(default_factory=dict)
+
+    def resolved(self, folder: Path) -> Self:
+        """Return the origin itself: it names no file."""
+        del folder
+        return self
+
+
+Origin = Annotated[FilesOrigin | SqlOrigin | PackageOrigin | PluginOrigin, Field(discriminator="kind")]
+
+
+class _Source(Frozen):
+    origin: Origin
+    date: str = Field(default="date", description="Column of the dates.")
+
+    def resolved(self, folder: Path) -> Self:
+        """Return the same source with relative paths of files taken from a folder."""
+        return self.model_copy(update={"origin": self.origin.resolved(folder)})
+
+
+class LongPrices(_Source):
+    """One row per date and ticker, with the columns of a price bar."""
+
+    shape: Literal["long_prices"] = "long_prices"
+    ticker: str = Field(default="ticker", description="Column of the tickers.")
+    close: str = Field(default="close", description="Column of the closing price that returns are computed from.")
+    open: str | None = Field(default=None, description="Column of the opening price.")
+    high: str | None = Field(default=None, description="Column of the highest price.")
+    low: str | None = Field(default=None, description="Column of the lowest price.")
+    volume: str | None = Field(default=None, description="Column of the volume in shares.")
+    shares: str | None = Field(default=None, description="Column of the shares outstanding.")
+
+
+class WidePrices(_Source):
+    """One column of closing prices per ticker."""
+
+    shape: Literal["wide_prices"] = "wide_prices"
+    tickers: tuple[str, ...] | None = Field(default=None, description="Columns to read; all but the date if left out.")
+
+
+class WideReturns(_Source):
+    """One column of simple returns per ticker."""
+
+    shape: Literal["wide_returns"] = "wide_returns"
+    tickers: tuple[str, ...] | None = Field(default=None, description="Columns to read; all but the date if left out.")
+    units: Units = Field(default="decimal", description="Units of the returns.")
+
+
+class LongPanel(_Source):
+    """One row per date and ticker, with a return and characteristics."""
+
+    shape: Literal["long_panel"] = "long_panel"
+    ticker: str = Field(default="ticker", description="Column of the tickers.")
+    returns: str = Field(default="ret", description="Column of the simple returns.")
+    characteristics: tuple[str, ...] = Field(min_length=1, description="Columns of the characteristics.")
+    known: Literal["at_date", "before_date"] = Field(
+        default="at_date",
+        description="Whether a row's characteristics are known at its date, or are already lagged to explain its return.",
+    )
+    units: Units = Field(default="decimal", description="Units of the returns.")
+
+
+MarketSource = Annotated[LongPrices | WidePrices | WideReturns | LongPanel, Field(discriminator="shape")]
+
+
+class FactorSource(_Source):
+    """Observed factors and the risk-free rate, one row per date."""
+
+    columns: tuple[str, ...] = Field(default=(), description="Columns of observed factors.")
+    risk_free: str | None = Field(default=None, description="Column of the risk-free rate per period.")
+    units: Units = Field(description="Units of the file; Fama-French files are in percent.")
+    carry_risk_free: int = Field(
+        default=0, ge=0, description="Periods after the last date of the file through which its last rate is carried."
+    )
+
+    @model_validator(mode="after")
+    def _something(self) -> Self:
+        if not self.columns and self.risk_free is None:
+            raise ValueError("name at least one factor column or the risk_free column")
+        return self

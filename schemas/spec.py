@@ -1,0 +1,189 @@
+"""The run spec: everything that decides a number, in one frozen document that YAML, Prefect and the CLI share.
+
+Here belong the fields of a config file and the rules among them. Defaults here are part of the contract: a changed
+default changes the digest of every spec that leaves it out. Folders, addresses and passwords belong in
+`schemas.settings`; quality checks in `schemas.checks`; sources in `schemas.sources`; models in `schemas.modelspecs`.
+"""
+
+from __future__ import annotations
+
+from datetime import date
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+import yaml
+from pydantic import Field, field_validator, model_validator
+
+from schemas.base import Frozen, Name
+from schemas.checks import CheckOverrides
+from schemas.errors import ConfigError
+from schemas.modelspecs import ModelSpec
+from schemas.sources import FactorSource, MarketSource
+
+Frequency = Literal["daily", "monthly"]
+PERIODS_PER_YEAR: dict[str, int] = {"daily": 252, "monthly": 12}
+
+
+class EqualWeight(Frozen):
+    """Equal weights over all covered stocks."""
+
+    kind: Literal["equal_weight"] = "equal_weight"
+    name: Name = "equal_weight"
+
+
+class FixedWeights(Frozen):
+    """Given weights, rescaled at each date over the covered stocks."""
+
+    kind: Literal["fixed"] = "fixed"
+    name: Name
+    weights: dict[str, float] = Field(min_length=1)
+
+
+class LongShort(Frozen):
+    """Equal-weighted long-short portfolio on a characteristic: long the top quantile, short the bottom one."""
+
+    kind: Literal["long_short"] = "long_short"
+    name: Name
+    characteristic: str
+    quantile: float = Field(default=0.2, gt=0.0, le=0.5)
+
+
+class InverseVolatility(Frozen):
+    """Weights proportional to one over the trailing volatility."""
+
+    kind: Literal["inverse_volatility"] = "inverse_volatility"
+    name: Name = "inverse_volatility"
+    window: int = Field(default=63, ge=10, description="Trailing periods of the volatility.")
+
+
+PortfolioSpec = Annotated[EqualWeight | FixedWeights | LongShort | InverseVolatility, Field(discriminator="kind")]
+
+
+class PanelSpec(Frozen):
+    """How the panel is made from a cube: what a model sees."""
+
+    characteristics: tuple[str, ...] | None = Field(default=None, description="Names to use; all of the cube if left out.")
+    transform: Literal["rank", "zscore", "winsorise", "none"] = Field(
+        default="rank", description="Cross-sectional transform: rank to [-1, 1], z-score, winsorised z-score, or none."
+    )
+    lag: int = Field(default=1, ge=1, description="Periods between knowing a characteristic and the return it explains.")
+    constant: bool = Field(default=True, description="Add a characteristic that is 1 for every covered stock.")
+    min_coverage: float = Field(default=0.5, gt=0.0, le=1.0, description="Least share of characteristics a stock needs.")
+    market_portfolio: Name | None = Field(
+        default=None, description="Portfolio whose weights make the universe's own market; equal weights if left out."
+    )
+    start: date | None = Field(default=None, description="First date of the panel.")
+    end: date | None = Field(default=None, description="Last date of the panel.")
+
+
+class WalkForward(Frozen):
+    """When models are fitted again. A fit made as of a date serves the dates after it, up to the next refit."""
+
+    first: date = Field(description="First refit: models are fitted on data up to the last session not after this date.")
+    every: Literal["month", "quarter", "year"] = Field(default="year", description="Refit at the end of each of these.")
+    window: int | None = Field(default=None, ge=24, description="Periods a fit looks back on; expanding if left out.")
+
+
+class CovarianceSpec(Frozen):
+    """Omega, the factor covariance."""
+
+    method: Literal["ewma", "ledoit_wolf"] = "ewma"
+    halflife: float = Field(default=90.0, gt=1.0, description="Periods after which an observation counts half (ewma).")
+    window: int | None = Field(default=None, ge=24, description="Periods looked back on; all if left out.")
+
+
+class SpecificSpec(Frozen):
+    """Specific variance: EWMA of squared residuals with a floor."""
+
+    halflife: float = Field(default=60.0, gt=1.0, description="Periods after which an observation counts half.")
+    floor: float = Field(default=0.1, ge=0.0, le=1.0, description="Least variance as a share of the cross-section median.")
+    min_observations: int = Field(default=20, ge=2, description="With fewer residuals a stock gets the median variance.")
+
+
+class GateSpec(Frozen):
+    """What a version must satisfy to become `latest`; a version that fails is published but not promoted."""
+
+    min_total_r2: float = Field(default=0.0, description="Least out-of-sample total R2.")
+    max_bias_statistic: float = Field(default=2.0, gt=1.0, description="Largest mean bias statistic of the portfolios.")
+    min_bias_statistic: float = Field(default=0.5, gt=0.0, lt=1.0, description="Smallest mean bias statistic.")
+
+
+class ReportSpec(Frozen):
+    """What the report shows."""
+
+    tickers: tuple[str, ...] = Field(default=(), max_length=8, description="Stocks whose loadings are drawn; the largest if empty.")
+
+
+class RunSpec(Frozen):
+    """One universe, from its source to its published models: a config file of ``factorcube run``."""
+
+    universe: Name = Field(description="Name of the universe; its cube and its published models live under it.")
+    frequency: Frequency = "daily"
+    calendar: str = Field(
+        default="XNYS", pattern=r"^[A-Za-z0-9_-]+$", description="Exchange calendar (ISO 10383), or 'none' to take the dates as they come."
+    )
+    currency: str = Field(default="USD", pattern=r"^[A-Z]{3}$", description="Currency of the prices (ISO 4217).")
+    data: MarketSource
+    factors: tuple[FactorSource, ...] = ()
+    characteristics: tuple[str, ...] | None = Field(
+        default=None, description="Characteristics to compute from prices and volumes; all that the data allow if left out."
+    )
+    portfolios: tuple[PortfolioSpec, ...] = (EqualWeight(),)
+    checks: CheckOverrides = CheckOverrides()
+    panel: PanelSpec = PanelSpec()
+    models: tuple[ModelSpec, ...] = Field(min_length=1)
+    walk_forward: WalkForward
+    covariance: CovarianceSpec = CovarianceSpec()
+    specific: SpecificSpec = SpecificSpec()
+    gate: GateSpec = GateSpec()
+    report: ReportSpec = ReportSpec()
+
+    @property
+    def periods_per_year(self) -> int:
+        """Periods of one year at this frequency: 252 or 12."""
+        return PERIODS_PER_YEAR[self.frequency]
+
+    @field_validator("models", "portfolios")
+    @classmethod
+    def _unique_names(cls, items: tuple[Any, ...]) -> tuple[Any, ...]:
+        names = [item.name for item in items]
+        doubled = sorted({name for name in names if names.count(name) > 1})
+        if doubled:
+            raise ValueError(f"the name {', '.join(doubled)} is given twice; set a different `name` for each")
+        return items
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if self.panel.market_portfolio and self.panel.market_portfolio not in {item.name for item in self.portfolios}:
+            raise ValueError(f"panel.market_portfolio '{self.panel.market_portfolio}' is not one of the portfolios")
+        return self
+
+    def resolved(self, folder: Path) -> Self:
+        """Return the same spec with relative paths of files taken from a folder."""
+        return self.model_copy(
+            update={
+                "data": self.data.resolved(folder),
+                "factors": tuple(source.resolved(folder) for source in self.factors),
+            }
+        )
+
+
+def load_spec(path: Path) -> RunSpec:
+    """Read a run spec from a YAML file (safe tags only); relative data paths are taken from the file's folder.
+
+    Raises
+    ------
+    ConfigError
+        If the file is missing, is not YAML, or does not validate; the message names the file and the key.
+    """
+    try:
+        document = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ConfigError(f"{path}: no such file; give the path of a config file, see examples/") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: cannot be read: {error}") from None
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from None
+    if not isinstance(document, dict):
+        raise ConfigError(f"{path}: expected a mapping with keys such as universe, data, models")
+    return RunSpec.parse(document, origin=str(path)).resolved(path.parent)
