@@ -1,7 +1,7 @@
-"""How a panel is put together: lag, coverage, mask, transform and market weight, in one place for every way in.
+"""How a panel is put together: lag, coverage, mask, transform and market weight, in one place.
 
-Here belong that logic on plain arrays, and the reading of a cube span by span. The `Panel` itself, and what people call,
-belong in `panel`.
+Here belong that logic on plain arrays, and the reading of a cube span by span. The `Panel` itself, and the
+ways to make one from frames and arrays, belong in `panel`.
 """
 
 from __future__ import annotations
@@ -43,8 +43,9 @@ def assemble(
     eligible : numpy.ndarray
         (date, ticker) estimation flag known before the date.
     coverage : numpy.ndarray, optional
-        (date, ticker). Default: stocks with at least one, and at least ``min_coverage``, of the characteristics (all of
-        them if they stay untransformed); where there are no characteristics, ``eligible``.
+        (date, ticker). Default: stocks with at least one, and at least the share ``min_coverage``, of the
+        characteristics (all of them under the transform "none"); if there are no characteristics,
+        ``eligible``.
     market_weight : numpy.ndarray, optional
         (date, ticker), renormalised over covered stocks. Default, and where they have no weight: equal.
     transform : str, optional
@@ -57,23 +58,17 @@ def assemble(
     xarray.Dataset
         Without labels for dates and tickers.
     """
-    returns = np.where(np.isfinite(returns), returns, np.nan).astype(
-        np.result_type(returns, np.float32), copy=False
-    )
+    returns = np.where(np.isfinite(returns), returns, np.nan)
     if coverage is None:
         coverage = _covered(characteristics, eligible, 1.0 if transform == "none" else min_coverage)
     if transform is not None:
         characteristics = TRANSFORMS[transform](characteristics, coverage)
-    characteristics = np.where(coverage[..., np.newaxis], characteristics, np.nan).astype(
-        np.float32, copy=False
-    )
+    characteristics = np.where(coverage[..., np.newaxis], characteristics, np.nan).astype(np.float32)
     if constant:
         ones = np.where(coverage, np.float32(1.0), np.float32(np.nan))[..., np.newaxis]
         characteristics, chars = np.concatenate([characteristics, ones], axis=2), [*chars, CONSTANT]
     if len(set(chars)) != len(chars):
-        raise DataError(
-            f"Characteristics must have different names, and '{CONSTANT}' is taken if it is added: {chars}."
-        )
+        raise DataError(f"Characteristics must have different names, that of the constant included: {chars}.")
     return xr.Dataset(
         {
             "returns": (("date", "ticker"), returns),
@@ -95,7 +90,7 @@ def _covered(characteristics: FloatArray, eligible: BoolArray, min_coverage: flo
 
 
 def _normalised(weights: FloatArray | None, coverage: BoolArray) -> npt.NDArray[np.float32]:
-    """Weights over covered stocks that sum to 1, equal where none are given; NaN on dates that cover nobody."""
+    """Weights of covered stocks that sum to 1, equal where none are given; NaN on dates that cover nobody."""
     counts = coverage.sum(axis=1, keepdims=True)
     equal = np.where(counts > 0, coverage / np.maximum(counts, 1), np.nan)
     if weights is None:
@@ -105,31 +100,46 @@ def _normalised(weights: FloatArray | None, coverage: BoolArray) -> npt.NDArray[
     return np.where(total > 0.0, held / np.where(total > 0.0, total, 1.0), equal).astype(np.float32)
 
 
-def rows(array: xr.DataArray, start: int, stop: int, fill: float | bool) -> npt.NDArray[Any]:
-    """Dates start to stop (by position) of a possibly lazy array, with ``fill`` for positions before or after its own.
+def rows(array: xr.DataArray, start: int, stop: int, *, fill: float) -> npt.NDArray[Any]:
+    """Dates start to stop (by position) of a possibly lazy array, with ``fill`` beyond its ends.
 
-    A lag is a shift of the window: rows t - 1 of everything known before t.
+    A lag is a shift of this window: the rows one earlier of everything that is known before the date.
     """
     length = array.sizes["date"]
     first, last = (min(max(edge, 0), length) for edge in (start, stop))
-    values = array.isel(date=slice(first, last)).transpose(
-        "date", "ticker", "observed_factor", "char", missing_dims="ignore"
-    )
+    order = ("date", "ticker", "observed_factor", "char")
+    values = array.isel(date=slice(first, last)).transpose(*order, missing_dims="ignore").values
     before = min(max(-start, 0), stop - start)
     after = (stop - start) - before - (last - first)
-    padding = [(before, after)] + [(0, 0)] * (array.ndim - 1)
-    return np.pad(values.values, padding, constant_values=fill)
+    if not before and not after:
+        return values
+    return np.pad(values, [(before, after)] + [(0, 0)] * (array.ndim - 1), constant_values=fill)
 
 
 def as_dates(values: Any) -> pd.DatetimeIndex:
-    """Dates to nanoseconds, refused unless they strictly increase.
+    """Dates in nanoseconds and without a time zone.
 
     Raises
     ------
     DataError
-        If they are not dates, or do not strictly increase.
+        If they are numbers, cannot be read as dates, are missing, or have a time zone.
     """
-    dates = pd.DatetimeIndex(values).as_unit("ns")
+    if pd.api.types.is_numeric_dtype(pd.Index(values)):
+        raise DataError("Dates are numbers; convert them with pandas.to_datetime and a format.")
+    try:
+        dates = pd.DatetimeIndex(pd.to_datetime(values)).as_unit("ns")
+    except (ValueError, TypeError) as error:
+        raise DataError(f"Dates cannot be read: {error}") from error
+    if dates.tz is not None:
+        raise DataError(f"Dates are in time zone {dates.tz}; take it off with tz_localize(None).")
+    if dates.hasnans:
+        raise DataError("Dates must not have missing values.")
+    return dates
+
+
+def as_axis(values: Any) -> pd.DatetimeIndex:
+    """Dates as `as_dates` gives them, refused with a `DataError` unless they strictly increase."""
+    dates = as_dates(values)
     wrong = np.flatnonzero(np.diff(dates.asi8) <= 0)
     if len(wrong):
         raise DataError(f"Dates must strictly increase; {dates[wrong[0] + 1]} follows {dates[wrong[0]]}.")
@@ -150,9 +160,10 @@ def panel_blocks(
 ) -> Iterator[xr.Dataset]:
     """Build the panel of a cube span by span, so that no more than a span and its lag is ever in memory.
 
-    At date t: ``returns`` is r[t] less the risk-free rate of t; characteristics, estimation flag and market weight are those
-    stored ``lag`` dates earlier; mask is estimation & coverage & a finite excess return. The first ``lag`` dates cover
-    nobody. Blocks joined along ``date`` are the same bit for bit whatever the block size.
+    At date t: ``returns`` is r[t] less the risk-free rate of t; characteristics, estimation flag and market
+    weight are those stored ``lag`` dates earlier; mask is estimation & coverage & a finite excess return.
+    The first ``lag`` dates cover nobody. Blocks joined along ``date`` are the same bit for bit whatever the
+    block size.
 
     Parameters
     ----------
@@ -167,8 +178,8 @@ def panel_blocks(
     market_portfolio : str, optional
         The portfolio whose weights, renormalised over covered stocks, are the market. Default: equal weights.
     next_date : pandas.Timestamp, optional
-        Label of one more row after the cube's last date: no return, mask False, coverage and characteristics as of the
-        last close.
+        Label of one more row after the cube's last date: no return, mask False, coverage and characteristics
+        as of the last close.
     block : int
         Dates per span.
 
@@ -176,28 +187,21 @@ def panel_blocks(
     ------
     xarray.Dataset
         The ``data`` of a `Panel`; its attributes are the cube's with ``transform``, ``lag`` and
-        ``risk_free_subtracted``, which is 0 where the cube has no risk-free rate and returns are taken as they are.
+        ``risk_free_subtracted``, which is 0 if the cube has no risk-free rate and returns are taken as they
+        are.
 
     Raises
     ------
     DataError
         The cube lacks a variable, characteristic or portfolio that is asked for.
+        Or next_date is not after the cube's last date.
     ConfigError
-        The transform is unknown, the lag is negative, or next_date is not after the cube's last date.
+        The transform is unknown, the lag is negative, or it is 0 with a next_date.
     """
-    if transform not in TRANSFORMS:
-        raise ConfigError(f"Unknown transform '{transform}'; choose one of {', '.join(TRANSFORMS)}.")
-    _check_cube(cube, market_portfolio)
-    if lag < 0:
-        raise ConfigError(f"A lag of {lag} would look ahead; it must be 0 or more.")
+    _check(cube, transform, lag, market_portfolio)
     dates = _axis(cube, lag, next_date)
     chars = _positions(cube, characteristics)
-    attrs = {
-        **cube.attrs,
-        "transform": transform,
-        "lag": lag,
-        "risk_free_subtracted": int("risk_free" in cube),
-    }
+    facts = {"transform": transform, "lag": lag, "risk_free_subtracted": int("risk_free" in cube)}
     for start in range(0, len(dates), block):
         stop = min(start + block, len(dates))
         data = assemble(
@@ -207,37 +211,36 @@ def panel_blocks(
             constant=constant,
             min_coverage=min_coverage,
         ).assign_coords(date=dates[start:stop], ticker=cube["ticker"].variable)
-        if "factors" in cube:
-            observed = rows(cube["factors"], start, stop, np.nan)
-            data["factors"] = (("date", "observed_factor"), observed)
+        if cube.sizes.get("observed_factor"):
+            data["factors"] = (("date", "observed_factor"), rows(cube["factors"], start, stop, fill=np.nan))
             data = data.assign_coords(observed_factor=cube["observed_factor"].variable)
-        yield data.assign_attrs(attrs)
+        yield data.assign_attrs({**cube.attrs, **facts})
 
 
-def _check_cube(cube: xr.Dataset, market_portfolio: str | None) -> None:
+def _check(cube: xr.Dataset, transform: str, lag: int, market_portfolio: str | None) -> None:
+    if transform not in TRANSFORMS:
+        raise ConfigError(f"Unknown transform '{transform}'; choose one of {', '.join(TRANSFORMS)}.")
+    if lag < 0:
+        raise ConfigError(f"A lag of {lag} would look ahead; it must be 0 or more.")
     for name in ("returns", "estimation"):
         if name not in cube:
             raise DataError(f"The cube has no variable '{name}'; ingest it before building a panel.")
-    if market_portfolio is None:
-        return
-    known = cube["portfolio"].values.tolist() if "weights" in cube else []
-    if market_portfolio not in known:
-        raise DataError(f"The cube has no portfolio '{market_portfolio}' to be the market; it has {known}.")
+    portfolios = cube["portfolio"].values.tolist() if "weights" in cube else []
+    if market_portfolio is not None and market_portfolio not in portfolios:
+        raise DataError(
+            f"The cube has no portfolio '{market_portfolio}' to be the market; it has {portfolios}."
+        )
 
 
 def _axis(cube: xr.Dataset, lag: int, next_date: pd.Timestamp | None) -> pd.DatetimeIndex:
-    dates = as_dates(cube.indexes["date"])
+    dates = as_axis(cube.indexes["date"])
     if next_date is None:
         return dates
     if lag < 1:
         raise ConfigError(
-            "A row for the next date needs a lag of at least 1: with lag 0 nothing is known about it yet."
+            "A row for the next date needs a lag of at least 1: with 0, nothing is known about it."
         )
-    if next_date <= dates[-1]:
-        raise ConfigError(
-            f"The next date {next_date:%Y-%m-%d} is not after the cube's last, {dates[-1]:%Y-%m-%d}."
-        )
-    return as_dates(dates.append(pd.DatetimeIndex([next_date])))
+    return as_axis(dates.append(as_dates([next_date])))
 
 
 def _positions(cube: xr.Dataset, names: Sequence[str] | None) -> dict[str, int]:
@@ -252,19 +255,19 @@ def _positions(cube: xr.Dataset, names: Sequence[str] | None) -> dict[str, int]:
 def _read(
     cube: xr.Dataset, chars: dict[str, int], lag: int, market_portfolio: str | None, start: int, stop: int
 ) -> dict[str, npt.NDArray[Any]]:
-    returns = rows(cube["returns"], start, stop, np.nan)
+    """Arrays of one span for `assemble`: the date's return beside what was known ``lag`` dates before."""
+    returns = rows(cube["returns"], start, stop, fill=np.nan)
     if "risk_free" in cube:
-        risk_free = rows(cube["risk_free"], start, stop, np.nan).astype(np.float64)
+        risk_free = rows(cube["risk_free"], start, stop, fill=np.nan).astype(np.float64)
         returns = (returns - risk_free[:, np.newaxis]).astype(np.float32)
     known = (start - lag, stop - lag)
-    values = np.empty((*returns.shape, 0), dtype=np.float32)
+    read = {"returns": returns, "eligible": rows(cube["estimation"], *known, fill=0).astype(np.bool_)}
     if chars:
-        values = rows(cube["characteristics"].isel(char=list(chars.values())), *known, np.nan)
-    read = {
-        "returns": returns,
-        "characteristics": values,
-        "eligible": rows(cube["estimation"], *known, False).astype(np.bool_),
-    }
+        wanted = cube["characteristics"].isel(char=list(chars.values()))
+        read["characteristics"] = rows(wanted, *known, fill=np.nan)
+    else:
+        read["characteristics"] = np.empty((*returns.shape, 0), dtype=np.float32)
     if market_portfolio is not None:
-        read["market_weight"] = rows(cube["weights"].sel(portfolio=market_portfolio), *known, np.nan)
+        weights = cube["weights"].sel(portfolio=market_portfolio)
+        read["market_weight"] = rows(weights, *known, fill=np.nan)
     return read

@@ -1,7 +1,8 @@
-"""The panel: what a model sees. Excess returns r[t] beside the characteristics known *before* t, and who counts.
+"""The panel: what a model sees. Excess returns r[t] beside the characteristics known *before* t.
 
-Here belong the `Panel`, and the ways to make one from long frames and plain arrays. How lag, coverage, mask and transform
-come about, and how a cube is read span by span, belongs in `assembly`; what the characteristics are, in `characteristics`.
+Here belong the `Panel`, and the ways to make one from long frames and plain arrays. How lag, coverage, mask
+and transform come about, and how a cube is read span by span, belongs in `assembly`; what the
+characteristics are, in `characteristics`.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import numpy.typing as npt
 import pandas as pd
 import xarray as xr
 
-from models.assembly import as_dates, assemble, panel_blocks
+from models.assembly import as_axis, as_dates, assemble, panel_blocks
 from models.transforms import BoolArray, FloatArray
 from schemas.errors import DataError, ModelError
 
@@ -38,10 +39,12 @@ class Panel:
     ----------
     data : xarray.Dataset
         ``returns`` (date, ticker): excess simple returns per period, NaN where missing. ``characteristics``
-        (date, ticker, char): float32, transformed, known before the date, NaN only where not covered. ``coverage``
-        (date, ticker): the characteristics are usable. ``mask`` (date, ticker): in the estimation universe, which means
-        covered, eligible before the date, and with a return. ``market_weight`` (date, ticker): known before the date,
-        sums to 1 over covered stocks; NaN on dates that cover nobody. Optionally ``factors`` (date, observed_factor).
+        (date, ticker, char): float32, transformed, known before the date, NaN only where not covered.
+        ``coverage`` (date, ticker): the characteristics are usable. ``mask`` (date, ticker): in the
+        estimation universe, which means covered, eligible before the date, and with a return.
+        ``market_weight`` (date, ticker): known before the date, sums to 1 over covered stocks; NaN on dates
+        that cover nobody. Optionally ``factors`` (date, observed_factor): observed factor returns at the
+        date.
 
     Raises
     ------
@@ -55,7 +58,7 @@ class Panel:
         for name, dims in _DIMS.items():
             if name not in self.data or self.data[name].dims != dims:
                 raise DataError(f"A panel needs the variable '{name}' with dimensions {dims}.")
-        as_dates(self.dates)
+        as_axis(self.data["date"].values)
 
     @classmethod
     def from_long(
@@ -83,14 +86,15 @@ class Panel:
         characteristics : sequence of str
             Numeric columns to use.
         lag : int
-            How many dates of the frame's own calendar a characteristic is shifted: 1 if a row holds what was known at
-            the close of its date, 0 if it holds what was known before it.
+            How many dates of the frame's own calendar a characteristic is shifted: 1 if a row holds what was
+            known at the close of its date, 0 if it holds what was known before it.
         transform : str
-            One of `models.transforms.TRANSFORMS`: rank, standardise, winsorise, none.
+            One of `models.transforms.TRANSFORMS`: "rank", "standardise", "winsorise", "none".
         constant : bool
             Append a characteristic ``constant`` that is 1 on covered rows.
         min_coverage : float
-            Smallest share of the characteristics that a stock must have to be covered; always at least one of them.
+            Smallest share of the characteristics that a stock must have to be covered; always at least one,
+            and all of them under the transform "none". Without characteristics: the stock has a row.
         factors : pandas.DataFrame, optional
             Observed factor returns at the date, indexed by date; dates that it lacks become NaN.
 
@@ -117,7 +121,7 @@ class Panel:
             coords={"date": dates, "ticker": tickers, "char": [*characteristics]},
         )
         if factors is not None:
-            observed = factors.set_axis(as_dates(factors.index)).reindex(dates).to_numpy(dtype=np.float64)
+            observed = factors.set_axis(as_axis(factors.index)).reindex(dates).to_numpy(dtype=np.float64)
             cube["factors"] = (("date", "observed_factor"), observed)
             cube = cube.assign_coords(observed_factor=[str(name) for name in factors.columns])
         whole = panel_blocks(
@@ -149,7 +153,7 @@ class Panel:
         characteristics : numpy.ndarray, optional
             (date, ticker, char) known before the date.
         mask : numpy.ndarray, optional
-            (date, ticker) estimation universe; narrowed to covered stocks with a return. Default: all of those.
+            (date, ticker) estimation universe; narrowed to covered stocks with a return. Default: all those.
         coverage : numpy.ndarray, optional
             (date, ticker). Default: where every characteristic is finite (everywhere if there are none).
         dates, tickers, chars, observed_factors : sequence, optional
@@ -168,12 +172,14 @@ class Panel:
         shape = returns.shape
         if characteristics is None:
             characteristics = np.empty((*shape, 0), dtype=np.float32)
+        _check_shapes(
+            shape, characteristics=characteristics, mask=mask, coverage=coverage, market_weight=market_weight
+        )
+        _check_shapes(shape[:1], factors=factors)
         if coverage is None:
-            coverage = np.isfinite(characteristics).all(axis=2)
+            coverage = np.asarray(np.isfinite(characteristics).all(axis=2))
         if not np.isfinite(characteristics[coverage]).all():
-            raise DataError(
-                "A covered stock lacks a characteristic: fill it, or leave the stock out of `coverage`."
-            )
+            raise DataError("A covered stock lacks a characteristic: fill it, or leave it out of `coverage`.")
         data = assemble(
             returns=returns,
             characteristics=characteristics,
@@ -183,7 +189,7 @@ class Panel:
             market_weight=market_weight,
         )
         index = pd.bdate_range("2000-01-03", periods=shape[0]) if dates is None else dates
-        data = data.assign_coords(date=as_dates(index), ticker=_labels(tickers, "stock", shape[1]))
+        data = data.assign_coords(date=as_axis(index), ticker=_labels(tickers, "stock", shape[1]))
         if factors is not None:
             data["factors"] = (("date", "observed_factor"), factors)
             data = data.assign_coords(observed_factor=_labels(observed_factors, "factor", factors.shape[1]))
@@ -219,7 +225,7 @@ class Panel:
         """(date, observed_factor) observed factor returns; ModelError if the panel has none."""
         if "factors" not in self.data:
             raise ModelError(
-                "This panel has no observed factors; build it with `factors`, or from a cube that has them."
+                "This panel has no observed factors; build it with `factors`, or from a cube with them."
             )
         return self.data["factors"]
 
@@ -265,33 +271,44 @@ class Panel:
                 f"Validation from {validation_start} and test from {test_start} leave an empty part; "
                 f"the panel has {_extent(self.dates)}."
             )
-        train, validation, test = (slice(None, first), slice(first, second), slice(second, None))
-        return tuple(Panel(self.data.isel(date=span)) for span in (train, validation, test))  # type: ignore[return-value]  # three, by construction
+        train, validation, test = (slice(0, first), slice(first, second), slice(second, None))
+        return self._at(train), self._at(validation), self._at(test)
 
     def blocks(self, size: int = 256) -> Iterator[Panel]:
-        """Consecutive spans of at most ``size`` dates, each read into memory only when it is reached."""
+        """Consecutive spans of at most ``size`` dates, each read into memory only when its turn comes."""
         for start in range(0, len(self.dates), size):
-            yield Panel(self.data.isel(date=slice(start, start + size)).compute())
+            yield self._at(slice(start, start + size)).load()
 
     def load(self) -> Panel:
         """Return the same panel, wholly in memory."""
         return Panel(self.data.compute())
 
+    def _at(self, span: slice) -> Panel:
+        return Panel(self.data.isel(date=span))
 
-def _labels(names: Sequence[str] | None, prefix: str, size: int) -> npt.NDArray[np.str_]:
+
+def _check_shapes(leading: tuple[int, ...], **arrays: npt.NDArray[Any] | None) -> None:
+    for name, array in arrays.items():
+        if array is not None and array.shape[: len(leading)] != leading:
+            raise DataError(f"`{name}` has shape {array.shape}, but returns ask for {leading} in front.")
+
+
+def _labels(names: Sequence[str] | None, prefix: str, size: int) -> list[str]:
     labels = [f"{prefix}{i}" for i in range(size)] if names is None else [str(name) for name in names]
     if len(labels) != size:
         raise DataError(f"{size} {prefix}s need {size} names, not {len(labels)}.")
-    return np.array(labels, dtype=np.str_)
+    return labels
 
 
 def _extent(dates: pd.DatetimeIndex) -> str:
-    return (
-        f"{len(dates)} dates from {dates[0]:%Y-%m-%d} to {dates[-1]:%Y-%m-%d}" if len(dates) else "no dates"
+    return f"{len(dates)} dates" + (
+        f" from {dates[0]:%Y-%m-%d} to {dates[-1]:%Y-%m-%d}" if len(dates) else ""
     )
 
 
 class _Grid(NamedTuple):
+    """Dense dates and tickers of a long frame, and where each of its rows lies on them."""
+
     row: npt.NDArray[np.intp]
     column: npt.NDArray[np.intp]
     dates: pd.DatetimeIndex
@@ -299,39 +316,31 @@ class _Grid(NamedTuple):
 
 
 def _grid(table: pd.DataFrame, date: str, ticker: str) -> _Grid:
-    """Dense dates and tickers of a long frame, and where each of its rows lies on them."""
-    for name in (date, ticker):
-        if name not in table.columns:
-            raise DataError(
-                f"The frame has no column '{name}'; it has {list(table.columns)} (reset_index() if it is one)."
-            )
-    if pd.api.types.is_numeric_dtype(table[date]):
-        raise DataError(
-            f"Column '{date}' holds numbers, not dates; convert it with pandas.to_datetime and a format."
-        )
-    try:
-        stamps = pd.DatetimeIndex(pd.to_datetime(table[date]))
-    except (ValueError, TypeError) as error:
-        raise DataError(f"Column '{date}' does not hold dates: {error}") from error
-    names = table[ticker].astype("str")
-    if stamps.hasnans or table[ticker].isna().any():
-        raise DataError(f"Columns '{date}' and '{ticker}' must not have missing values.")
+    stamps = as_dates(_column(table, date))
+    names = _column(table, ticker)
+    if names.isna().any():
+        raise DataError(f"Column '{ticker}' must not have missing values.")
     row, dates = pd.factorize(stamps, sort=True)
-    column, tickers = pd.factorize(names, sort=True)
+    column, tickers = pd.factorize(names.astype("str"), sort=True)
     repeated = np.flatnonzero(pd.Series(row * len(tickers) + column).duplicated())
     if len(repeated):
-        key = repeated[0]
+        key = f"({stamps[repeated[0]]:%Y-%m-%d}, {names.iloc[repeated[0]]})"
+        raise DataError(f"The frame has more than one row for {key}; keep one of each date and ticker.")
+    return _Grid(row, column, as_axis(dates), np.array(tickers, dtype=np.str_))
+
+
+def _column(table: pd.DataFrame, name: str) -> pd.Series:
+    if name not in table.columns:
         raise DataError(
-            f"The frame has {stamps[key]:%Y-%m-%d}, {names.iloc[key]} more than once; keep one row of each."
+            f"The frame has no column '{name}'; its columns are {', '.join(map(str, table.columns))}."
         )
-    return _Grid(row, column, as_dates(dates), np.array(tickers, dtype=np.str_))
+    return table[name]
 
 
 def _numeric(table: pd.DataFrame, name: str) -> FloatArray:
-    if name not in table.columns:
-        raise DataError(f"The frame has no column '{name}'; it has {list(table.columns)}.")
-    if not pd.api.types.is_numeric_dtype(table[name]):
+    column = _column(table, name)
+    if not pd.api.types.is_numeric_dtype(column):
         raise DataError(
-            f"Column '{name}' holds {table[name].dtype}, not numbers; convert it with pandas.to_numeric."
+            f"Column '{name}' holds {column.dtype}, not numbers; convert it with pandas.to_numeric."
         )
-    return table[name].to_numpy(dtype=np.float64, na_value=np.nan)
+    return column.to_numpy(dtype=np.float64, na_value=np.nan)

@@ -1,10 +1,12 @@
 """Cross-sectional transforms: what is done to the characteristics of one date before a model sees them.
 
-Here belong functions of one date's cross-section. Lags, masks and anything that looks along time belong in `panel`.
+Here belong functions of one date's cross-section. Lags, masks and all else that looks along time belong in
+`assembly`.
 
-Each takes ``values`` (date, ticker, char) and ``coverage`` (date, ticker), uses covered stocks only, and returns float32 of
-the same shape: NaN on rows that are not covered, and 0 (the middle of the cross-section) where a covered stock misses a
-value. Infinite values count as missing. Dates never touch each other, so any span of dates gives the same bits.
+Each takes ``values`` (date, ticker, char) and ``coverage`` (date, ticker), uses covered stocks only, and
+returns float32 of the same shape: NaN on rows that are not covered, and 0 (the middle of the cross-section)
+where a covered stock misses a value. Infinite values count as missing. No date touches another, so that any
+span of dates gives the same bits.
 """
 
 from __future__ import annotations
@@ -45,12 +47,13 @@ def _per_date(rows: Callable[[FloatArray], FloatArray]) -> Transform:
 
 
 def _counts(section: FloatArray) -> npt.NDArray[np.int64]:
-    return np.isfinite(section).sum(axis=-1, keepdims=True)
+    counts: npt.NDArray[np.int64] = np.isfinite(section).sum(axis=-1, keepdims=True)
+    return counts
 
 
 @_per_date
 def rank_to_unit_interval(section: FloatArray) -> FloatArray:
-    """Ranks mapped linearly to [-1, 1], ties averaged, as in Gu, Kelly and Xiu (2020); a single stock gets 0."""
+    """Ranks mapped linearly to [-1, 1], ties averaged (Gu, Kelly and Xiu 2020); a stock by itself gets 0."""
     order = np.argsort(section, axis=-1)  # NaN last
     ordered = np.take_along_axis(section, order, axis=-1)
     position = np.arange(section.shape[-1], dtype=np.int32)
@@ -80,7 +83,7 @@ def _zscore(section: FloatArray) -> FloatArray:
 
 @_per_date
 def standardise(section: FloatArray) -> FloatArray:
-    """Z-scores: mean 0 and (population) standard deviation 1 over the covered stocks; 0 where all are equal."""
+    """Z-scores: mean 0 and (population) standard deviation 1 over covered stocks; 0 where all are equal."""
     return _zscore(section)
 
 
@@ -101,7 +104,7 @@ def winsorise(section: FloatArray) -> FloatArray:
 
 @_per_date
 def keep(section: FloatArray) -> FloatArray:
-    """Leave values as they are. Raw values have no neutral fill, so a panel covers complete rows only with this one."""
+    """Keep values as they are. Having no neutral fill, they make a panel cover complete rows only."""
     return section
 
 
