@@ -1,0 +1,207 @@
+"""What every factor model promises, tested alike for all of them. A new model is one more line in CASES."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from models.base import FactorModel
+from models.cross_section import FamaMacBeth
+from models.ipca import IPCA
+from models.market import MarketModel
+from models.panel import Panel
+from models.pca import PCA
+from schemas.errors import ModelError
+
+
+@dataclass(frozen=True)
+class Case:
+    """A model small enough for the panel below.
+
+    ``invariant``: a fit is the same function of the data whatever the order of tickers and the units of returns, to rounding
+    (false for models that are trained by a stochastic method).
+    """
+
+    name: str
+    build: Callable[[], FactorModel]
+    invariant: bool = True
+
+
+CASES = [
+    Case("market", lambda: MarketModel(min_observations=20)),
+    Case("fama_macbeth", FamaMacBeth),
+    Case("pca", lambda: PCA(n_factors=2, min_observations=20, tol=1e-10, max_iter=5000)),
+    Case("ipca", lambda: IPCA(n_factors=2, tol=1e-10)),
+]
+
+N_DATES, N_STOCKS, CHARS = 60, 15, ["mom", "size", "beta"]
+DATES = pd.bdate_range("2019-01-01", periods=N_DATES)
+
+
+def long_frame(seed: int = 0) -> pd.DataFrame:
+    """Returns at a date beside characteristics known at its close, with gaps, late listings and a delisting."""
+    rng = np.random.default_rng(seed)
+    shape = (N_DATES, N_STOCKS)
+    characteristics = rng.standard_normal((1, N_STOCKS, 3)) + 0.3 * rng.standard_normal((*shape, 3))
+    ranked = np.roll(characteristics.argsort(axis=1).argsort(axis=1) / (N_STOCKS - 1) - 0.5, 1, axis=0)
+    factors = 0.005 + 0.04 * rng.standard_normal((N_DATES, 3)) * [1.0, 0.6, 0.3]
+    returns = 0.3 * factors[:, :1] + np.einsum("tnl,tl->tn", ranked, factors)
+    returns += 0.01 * rng.standard_normal(shape)
+    returns[rng.random(shape) < 0.05] = np.nan
+    returns[:8, 0] = characteristics[:8, 0] = np.nan
+    returns[50:, 1] = characteristics[50:, 1] = np.nan
+    index = pd.MultiIndex.from_product(
+        [DATES, [f"S{i:02d}" for i in range(N_STOCKS)]], names=["date", "ticker"]
+    )
+    columns = dict(zip(CHARS, characteristics.reshape(-1, 3).T, strict=True))
+    return pd.DataFrame({"ret": returns.ravel(), **columns}, index=index).reset_index()
+
+
+def to_panel(frame: pd.DataFrame) -> Panel:
+    return Panel.from_long(frame, characteristics=CHARS, lag=1)
+
+
+@cache
+def base_panel() -> Panel:
+    return to_panel(long_frame())
+
+
+@cache
+def fitted(case: Case) -> FactorModel:
+    return case.build().fit(base_panel().sel(end=DATES[44]))
+
+
+def assert_same(left: FactorModel, right: FactorModel, panel: Panel) -> None:
+    """Bit for bit, on the panel's dates."""
+    np.testing.assert_array_equal(left.premia_, right.premia_)
+    np.testing.assert_array_equal(left.loadings(panel).values, right.loadings(panel).values)
+    np.testing.assert_array_equal(left.factor_returns(panel).values, right.factor_returns(panel).values)
+
+
+every_model = pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+invariant_models = pytest.mark.parametrize(
+    "case", [case for case in CASES if case.invariant], ids=lambda case: case.name
+)
+
+
+@every_model
+def test_results_are_labelled_and_parameters_stay_untouched(case: Case) -> None:
+    panel, model = base_panel(), case.build()
+    params = model.get_params()
+    with pytest.raises(ModelError, match=r"not fitted yet; call fit\(panel\)"):
+        model.loadings(panel)
+    model = fitted(case)
+    assert model.get_params() == params
+    assert not hasattr(model.clone(), "factors_")
+    loadings, factors = model.loadings(panel), model.factor_returns(panel)
+    assert loadings.dims == ("date", "ticker", "factor")
+    assert factors.dims == ("date", "factor")
+    assert loadings["ticker"].values.tolist() == panel.tickers
+    for array in (loadings, factors):
+        assert array["factor"].values.tolist() == model.factors_
+        assert (array["date"].values == panel.dates.values).all()
+    assert model.premia_.shape == (len(model.factors_),)
+
+
+@every_model
+def test_scores_are_those_of_the_definition(case: Case) -> None:
+    panel, model = base_panel(), fitted(case)
+    score = model.score(panel)
+    r, X, f = panel.returns.values, model.loadings(panel).values, model.factor_returns(panel).values
+    for name, fit in (("total_r2", (X * f[:, None]).sum(axis=2)), ("predictive_r2", X @ model.premia_)):
+        known = panel.mask.values & np.isfinite(fit)
+        assert known.sum() > 0.9 * panel.mask.values[2:].sum()
+        expected = 1.0 - np.square((r - fit)[known]).sum() / np.square(r[known]).sum()
+        assert score[name] == pytest.approx(expected, abs=1e-6)
+    assert 0.1 < score["total_r2"] < 1.0
+
+
+@every_model
+def test_state_is_plain_and_gives_identical_loadings_for_new_dates(case: Case) -> None:
+    model = fitted(case)
+    state = model.state()
+    meta = json.loads(json.dumps(state.meta))
+    assert all(array.dtype.kind in "fiub" for array in state.arrays.values())
+    restored = type(model).from_state(model.get_params(), type(state)(state.arrays, meta))
+    new = base_panel().sel(start=DATES[45])
+    assert_same(model, restored, new)
+    np.testing.assert_array_equal(model.expected_returns(new).values, restored.expected_returns(new).values)
+    again = restored.state()
+    assert again.meta == state.meta
+    for name, array in state.arrays.items():
+        np.testing.assert_array_equal(again.arrays[name], array)
+
+
+@every_model
+def test_next_session_has_loadings_but_no_factor_returns(case: Case) -> None:
+    frame = long_frame()
+    frame.loc[frame["date"] == DATES[-1], "ret"] = np.nan  # characteristics of the day before are known
+    panel, model = to_panel(frame), fitted(case)
+    assert np.isnan(model.factor_returns(panel).values[-1]).all()
+    covered = panel.coverage.values[-1]
+    assert covered.sum() > 10
+    loadings = model.loadings(panel).values
+    assert np.isfinite(loadings[-1, covered]).all()
+    np.testing.assert_array_equal(loadings, model.loadings(base_panel()).values)
+
+
+@settings(max_examples=8, deadline=None)
+@given(cut=st.integers(5, N_DATES - 1), seed=st.integers(1, 1000))
+@every_model
+def test_the_future_does_not_reach_the_past(case: Case, cut: int, seed: int) -> None:
+    """Everything at and after a date is replaced: before it nothing moves, and at it the loadings do not."""
+    frame, other = long_frame(), long_frame(seed)
+    later = frame["date"] >= DATES[cut]
+    frame.loc[later, ["ret", *CHARS]] = other.loc[later, ["ret", *CHARS]]
+    panel, model = to_panel(frame), fitted(case)
+    original = base_panel()
+    loadings = model.loadings(panel).values
+    np.testing.assert_array_equal(loadings[: cut + 1], model.loadings(original).values[: cut + 1])
+    factors = model.factor_returns(panel).values
+    np.testing.assert_array_equal(factors[:cut], model.factor_returns(original).values[:cut])
+    assert not np.array_equal(factors[cut], model.factor_returns(original).values[cut])
+
+
+@every_model
+def test_a_fit_up_to_a_date_knows_nothing_after_it(case: Case) -> None:
+    frame, other = long_frame(), long_frame(1)
+    later = frame["date"] > DATES[44]
+    frame.loc[later, ["ret", *CHARS]] = other.loc[later, ["ret", *CHARS]]
+    model = case.build().fit(to_panel(frame).sel(end=DATES[44]))
+    assert_same(model, fitted(case), base_panel())
+
+
+@settings(max_examples=5, deadline=None)
+@given(order=st.permutations(range(N_STOCKS)))
+@invariant_models
+def test_the_order_of_tickers_does_not_matter(case: Case, order: list[int]) -> None:
+    panel = base_panel()
+    permuted = Panel(panel.data.isel(ticker=list(order)))
+    model = case.build().fit(permuted.sel(end=DATES[44]))
+    np.testing.assert_allclose(model.premia_, fitted(case).premia_, atol=1e-8)
+    np.testing.assert_allclose(
+        model.loadings(permuted).values, fitted(case).loadings(panel).values[:, list(order)], atol=1e-6
+    )
+
+
+@settings(max_examples=5, deadline=None)
+@given(scale=st.sampled_from([1e-3, 0.5, 100.0]))
+@invariant_models
+def test_returns_in_other_units_scale_the_factors_alone(case: Case, scale: float) -> None:
+    panel = base_panel()
+    scaled = Panel(panel.data.assign(returns=panel.returns * scale))
+    model = case.build().fit(scaled.sel(end=DATES[44]))
+    np.testing.assert_allclose(model.loadings(scaled).values, fitted(case).loadings(panel).values, atol=1e-6)
+    np.testing.assert_allclose(model.premia_, scale * fitted(case).premia_, rtol=1e-5)
+    factors = scale * fitted(case).factor_returns(panel).values
+    np.testing.assert_allclose(
+        model.factor_returns(scaled).values, factors, atol=1e-6 * np.nanmax(np.abs(factors))
+    )
