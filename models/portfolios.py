@@ -1,0 +1,161 @@
+"""Weights of the built-in portfolios, as of the close of each date.
+
+Here belong rules that turn what is known at a close into weights. Optimised portfolios belong in the
+allocation module, the risk of any portfolio in `risk`.
+
+Every input is labelled with the date at whose close it is known, and the weights of a date use that date and
+earlier ones only; they are earned at the next date. ``coverage`` (date, ticker) is True where a stock may be
+held. Weights are (date, ticker) float32: 0 where a stock is not held, and NaN on every ticker of a date on
+which the portfolio is not defined.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+
+import numpy as np
+import pandas as pd
+import xarray as xr
+
+from schemas.errors import ConfigError, DataError
+
+
+def equal_weight(coverage: xr.DataArray) -> xr.DataArray:
+    """Hold the same in every covered stock, in all 1; not defined on a date that covers nobody."""
+    return _weights(_scaled(coverage.astype(np.float64), 1.0))
+
+
+def fixed(weights: Mapping[str, float], coverage: xr.DataArray) -> xr.DataArray:
+    """Hold given weights, without the stocks that are not covered, and scale the rest to make up for them.
+
+    Long and short positions are scaled apart, each side to its original sum, so that net and gross weight
+    both stay. The portfolio is not defined on a date on which nothing of a side is covered.
+
+    Parameters
+    ----------
+    weights : mapping
+        Ticker to weight.
+    coverage : xarray.DataArray
+        (date, ticker) bool.
+
+    Returns
+    -------
+    xarray.DataArray
+        (date, ticker) float32.
+
+    Raises
+    ------
+    DataError
+        If there are no weights, one is not finite, or a ticker is not on the axis of `coverage`.
+    """
+    tickers = coverage.indexes["ticker"]
+    unknown = sorted(set(weights) - set(tickers))
+    if unknown:
+        raise DataError(
+            f"The portfolio holds tickers that the universe does not have: {', '.join(unknown[:5])}."
+        )
+    bad = [ticker for ticker, weight in weights.items() if not math.isfinite(weight)]
+    if bad or not weights:
+        raise DataError(
+            f"The weight of {bad[0]} is not a finite number." if bad else "The portfolio has no weights."
+        )
+    values = pd.Series(dict(weights), dtype=np.float64).reindex(tickers, fill_value=0.0)
+    target = xr.DataArray(values.to_numpy(), dims="ticker", coords={"ticker": tickers})
+    held = target.where(coverage, 0.0)
+    long = _scaled(held.clip(min=0.0), float(target.clip(min=0.0).sum()))
+    short = _scaled((-held).clip(min=0.0), float((-target).clip(min=0.0).sum()))
+    return _weights(long - short)
+
+
+def long_short(characteristic: xr.DataArray, coverage: xr.DataArray, quantile: float = 0.2) -> xr.DataArray:
+    """Hold the stocks highest in a characteristic (in all +1) against the lowest (-1), equally weighted.
+
+    Of N covered stocks with a known characteristic those with a (tie-averaged) rank of at most ``quantile *
+    N`` from either end are held; ties are so held or left out together. The portfolio is not defined if an
+    end is then empty.
+
+    Parameters
+    ----------
+    characteristic, coverage : xarray.DataArray
+        (date, ticker), the latter bool.
+    quantile : float
+        Share of the stocks at each end, in (0, 0.5].
+
+    Returns
+    -------
+    xarray.DataArray
+        (date, ticker) float32.
+
+    Raises
+    ------
+    ConfigError
+        If `quantile` is outside (0, 0.5].
+    DataError
+        If `characteristic` and `coverage` do not have the same axes.
+    """
+    if not 0.0 < quantile <= 0.5:
+        raise ConfigError(f"long_short: quantile must be in (0, 0.5], not {quantile}.")
+    _require_same_labels(characteristic, coverage, "characteristic")
+    eligible = characteristic.where(coverage).transpose("date", "ticker")
+    frame = pd.DataFrame(eligible.values.astype(np.float64))
+    from_bottom = eligible.copy(data=frame.rank(axis=1).to_numpy())
+    from_top = eligible.copy(data=frame.rank(axis=1, ascending=False).to_numpy())
+    # The small excess forgives rounding in quantile * N, which must not cost a stock.
+    most = quantile * eligible.count("ticker") + 1e-9
+    ends = [(rank <= most).astype(np.float64) for rank in (from_top, from_bottom)]
+    return _weights(_scaled(ends[0], 1.0) - _scaled(ends[1], 1.0))
+
+
+def inverse_volatility(returns: xr.DataArray, coverage: xr.DataArray, window: int = 63) -> xr.DataArray:
+    """Hold covered stocks in proportion to the inverse of their volatility, in all 1.
+
+    A stock needs returns on half the dates of the window, and one whose price did not move is not held.
+
+    Parameters
+    ----------
+    returns, coverage : xarray.DataArray
+        (date, ticker), the latter bool; the return of a date is known at its close.
+    window : int
+        Dates, the present one included, over which the standard deviation is taken; at least 4.
+
+    Returns
+    -------
+    xarray.DataArray
+        (date, ticker) float32.
+
+    Raises
+    ------
+    ConfigError
+        If `window` is less than 4.
+    DataError
+        If `returns` and `coverage` do not have the same axes.
+    """
+    if window < 4:
+        raise ConfigError(f"inverse_volatility: window must be at least 4 dates, not {window}.")
+    _require_same_labels(returns, coverage, "returns")
+    ordered = returns.transpose("date", "ticker")
+    rolling = pd.DataFrame(ordered.values.astype(np.float64)).rolling(
+        window, min_periods=math.ceil(window / 2)
+    )
+    volatility = ordered.copy(data=rolling.std().to_numpy())
+    usable = coverage & (volatility > 0.0)
+    return _weights(_scaled((1.0 / volatility.where(usable)).fillna(0.0), 1.0))
+
+
+def _require_same_labels(array: xr.DataArray, coverage: xr.DataArray, name: str) -> None:
+    for dim in ("date", "ticker"):
+        if not array.indexes[dim].equals(coverage.indexes[dim]):
+            raise DataError(f"{name} and coverage do not have the same {dim} axis; align them first.")
+
+
+def _scaled(side: xr.DataArray, total: float) -> xr.DataArray:
+    """Scale non-negative weights to a sum; NaN on dates that have none, unless the sum asked for is zero."""
+    if total == 0.0:
+        return side
+    sums = side.sum("ticker")
+    return side * (total / sums.where(sums > 0.0))
+
+
+def _weights(array: xr.DataArray) -> xr.DataArray:
+    return array.transpose("date", "ticker").astype(np.float32).drop_attrs().rename("weights")

@@ -1,0 +1,218 @@
+"""Portfolio risk through factors: Var(r_P) = x' Omega x + w' D w with exposures x = X' w.
+
+Here belongs what follows from given loadings, Omega and specific variance. How these are estimated belongs in
+`covariance` and `specific`, how portfolios are formed in `portfolios`. No ticker x ticker matrix is ever
+formed.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import pandas as pd
+import xarray as xr
+
+from schemas.errors import DataError
+
+
+@dataclass(frozen=True, eq=False)
+class RiskModel:
+    """Loadings, factor covariance and specific variance, all as of a date, and the risk that they imply.
+
+    Any part may do without its ``date``; it then holds on all dates. Tickers, factors and dates are matched
+    by label, whatever their order: those of the parts must be the same, those of weights a subset (a ticker
+    left out has no weight), and a label that the model does not know is an error. Stored numbers may be
+    float32; sums are in float64.
+
+    A ticker is *covered* on a date if all its loadings and its specific variance are known. A portfolio with
+    a weight other than zero on a ticker that is not covered has no variance (NaN), since leaving the ticker
+    out would understate its risk; :meth:`uncovered_weight` says how much it is. A NaN weight means that the
+    portfolio is not defined.
+
+    Parameters
+    ----------
+    loadings : xarray.DataArray
+        ([date,] ticker, factor).
+    omega : xarray.DataArray
+        ([date,] factor, factor_) variance per period.
+    specific_variance : xarray.DataArray
+        ([date,] ticker) variance per period.
+
+    Raises
+    ------
+    DataError
+        If dimensions are others, labels are not the same or not unique, or a specific variance is negative.
+
+    Notes
+    -----
+    ``weights`` is always ([portfolio,] [date,] ticker); another dimension, or an unknown or repeated label,
+    raises DataError. Results have those of ``portfolio`` and ``date`` that the
+    weights or the model have. Variances are per period, in squared decimals. By Euler's theorem the
+    contributions of factors sum to the systematic variance, and those of assets to the variance.
+    """
+
+    loadings: xr.DataArray
+    omega: xr.DataArray
+    specific_variance: xr.DataArray
+
+    def __post_init__(self) -> None:
+        _require_dims(self.loadings, "loadings", "ticker", "factor")
+        _require_dims(self.omega, "omega", "factor", "factor_")
+        _require_dims(self.specific_variance, "specific_variance", "ticker")
+        factors, tickers = self.loadings.indexes["factor"], self.loadings.indexes["ticker"]
+        parts = {
+            "loadings": _matched(self.loadings, "loadings", factor=factors, ticker=tickers),
+            "omega": _matched(self.omega, "omega", factor=factors, factor_=factors),
+            "specific_variance": _matched(self.specific_variance, "specific_variance", ticker=tickers),
+        }
+        dates = _dates(*parts.values())
+        for name, part in parts.items():
+            dated = {} if dates is None or "date" not in part.dims else {"date": dates}
+            object.__setattr__(self, name, _matched(part, name, **dated))
+        negative = (self.specific_variance < 0.0).any(
+            [dim for dim in ("date",) if dim in self.specific_variance.dims]
+        )
+        if negative.any():
+            raise DataError(f"The specific variance of {tickers[negative.values][0]} is negative.")
+
+    @cached_property
+    def covered(self) -> xr.DataArray:
+        """Whether loadings and specific variance are known, ([date,] ticker)."""
+        loaded: xr.DataArray = xr.ufuncs.isfinite(self.loadings).all("factor")
+        varying: xr.DataArray = xr.ufuncs.isfinite(self.specific_variance)
+        return loaded & varying
+
+    def exposures(self, weights: xr.DataArray) -> xr.DataArray:
+        """Return the portfolio's loadings x = X' w, (portfolio, date, factor)."""
+        w = self._aligned(weights)
+        return _ordered(xr.dot(w, self._filled_loadings, dim="ticker"), "factor").where(self._defined(w))
+
+    def factor_contributions(self, weights: xr.DataArray) -> xr.DataArray:
+        """Euler contributions x_k (Omega x)_k to the systematic variance, (portfolio, date, factor)."""
+        x = self.exposures(weights)
+        return _ordered(x * self._times_omega(x), "factor")
+
+    def systematic(self, weights: xr.DataArray) -> xr.DataArray:
+        """Systematic variance x' Omega x, (portfolio, date)."""
+        return self.factor_contributions(weights).sum("factor", skipna=False)
+
+    def specific(self, weights: xr.DataArray) -> xr.DataArray:
+        """Specific variance w' D w, (portfolio, date)."""
+        w = self._aligned(weights)
+        return _ordered(xr.dot(w**2, self._filled_specific, dim="ticker").where(self._defined(w)))
+
+    def variance(self, weights: xr.DataArray) -> xr.DataArray:
+        """Portfolio variance, systematic plus specific, (portfolio, date)."""
+        return self.systematic(weights) + self.specific(weights)
+
+    def volatility(self, weights: xr.DataArray) -> xr.DataArray:
+        """Square root of the portfolio variance, per period, (portfolio, date)."""
+        return self.variance(weights) ** 0.5
+
+    def marginal(self, weights: xr.DataArray) -> xr.DataArray:
+        """Covariance of each stock with the portfolio, X Omega x + D w: half the gradient of the variance.
+
+        Dimensions are (portfolio, date, ticker); NaN where the ticker is not covered.
+        """
+        return self._marginal(weights).where(self.covered)
+
+    def asset_contributions(self, weights: xr.DataArray) -> xr.DataArray:
+        """Euler contributions w_i (X Omega x + D w)_i to the variance, (portfolio, date, ticker)."""
+        return _ordered(self._aligned(weights) * self._marginal(weights), "ticker")
+
+    def uncovered_weight(self, weights: xr.DataArray) -> xr.DataArray:
+        """Share of the gross weight that lies on tickers that are not covered, (portfolio, date)."""
+        gross = abs(self._aligned(weights))
+        missing = xr.dot(gross, (~self.covered).astype(np.float64), dim="ticker")
+        return _ordered(missing / gross.sum("ticker", skipna=False))
+
+    def decompose(self, weights: xr.DataArray) -> xr.Dataset:
+        """Portfolio variance and its parts, under the names of a published version.
+
+        Returns
+        -------
+        xarray.Dataset
+            ``portfolio_variance``, ``portfolio_variance_systematic``, ``portfolio_variance_specific``
+            (portfolio, date) and ``portfolio_variance_factor`` (portfolio, date, factor), float64.
+        """
+        factor, specific = self.factor_contributions(weights), self.specific(weights)
+        systematic = factor.sum("factor", skipna=False)
+        return xr.Dataset(
+            {
+                "portfolio_variance": systematic + specific,
+                "portfolio_variance_systematic": systematic,
+                "portfolio_variance_specific": specific,
+                "portfolio_variance_factor": factor,
+            }
+        )
+
+    # Zeros where not covered: a weight of zero there counts for nothing; `_defined` turns others into NaN.
+    @cached_property
+    def _filled_loadings(self) -> xr.DataArray:
+        return self.loadings.where(self.covered, 0.0)
+
+    @cached_property
+    def _filled_specific(self) -> xr.DataArray:
+        return self.specific_variance.where(self.covered, 0.0)
+
+    def _defined(self, w: xr.DataArray) -> xr.DataArray:
+        return ~((w != 0.0) & ~self.covered).any("ticker")
+
+    def _times_omega(self, x: xr.DataArray) -> xr.DataArray:
+        product: xr.DataArray = xr.dot(self.omega, x.rename(factor="factor_"), dim="factor_")
+        return product
+
+    def _marginal(self, weights: xr.DataArray) -> xr.DataArray:
+        priced = self._times_omega(self.exposures(weights))
+        systematic = xr.dot(self._filled_loadings, priced, dim="factor")
+        return _ordered(systematic + self._filled_specific * self._aligned(weights), "ticker")
+
+    def _aligned(self, weights: xr.DataArray) -> xr.DataArray:
+        """Weights in float64 on the tickers of the model, zero where a ticker was left out."""
+        if "ticker" not in weights.dims or not {"portfolio", "date", "ticker"}.issuperset(weights.dims):
+            raise DataError(f"weights has dimensions {weights.dims}; it needs ([portfolio,] [date,] ticker).")
+        tickers = self.loadings.indexes["ticker"]
+        _require_known(weights.indexes["ticker"], tickers, "weights", "ticker")
+        dates = _dates(self.loadings, self.omega, self.specific_variance)
+        if "date" in weights.dims and dates is not None:
+            _require_known(weights.indexes["date"], dates, "weights", "date")
+        aligned = weights.astype(np.float64).drop_attrs()
+        return aligned.reindex(ticker=tickers, fill_value=0.0)
+
+
+def _dates(*parts: xr.DataArray) -> pd.Index | None:
+    return next((part.indexes["date"] for part in parts if "date" in part.dims), None)
+
+
+def _ordered(array: xr.DataArray, *last: str) -> xr.DataArray:
+    return array.transpose("portfolio", "date", *last, missing_dims="ignore")
+
+
+def _require_dims(part: xr.DataArray, name: str, *dims: str) -> None:
+    if set(part.dims) - {"date"} != set(dims):
+        raise DataError(f"{name} has dimensions {part.dims}; it needs ([date,] {', '.join(dims)}).")
+
+
+def _require_known(labels: pd.Index, known: pd.Index, name: str, dim: str) -> None:
+    unknown = labels.difference(known)
+    if len(unknown):
+        more = f" and {len(unknown) - 5} more" if len(unknown) > 5 else ""
+        raise DataError(
+            f"{name} has a {dim} the risk model does not know: {', '.join(map(str, unknown[:5]))}{more}."
+        )
+    if not labels.is_unique:
+        raise DataError(f"{name} has a {dim} twice: {labels[labels.duplicated()][0]}.")
+
+
+def _matched(part: xr.DataArray, name: str, **labels: pd.Index) -> xr.DataArray:
+    """Bring the labels of a part into the given order; they must be the same ones."""
+    for dim, wanted in labels.items():
+        _require_known(part.indexes[dim], wanted, name, dim)
+        missing = wanted.difference(part.indexes[dim])
+        if len(missing):
+            raise DataError(f"{name} lacks the {dim} {missing[0]} that another part of the risk model has.")
+        if not part.indexes[dim].equals(wanted):
+            part = part.sel({dim: wanted})
+    return part.drop_attrs()
