@@ -134,7 +134,7 @@ def as_dates(values: Any) -> pd.DatetimeIndex:
         raise DataError(f"Dates are in time zone {dates.tz}; take it off with tz_localize(None).")
     if dates.hasnans:
         raise DataError("Dates must not have missing values.")
-    return dates
+    return dates.rename("date")
 
 
 def as_axis(values: Any) -> pd.DatetimeIndex:
