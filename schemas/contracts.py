@@ -79,6 +79,13 @@ VERSION: dict[str, Variable] = {
         "factor loadings known at the close of date",
         f"They explain the return of the next date: r[t] = X[t-1] f[t] + e[t]. {_UNCOVERED}",
     ),
+    "imputed": _variable(
+        "date ticker",
+        "bool",
+        "1",
+        "whether the loadings are the cross-section's mean",
+        "True for a traded stock whose own history or characteristics do not suffice yet.",
+    ),
     "factor_returns": _variable(
         "date factor", "float64", "1", "factor return over the period that ends at date", "NaN: it could not be computed."
     ),

@@ -67,8 +67,8 @@ class AutoencoderSpec(_Model):
     name: Name = "autoencoder"
     n_factors: Factors = 5
     hidden: tuple[int, ...] = Field(default=(32,), max_length=3, description="Widths of the hidden layers of the loadings network.")
-    learning_rate: float = Field(default=1e-3, gt=0.0)
-    l1: float = Field(default=1e-4, ge=0.0, description="L1 penalty of the weights.")
+    learning_rate: float = Field(default=3e-3, gt=0.0)
+    l1: float = Field(default=2e-3, ge=0.0, description="L1 penalty of the weights, relative to the mean squared return.")
     max_epochs: int = Field(default=100, ge=1)
     patience: int = Field(default=5, ge=1, description="Epochs without progress on the validation span before stopping.")
     validation_fraction: float = Field(default=0.2, gt=0.0, lt=0.9, description="Last share of the dates kept for validation.")

@@ -63,7 +63,7 @@ class PanelSpec(Frozen):
     """How the panel is made from a cube: what a model sees."""
 
     characteristics: tuple[str, ...] | None = Field(default=None, description="Names to use; all of the cube if left out.")
-    transform: Literal["rank", "zscore", "winsorise", "none"] = Field(
+    transform: Literal["rank", "standardise", "winsorise", "none"] = Field(
         default="rank", description="Cross-sectional transform: rank to [-1, 1], z-score, winsorised z-score, or none."
     )
     lag: int = Field(default=1, ge=1, description="Periods between knowing a characteristic and the return it explains.")
@@ -89,7 +89,15 @@ class CovarianceSpec(Frozen):
 
     method: Literal["ewma", "ledoit_wolf"] = "ewma"
     halflife: float = Field(default=90.0, gt=1.0, description="Periods after which an observation counts half (ewma).")
-    window: int | None = Field(default=None, ge=24, description="Periods looked back on; all if left out.")
+    window: int | None = Field(
+        default=None, ge=24, description="Periods looked back on (ledoit_wolf); all if left out."
+    )
+
+    @model_validator(mode="after")
+    def _one_memory(self) -> Self:
+        if self.method == "ewma" and self.window is not None:
+            raise ValueError("window goes with method: ledoit_wolf; ewma forgets by its halflife")
+        return self
 
 
 class SpecificSpec(Frozen):

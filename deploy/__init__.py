@@ -1,0 +1,4 @@
+"""What people and schedulers start: the command line, and later deployments, automations and images.
+
+Here belongs nothing that another package needs.
+"""

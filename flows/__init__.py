@@ -1,0 +1,1 @@
+"""The flows, and nothing but flows: each reads like a sentence. Steps belong in `tasks`."""

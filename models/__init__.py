@@ -1,0 +1,43 @@
+"""Pure maths on numpy, xarray, torch and scikit-learn: all that a notebook needs, without a store or a server.
+
+Here belong the panel, characteristics, factor models, covariance, risk, portfolios and evaluation. What schedules,
+stores or draws does not.
+
+Where do I go to ...?
+
+=============================================  ==========================================
+see what a model sees                           `models.panel`, `models.transforms`
+compute characteristics from prices, volumes    `models.characteristics`
+know what every model must do                   `models.base`
+add per-date sufficient statistics              `models.gram`
+change Omega or specific variance               `models.covariance`, `models.specific`
+turn them into portfolio risk                   `models.risk`, `models.portfolios`
+judge forecasts                                 `models.evaluation`
+find suspicious prices                          `models.quality`
+=============================================  ==========================================
+"""
+
+from models.autoencoder import ConditionalAutoencoder
+from models.base import FactorModel, ModelState
+from models.covariance import FactorCovariance
+from models.cross_section import FamaMacBeth
+from models.ipca import IPCA
+from models.market import MarketModel
+from models.panel import Panel
+from models.pca import PCA
+from models.risk import RiskModel
+from models.specific import SpecificRisk
+
+__all__ = [
+    "IPCA",
+    "PCA",
+    "ConditionalAutoencoder",
+    "FactorCovariance",
+    "FactorModel",
+    "FamaMacBeth",
+    "MarketModel",
+    "ModelState",
+    "Panel",
+    "RiskModel",
+    "SpecificRisk",
+]

@@ -1,0 +1,216 @@
+"""The steps between fits and versions: join the fits of a model in one system of coordinates, add Omega and portfolio
+risk, and evaluate what was forecast.
+
+Latent factors are identified up to a rotation, so each fit is turned towards the one before it; every risk number is
+the same in any coordinates. The functions that run on workers are idempotent, as in `tasks.fitting`.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+import xarray as xr
+from prefect import task
+from prefect.cache_policies import NO_CACHE
+from prefect.logging import get_run_logger
+
+from models import FactorCovariance, RiskModel, evaluation
+from models.rotation import align
+from schemas.modelspecs import ModelSpec
+from schemas.refs import FitRef, PanelRef, RiskRef
+from schemas.settings import Settings
+from schemas.spec import RunSpec
+from tasks.artifacts import publish_metrics_table
+from tasks.cluster import Cluster
+from tasks.fitting import restore
+from tasks.panels import open_span
+from tasks.provenance import key
+from tasks.workspace import Workspace
+
+Arrays = dict[str, npt.NDArray[Any]]
+
+
+@task(name="estimate covariance", cache_policy=NO_CACHE)
+def estimate_covariance(
+    spec: RunSpec, models: list[ModelSpec], panel: PanelRef, fits: list[FitRef], cluster: Cluster, settings: Settings
+) -> list[RiskRef]:
+    """Assemble the risk model of every model over all dates, side by side on Dask."""
+    futures = []
+    for model in models:
+        own = tuple(fit for fit in fits if fit.model == model.name)
+        name = f"risk-{model.name}-{panel.key[:8]}"
+        futures.append(cluster.submit(assemble, settings.root, panel, spec, model, own, key=name))
+    return cluster.gather(futures, lambda ref: f"covariance and risk of {ref.model}")
+
+
+@task(name="evaluate", cache_policy=NO_CACHE)
+def evaluate_models(
+    spec: RunSpec, panel: PanelRef, risks: list[RiskRef], cluster: Cluster, settings: Settings
+) -> dict[str, dict[str, float | None]]:
+    """Score the forecasts of every model out of sample; metrics by model."""
+    futures = [
+        cluster.submit(evaluate, settings.root, panel, spec, risk, key=f"evaluate-{risk.model}-{risk.key[:8]}")
+        for risk in risks
+    ]
+    metrics = cluster.gather(futures, lambda found: f"evaluated: out-of-sample total R2 {found['total_r2_out_of_sample']:.4f}")
+    rows = [{"model": risk.model, **found} for risk, found in zip(risks, metrics, strict=True)]
+    publish_metrics_table(spec.universe, rows)
+    get_run_logger().info("evaluated %d model(s)", len(rows))
+    return {risk.model: found for risk, found in zip(risks, metrics, strict=True)}
+
+
+def assemble(root: Path, panel: PanelRef, spec: RunSpec, model: ModelSpec, fits: tuple[FitRef, ...]) -> RiskRef:
+    """Join the fits of one model and add Omega, specific and portfolio variance. Runs on a worker."""
+    space = Workspace(root)
+    risk_key = key(fits=[fit.key for fit in fits], covariance=spec.covariance.model_dump())
+    if not space.work.has("risks", risk_key):
+        loaded = [space.work.get_arrays("projections", fit.key) for fit in fits]
+        final = restore(space, model, loaded[-1][1]["fit"])
+        rotations = _chain([arrays for arrays, _ in loaded], latent=final.latent)
+        cube = open_span(spec, panel.snapshot, Settings(root=root))
+        risk = _join(spec, fits, [arrays for arrays, _ in loaded], rotations, final.factors_, cube)
+        statistics = space.work.get_arrays("fits", loaded[-1][1]["fit"])[1]
+        if final.latent:
+            final = final.rotate(rotations[-1])
+        risk["premia"] = ("factor", final.premia_.astype(np.float64))
+        state = final.state()
+        space.work.put_arrays("states", risk_key, state.arrays, {"state": state.meta, **_facts(model, statistics)})
+        space.work.put_dataset("risks", risk_key, _with_statistics(risk, statistics["statistics"]))
+    return RiskRef(model=model.name, key=risk_key, fits=fits)
+
+
+def evaluate(root: Path, panel: PanelRef, spec: RunSpec, risk: RiskRef) -> dict[str, float | None]:
+    """Add the evaluation of one model's forecasts, and return its metrics. Runs on a worker."""
+    space = Workspace(root)
+    if not space.work.has("evaluations", risk.key):
+        data = space.panel(panel).data.isel(date=slice(0, -1))
+        version = space.work.open_dataset("risks", risk.key).load()
+        series = evaluation.evaluate(version, data["returns"].load(), data["mask"].load())
+        space.work.put_dataset("evaluations", risk.key, series.drop_vars(["fit"], errors="ignore"))
+        meta = space.work.get_arrays("states", risk.key)[1]
+        metrics = _metrics(series, version, meta["in_sample"], spec.periods_per_year)
+        space.work.put_json("metrics", risk.key, metrics)
+    found: dict[str, float | None] = space.work.get_json("metrics", risk.key)
+    return found
+
+
+def _chain(fits: list[Arrays], *, latent: bool) -> list[npt.NDArray[np.float64]]:
+    """Rotation of every fit onto the one before, over the dates that both have seen."""
+    n_factors = fits[0]["factor_returns"].shape[1]
+    rotations = [np.eye(n_factors)]
+    for earlier, later in zip(fits[:-1], fits[1:], strict=True):
+        if not latent:
+            rotations.append(np.eye(n_factors))
+            continue
+        common, first, second = np.intersect1d(earlier["history"], later["history"], return_indices=True)
+        del common
+        reference = earlier["factor_returns"][first] @ rotations[-1]
+        rotations.append(align(later["factor_returns"][second], reference).astype(np.float64))
+    return rotations
+
+
+def _join(
+    spec: RunSpec,
+    refs: tuple[FitRef, ...],
+    fits: list[Arrays],
+    rotations: list[npt.NDArray[np.float64]],
+    factors: list[str],
+    cube: xr.Dataset,
+) -> xr.Dataset:
+    dates = cube.indexes["date"]
+    coords = {"date": dates, "ticker": cube["ticker"].values, "factor": factors}
+    covariance = FactorCovariance(
+        method=spec.covariance.method, halflife=spec.covariance.halflife, window=spec.covariance.window
+    )
+    loadings = np.concatenate(
+        [(fit["loadings"].astype(np.float64) @ turn).astype(np.float32) for fit, turn in zip(fits, rotations, strict=True)]
+    )
+    # Panel row t holds X[t-1]; the published label is the date at which X was known.
+    exposure = xr.DataArray(loadings[1:], dims=("date", "ticker", "factor"), coords=coords)
+    expected = np.concatenate([fit["expected_returns"] for fit in fits])[1:]
+    factor_returns = np.full((len(dates), len(factors)), np.nan)
+    omega = np.full((len(dates), len(factors), len(factors)), np.nan)
+    specific = np.full((len(dates), len(coords["ticker"])), np.nan, dtype=np.float32)
+    for ref, fit, turn in zip(refs, fits, rotations, strict=True):
+        history = xr.DataArray(
+            fit["factor_returns"] @ turn, dims=("date", "factor"), coords={"date": _stamps(fit["history"]), "factor": factors}
+        )
+        served = _stamps(fit["as_of_date"])
+        rows = dates.get_indexer(served)
+        omega[rows] = covariance.path(history, served).values
+        specific[rows] = fit["specific_variance"]
+        realised = _stamps(fit["panel_date"])
+        inside = realised.isin(dates)
+        factor_returns[dates.get_indexer(realised[inside])] = history.sel(date=realised[inside]).values
+        del ref
+    weights = cube["weights"].load().drop_attrs()
+    traded = cube["estimation"].load().drop_attrs() | (abs(weights) > 0).any("portfolio")
+    filled, imputed = _impute(exposure, traded)
+    first = pd.Timestamp(refs[0].as_of)
+    risk = xr.Dataset(
+        {
+            "loadings": filled,
+            "imputed": imputed,
+            "factor_returns": (("date", "factor"), factor_returns),
+            "omega": (("date", "factor", "factor_"), omega),
+            "specific_variance": xr.DataArray(specific, dims=("date", "ticker")).where(filled.notnull().all("factor")),
+            "expected_returns": (("date", "ticker"), expected),
+            "weights": weights,
+            "out_of_sample": ("date", dates > first),
+        },
+        coords={**coords, "factor_": factors},
+    )
+    model = RiskModel(risk["loadings"], risk["omega"], risk["specific_variance"])
+    return risk.merge(model.decompose(risk["weights"]))
+
+
+def _impute(loadings: xr.DataArray, traded: xr.DataArray) -> tuple[xr.DataArray, xr.DataArray]:
+    """Give traded stocks without loadings of their own the cross-section's mean: a portfolio that holds a new listing
+    has a risk, and the mean stock is the best guess of it."""
+    covered = loadings.notnull().all("factor")
+    mean = loadings.where(covered).mean("ticker", dtype=np.float64).astype(np.float32)
+    imputed = traded.transpose("date", "ticker") & ~covered & mean.notnull().all("factor")
+    return loadings.where(~imputed, mean), imputed
+
+
+def _facts(model: ModelSpec, statistics: dict[str, Any]) -> dict[str, Any]:
+    return {"kind": model.kind, "params": model.model_dump(mode="json"), "in_sample": statistics["in_sample"]}
+
+
+def _with_statistics(risk: xr.Dataset, statistics: dict[str, dict[str, list[Any]]]) -> xr.Dataset:
+    for name, columns in statistics.items():
+        dim = "factor" if "factor" in columns else "ticker"
+        if name not in risk:
+            values = [np.nan if value is None else value for value in columns["value"]]
+            series = xr.DataArray(values, dims=dim, coords={dim: columns[dim]})
+            risk[name] = series.reindex({dim: risk[dim].values})
+    return risk
+
+
+def _metrics(
+    series: xr.Dataset, version: xr.Dataset, in_sample: dict[str, float], periods_per_year: int
+) -> dict[str, float | None]:
+    outside = version["out_of_sample"]
+    totals = evaluation.summary(series, outside)
+    forecast = version["portfolio_variance"].shift(date=1).where(outside & series["portfolio_return"].notnull())
+    realised = series["portfolio_return"].where(outside & forecast.notnull())
+    annual = {
+        "forecast_volatility": np.sqrt(forecast.mean("date") * periods_per_year),
+        "realised_volatility": np.sqrt((realised**2).mean("date") * periods_per_year),
+    }
+    metrics = {
+        "total_r2_in_sample": in_sample["total_r2"],
+        "total_r2_out_of_sample": float(totals["total_r2"]),
+        "predictive_r2_out_of_sample": float(totals["predictive_r2"]),
+    }
+    for name, values in {"bias_statistic": totals["bias_statistic"], "qlike": totals["qlike"], **annual}.items():
+        metrics |= {f"{name}.{p}": float(values.sel(portfolio=p)) for p in values["portfolio"].values}
+    return {name: value if np.isfinite(value) else None for name, value in metrics.items()}
+
+
+def _stamps(days: npt.NDArray[np.int64]) -> pd.DatetimeIndex:
+    return pd.DatetimeIndex(days.astype("datetime64[D]").astype("datetime64[ns]"))

@@ -1,0 +1,156 @@
+"""The Dask client that a run opens: a `LocalCluster` by default, an existing scheduler by one setting.
+
+Measured overheads decide the shape: a Prefect task on Dask costs 70 ms and starts a Prefect server on every worker, a
+Dask future 2-3 ms. So Prefect sees one task per stage, and inside it the fan-out goes to Dask as futures.
+Workers have one thread each, and the numeric libraries one thread inside it: side by side is faster than one after the
+other with two threads at the sizes of these fits, and the numbers do not depend on how many workers there are.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from threadpoolctl import threadpool_limits
+
+from schemas.errors import ExecutionError
+from schemas.settings import Settings
+from tasks.provenance import code_version
+
+if TYPE_CHECKING:
+    from distributed import Client, Future
+
+PROGRESS_TOPIC = "factorcube-progress"
+_ONE_THREAD = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
+_RETRIES = 2
+"""How often a task is run again when its worker dies under it, before it is given up."""
+
+Result = TypeVar("Result")
+
+
+class Cluster:
+    """A client that is opened when the first work arrives, so that a run with nothing to do starts no processes."""
+
+    def __init__(self, settings: Settings, log: Callable[[str], None]) -> None:
+        self._settings = settings
+        self._log = log
+        self._stack = contextlib.ExitStack()
+        self._client: Client | None = None
+
+    @property
+    def client(self) -> Client:
+        """The open client; connects, and compares code versions, on first use."""
+        if self._client is None:
+            self._client = self._open()
+        return self._client
+
+    def submit(self, function: Callable[..., Result], *arguments: Any, key: str) -> Future:
+        """Submit one idempotent call; what it returns must be a small reference."""
+        return self.client.submit(_single_threaded, function, *arguments, key=key, pure=False, retries=_RETRIES)
+
+    def gather(self, futures: Sequence[Future], describe: Callable[[Any], str]) -> list[Any]:
+        """Wait for all futures, logging each as it completes; results come in the order of the futures.
+
+        Raises
+        ------
+        FactorcubeError
+            Whatever foreseeable error a task raised, as it was raised there.
+        ExecutionError
+            If workers died under a task again and again, or the scheduler was lost.
+        """
+        from distributed import as_completed
+        from distributed.client import FutureCancelledError
+        from distributed.scheduler import KilledWorker
+
+        done = 0
+        try:
+            for future in as_completed(futures):
+                result = future.result()
+                done += 1
+                self._log(f"[{done}/{len(futures)}] {describe(result)}")
+            return [future.result() for future in futures]
+        except KilledWorker as error:
+            raise ExecutionError(
+                f"the worker died {_RETRIES + 1} times while running {error.task}; it may need more memory "
+                "(FACTORCUBE_WORKER_MEMORY_BYTES) or fewer workers (FACTORCUBE_WORKERS)"
+            ) from None
+        except (FutureCancelledError, OSError, TimeoutError) as error:
+            raise ExecutionError(f"the Dask scheduler was lost: {error}; run again to go on with what is not done") from None
+        finally:
+            self.client.cancel(futures, force=True) if done < len(futures) else None
+
+    def close(self) -> None:
+        """Close the client, and the cluster if it was started here."""
+        self._stack.close()
+        self._client = None
+
+    def _open(self) -> Client:
+        from distributed import Client, LocalCluster
+
+        logging.getLogger("distributed").setLevel(logging.ERROR)
+        address: Any = self._settings.dask_scheduler
+        if address is None:
+            address = self._stack.enter_context(
+                LocalCluster(
+                    n_workers=self._settings.workers,
+                    threads_per_worker=1,
+                    processes=True,
+                    host="127.0.0.1",
+                    dashboard_address=None,
+                    memory_limit=self._settings.worker_memory_bytes,
+                    silence_logs=logging.ERROR,
+                    env=_ONE_THREAD,
+                )
+            )
+        try:
+            client: Client = self._stack.enter_context(Client(address, timeout=30))
+        except (OSError, TimeoutError) as error:
+            raise ExecutionError(f"no Dask scheduler answers at {address} (FACTORCUBE_DASK_SCHEDULER): {error}") from None
+        self._refuse_other_code(client)
+        client.subscribe_topic(PROGRESS_TOPIC, lambda event: self._log(str(event[1])))
+        workers = len(client.scheduler_info(n_workers=-1)["workers"])
+        where = self._settings.dask_scheduler or "started on this machine"
+        self._log(f"Dask: {workers} worker(s), {where}")
+        return client
+
+    def _refuse_other_code(self, client: Client) -> None:
+        try:
+            client.wait_for_workers(1, timeout=60)
+            versions = client.run(code_version)
+        except (TimeoutError, ImportError, ModuleNotFoundError) as error:
+            raise ExecutionError(f"the Dask workers cannot run factorcube: {error}; install this version on them") from None
+        other = {address: found for address, found in versions.items() if found != code_version()}
+        if other:
+            address, found = next(iter(other.items()))
+            raise ExecutionError(
+                f"{len(other)} Dask worker(s) run another version of the code (worker {address}: {found}, here: "
+                f"{code_version()}); install the same version on them"
+            )
+
+
+@contextlib.contextmanager
+def open_cluster(settings: Settings, log: Callable[[str], None]) -> Iterator[Cluster]:
+    """Give a `Cluster` that is closed at the end of the block."""
+    cluster = Cluster(settings, log)
+    try:
+        yield cluster
+    finally:
+        cluster.close()
+
+
+def report_progress(message: str) -> None:
+    """Send one line from a worker to whoever watches the run; silent outside a worker."""
+    from distributed import get_worker
+
+    with contextlib.suppress(ValueError):
+        get_worker().log_event(PROGRESS_TOPIC, message)
+
+
+def _single_threaded(function: Callable[..., Result], *arguments: Any) -> Result:
+    import torch
+
+    torch.set_num_threads(1)
+    with threadpool_limits(1):
+        return function(*arguments)

@@ -1,0 +1,187 @@
+"""The steps that run on Dask workers: fit one member or one model as of one date, and project it up to the next refit.
+
+Every function here is idempotent and keeps its result under the hash of its inputs: a task that is run again after its
+worker died, or in a later run, finds what is done. Arrays stay in the work store; only references travel.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+from prefect import task
+from prefect.cache_policies import NO_CACHE
+from prefect.logging import get_run_logger
+
+from models import ConditionalAutoencoder, FactorModel, ModelState, Panel
+from models.autoencoder import EpochReport, Member
+from schemas.modelspecs import AutoencoderSpec, ModelSpec
+from schemas.refs import FitRef, PanelRef
+from schemas.settings import Settings
+from schemas.spec import RunSpec
+from tasks.cluster import Cluster, report_progress
+from tasks.planning import refit_dates
+from tasks.projection import project
+from tasks.provenance import key
+from tasks.registry import MODELS, build
+from tasks.workspace import Workspace
+
+_SECONDS_BETWEEN_REPORTS = 2.0
+
+
+@task(name="fit models", cache_policy=NO_CACHE)
+def fit_models(
+    spec: RunSpec, models: list[ModelSpec], panel: PanelRef, cluster: Cluster, settings: Settings
+) -> list[FitRef]:
+    """Fit every model as of every refit date, side by side on Dask; references in the order of models and dates."""
+    dates = Workspace(settings.root).panel(panel).dates
+    refits = refit_dates(dates[:-1], spec.walk_forward, dates[-1])
+    log = get_run_logger()
+    log.info("%d model(s) x %d refit(s), %s to %s", len(models), len(refits), f"{refits[0]:%Y-%m-%d}", f"{refits[-1]:%Y-%m-%d}")
+    futures = []
+    for model in sorted(models, key=lambda item: not isinstance(item, AutoencoderSpec)):
+        for as_of, until in zip(refits, [*refits[1:], dates[-1]], strict=True):
+            members = []
+            if isinstance(model, AutoencoderSpec):
+                members = [
+                    cluster.submit(
+                        fit_member, settings.root, panel, spec, model, as_of, seed,
+                        key=f"member-{model.name}-{as_of:%Y-%m-%d}-{seed}-{panel.key[:8]}",
+                    )
+                    for seed in model.seeds
+                ]  # fmt: skip
+            futures.append(
+                cluster.submit(
+                    fit_model, settings.root, panel, spec, model, as_of, until, refits[0] == as_of, members,
+                    key=f"fit-{model.name}-{as_of:%Y-%m-%d}-{panel.key[:8]}",
+                )
+            )  # fmt: skip
+    done: list[FitRef] = cluster.gather(futures, lambda ref: f"fitted {ref.model} as of {ref.as_of}")
+    order = {model.name: position for position, model in enumerate(models)}
+    return sorted(done, key=lambda ref: (order[ref.model], ref.as_of))
+
+
+def fit_member(
+    root: Path, panel: PanelRef, spec: RunSpec, model: AutoencoderSpec, as_of: pd.Timestamp, seed: int
+) -> str:
+    """Train one network of an ensemble; return its key. Runs on a worker."""
+    space = Workspace(root)
+    member_key = key(panel=panel.key, model=_training(model), as_of=str(as_of), window=spec.walk_forward.window, seed=seed)
+    if not space.work.has("members", member_key):
+        estimator = build(model)
+        assert isinstance(estimator, ConditionalAutoencoder)  # noqa: S101  # narrows the type for the reader and mypy
+        watch = _EpochWatch(f"{model.name} as of {as_of:%Y-%m-%d}, seed {seed}")
+        member = estimator.fit_seed(_training_panel(space, panel, spec, as_of), seed, callback=watch)
+        watch.finish()
+        space.work.put_arrays("members", member_key, *_pack(member))
+    return member_key
+
+
+def fit_model(
+    root: Path,
+    panel: PanelRef,
+    spec: RunSpec,
+    model: ModelSpec,
+    as_of: pd.Timestamp,
+    until: pd.Timestamp,
+    earliest: bool,  # noqa: FBT001  # Dask passes arguments by position
+    members: list[str],
+) -> FitRef:
+    """Fit one model as of one date and project it over the dates it serves. Runs on a worker."""
+    space = Workspace(root)
+    fit_key = key(panel=panel.key, model=_training(model), as_of=str(as_of), window=spec.walk_forward.window)
+    if not space.work.has("fits", fit_key):
+        estimator = build(model)
+        train = _training_panel(space, panel, spec, as_of)
+        if isinstance(estimator, ConditionalAutoencoder):
+            estimator.combine(train, [_unpack(*space.work.get_arrays("members", member)) for member in members])
+        else:
+            estimator.fit(train)
+        state = estimator.state()
+        meta = {"state": state.meta, "in_sample": estimator.score(train), "statistics": _statistics(estimator)}
+        space.work.put_arrays("fits", fit_key, state.arrays, meta)
+    projection_key = key(fit=fit_key, until=str(until), earliest=earliest, specific=spec.specific.model_dump())
+    if not space.work.has("projections", projection_key):
+        estimator = restore(space, model, fit_key)
+        arrays = project(estimator, space.panel(panel), as_of, until, spec.specific, earliest=earliest)
+        space.work.put_arrays("projections", projection_key, arrays, {"fit": fit_key})
+    return FitRef(model=model.name, as_of=as_of.date(), until=until.date(), key=projection_key)
+
+
+def _pack(member: Member) -> tuple[dict[str, npt.NDArray[Any]], dict[str, Any]]:
+    layers = {f"weight_{n}": weight for n, weight in enumerate(member.weights)}
+    layers |= {f"bias_{n}": bias for n, bias in enumerate(member.biases)}
+    arrays = {**layers, "factor_weight": member.factor_weight, "factor_bias": member.factor_bias}
+    return arrays, {"layers": len(member.weights), "history": [asdict(report) for report in member.history]}
+
+
+def _unpack(arrays: dict[str, npt.NDArray[Any]], meta: dict[str, Any]) -> Member:
+    return Member(
+        weights=tuple(arrays[f"weight_{n}"] for n in range(meta["layers"])),
+        biases=tuple(arrays[f"bias_{n}"] for n in range(meta["layers"])),
+        factor_weight=arrays["factor_weight"],
+        factor_bias=arrays["factor_bias"],
+        history=tuple(EpochReport(**report) for report in meta["history"]),
+    )
+
+
+def restore(space: Workspace, model: ModelSpec, fit_key: str) -> FactorModel:
+    """Rebuild a fitted model from the work store."""
+    arrays, meta = space.work.get_arrays("fits", fit_key)
+    return MODELS[model.kind].from_state(model.params(), ModelState(arrays, meta["state"]))
+
+
+def _training(model: ModelSpec) -> dict[str, Any]:
+    return model.model_dump(mode="json", exclude={"name"})
+
+
+def _training_panel(space: Workspace, panel: PanelRef, spec: RunSpec, as_of: pd.Timestamp) -> Panel:
+    known = space.panel(panel).sel(end=as_of)
+    window = spec.walk_forward.window
+    return known if window is None else known.sel(start=known.dates[-min(window, len(known.dates))])
+
+
+def _statistics(estimator: FactorModel) -> dict[str, dict[str, list[Any]]]:
+    """Return the inference that a model offers: per ticker, and the error of the premia, as plain lists."""
+    found: dict[str, dict[str, list[Any]]] = {}
+    for name in ("alpha", "alpha_stderr", "beta_stderr", "r_squared"):
+        array = getattr(estimator, f"{name}_", None)
+        if array is not None:
+            found[name] = {"ticker": [str(item) for item in array["ticker"].values], "value": _jsonable(array.values)}
+    found["premia"] = {"factor": list(estimator.factors_), "value": _jsonable(estimator.premia_)}
+    errors = getattr(estimator, "premia_stderr_", None)
+    if errors is not None:
+        found["premia_stderr"] = {"factor": list(estimator.factors_), "value": _jsonable(np.asarray(errors))}
+    return found
+
+
+def _jsonable(values: np.ndarray[Any, Any]) -> list[float | None]:
+    return [float(value) if np.isfinite(value) else None for value in values]
+
+
+class _EpochWatch:
+    """Reports epochs of one network, at most one line every two seconds."""
+
+    def __init__(self, what: str) -> None:
+        self._what = what
+        self._last = time.monotonic()
+        self._report: EpochReport | None = None
+
+    def __call__(self, report: EpochReport) -> None:
+        self._report = report
+        if time.monotonic() - self._last >= _SECONDS_BETWEEN_REPORTS:
+            self._last = time.monotonic()
+            report_progress(f"  {self._line(report)}")
+
+    def finish(self) -> None:
+        """Report the end of the training."""
+        if self._report is not None:
+            report_progress(f"  {self._line(self._report)}, done")
+
+    def _line(self, report: EpochReport) -> str:
+        return f"{self._what}: epoch {report.epoch}, 1 - R2 {report.train_loss:.4f} in training, {report.validation_loss:.4f} on validation"

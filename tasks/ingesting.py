@@ -1,0 +1,181 @@
+"""The steps of an ingest: read and stage the source, check it, derive and commit the cube.
+
+Nothing becomes visible before the one commit at the end; whatever happens before leaves readers with the old snapshot.
+"""
+
+from __future__ import annotations
+
+import getpass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import xarray as xr
+from prefect import task
+from prefect.cache_policies import NO_CACHE
+from prefect.logging import get_run_logger
+
+from schemas.checks import CheckReport
+from schemas.contracts import CUBE, SourceFile, validate
+from schemas.errors import CheckError, CubeError
+from schemas.refs import SnapshotRef, StagedRef
+from schemas.settings import Settings
+from schemas.spec import RunSpec
+from storage import sources
+from storage.cube import Cube
+from tasks.artifacts import publish_check_table
+from tasks.deriving import derive_cube
+from tasks.provenance import key
+from tasks.workspace import Workspace
+
+_INGEST_FIELDS = {"universe", "frequency", "calendar", "currency", "characteristics", "portfolios", "checks"}
+
+
+@task(name="read source", task_run_name="read {spec.universe}", cache_policy=NO_CACHE)
+def read_source(spec: RunSpec, settings: Settings) -> StagedRef:
+    """Read the market data and factors as they come, and stage them; the key is the hash of their content."""
+    work = Workspace(settings.root).work
+    files = source_files(spec, settings)
+    staged = StagedRef(universe=spec.universe, key=_ingest_key(spec, files))
+    if not work.has("staged", staged.key):
+        market = sources.read_market(
+            spec.data, frequency=spec.frequency, calendar=spec.calendar, settings=settings
+        )
+        observed = sources.read_factors(
+            spec.factors, dates=market.indexes["date"], frequency=spec.frequency, settings=settings
+        )
+        parts = market if observed is None else xr.merge([market, observed], join="left")
+        work.put_dataset("staged", staged.key, parts, attrs={"sources": [file.model_dump() for file in files]})
+        get_run_logger().info(
+            "read %d dates x %d tickers, %s to %s",
+            market.sizes["date"], market.sizes["ticker"],
+            _day(market.indexes["date"][0]), _day(market.indexes["date"][-1]),
+        )  # fmt: skip
+    return staged
+
+
+def source_files(spec: RunSpec, settings: Settings) -> tuple[SourceFile, ...]:
+    """Name and hash of every input of a run."""
+    return tuple(
+        file for source in (spec.data, *spec.factors) for file in sources.fingerprint(source, settings)
+    )
+
+
+def _ingest_key(spec: RunSpec, files: tuple[SourceFile, ...]) -> str:
+    shapes = [source.model_dump(mode="json", exclude={"origin"}) for source in (spec.data, *spec.factors)]
+    declared = spec.model_dump(mode="json", include=_INGEST_FIELDS)
+    return key(files=[file.model_dump() for file in files], shapes=shapes, spec=declared)
+
+
+@task(name="find snapshot", cache_policy=NO_CACHE)
+def find_snapshot(spec: RunSpec, staged: StagedRef, settings: Settings) -> SnapshotRef | None:
+    """Return the head of the cube if it already holds exactly this ingest, made by this code."""
+    space = Workspace(settings.root)
+    if not space.work.has("ingests", staged.key):
+        return None
+    known = SnapshotRef.model_validate(space.work.get_json("ingests", staged.key))
+    try:
+        head = Cube.open(space.layout, spec.universe).head()
+    except CubeError:
+        return None
+    if head is None or head.snapshot_id != known.snapshot_id:
+        return None
+    get_run_logger().info("the cube already holds these data (snapshot %s); nothing to ingest", known.snapshot_id)
+    return known.model_copy(update={"changed": False})
+
+
+@task(name="check data", cache_policy=NO_CACHE)
+def check_data(spec: RunSpec, staged: StagedRef, settings: Settings) -> str:
+    """Run the quality checks on staged data; return the key of the report.
+
+    Raises
+    ------
+    CheckError
+        If a check that blocks the whole ingest fails.
+    """
+    from tasks import checking
+
+    space = Workspace(settings.root)
+    market, _ = _staged(space, staged)
+    report = checking.check_market(
+        market,
+        sessions=_sessions(spec, market),
+        frequency=spec.frequency,
+        overrides=spec.checks,
+        data_docs=space.layout.data_docs(spec.universe),
+    )
+    space.work.put_json("checks", staged.key, report.model_dump(mode="json"))
+    publish_check_table(spec.universe, report)
+    _refuse_blocked(report)
+    for result in report.results:
+        if not result.passed:
+            get_run_logger().warning(
+                "check %s (%s): %d failure(s), %s", result.check, result.severity, result.failures, result.observed
+            )
+    return staged.key
+
+
+@task(name="write cube", cache_policy=NO_CACHE)
+def write_cube(spec: RunSpec, staged: StagedRef, checks_key: str, settings: Settings) -> SnapshotRef:
+    """Quarantine what is blocked, derive the cube's variables from the rest, and commit them at once."""
+    from tasks import checking
+
+    space, log = Workspace(settings.root), get_run_logger()
+    report = CheckReport.model_validate(space.work.get_json("checks", checks_key))
+    market, observed = _staged(space, staged)
+    clean, quarantined = checking.apply_quarantine(market, report)
+    excluded = checking.estimation_exclusions(market, report)
+    derived = derive_cube(clean, observed, excluded, _sessions(spec, market), spec)
+    validate(derived, CUBE, CubeError, f"cube of {spec.universe}")
+    cube = Cube.open_or_create(space.layout, spec.universe)
+    previous = cube.open_dataset() if cube.head() is not None else None
+    late = checking.check_derived(
+        derived, previous=previous, overrides=spec.checks, data_docs=space.layout.data_docs(spec.universe)
+    )
+    merged = checking.merge([report, late])
+    derived_key = key(checks=checks_key, step="derived", snapshot=str(cube.head() and cube.head().snapshot_id))
+    space.work.put_json("checks", derived_key, merged.model_dump(mode="json"))
+    publish_check_table(spec.universe, merged)
+    _refuse_blocked(late)
+    if len(quarantined):
+        path = space.layout.quarantine(spec.universe) / f"{staged.key}.csv"
+        write_text(path, quarantined.to_csv(index=False))
+        log.warning("quarantined %d row(s): %s", len(quarantined), path)
+    commit = cube.upsert(
+        derived,
+        message=f"ingest {_day(derived.indexes['date'][0])} to {_day(derived.indexes['date'][-1])}",
+        metadata={"who": getpass.getuser(), "ingest_key": staged.key, "checks_key": derived_key},
+    )
+    log.info("cube %s: snapshot %s%s", spec.universe, commit.snapshot_id, "" if commit.changed else " (unchanged)")
+    ref = SnapshotRef(
+        universe=spec.universe,
+        snapshot_id=commit.snapshot_id,
+        ingest_key=staged.key,
+        changed=commit.changed,
+        checks_key=derived_key,
+    )
+    space.work.put_json("ingests", staged.key, ref.model_dump(mode="json"), replace=True)
+    return ref
+
+
+def _staged(space: Workspace, staged: StagedRef) -> tuple[xr.Dataset, xr.Dataset | None]:
+    whole = space.work.open_dataset("staged", staged.key).load()
+    observed = [name for name in ("factors", "risk_free") if name in whole]
+    market = whole.drop_vars(observed).drop_vars("observed_factor", errors="ignore").drop_attrs()
+    return market, whole[observed] if observed else None
+
+
+def _sessions(spec: RunSpec, market: xr.Dataset) -> pd.DatetimeIndex:
+    dates = market.indexes["date"]
+    return sources.sessions(spec.calendar, spec.frequency, dates[0], dates[-1], dates)
+
+
+def _refuse_blocked(report: CheckReport) -> None:
+    failed = [r for r in report.results if not r.passed and r.severity == "block" and r.scope == "ingest"]
+    if failed:
+        reasons = "; ".join(f"{r.check}: {r.observed} (expected {r.expected})" for r in failed)
+        raise CheckError(f"the ingest is blocked and nothing was written: {reasons}")
+
+
+def _day(date: Any) -> str:
+    return str(np.datetime64(date, "D"))

@@ -1,0 +1,24 @@
+"""Which class a kind of the run spec means. A new model is added here, in `schemas.modelspecs` and in `models`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import models
+
+if TYPE_CHECKING:
+    from models.base import FactorModel
+    from schemas.modelspecs import ModelSpec
+
+MODELS: dict[str, type[FactorModel]] = {
+    "market": models.MarketModel,
+    "fama_macbeth": models.FamaMacBeth,
+    "pca": models.PCA,
+    "ipca": models.IPCA,
+    "autoencoder": models.ConditionalAutoencoder,
+}
+
+
+def build(spec: ModelSpec) -> FactorModel:
+    """Make the unfitted model that a spec describes."""
+    return MODELS[spec.kind](**spec.params())
