@@ -5,7 +5,6 @@ Nothing becomes visible before the one commit at the end; whatever happens befor
 
 from __future__ import annotations
 
-import getpass
 from typing import Any
 
 import numpy as np
@@ -23,6 +22,7 @@ from schemas.settings import Settings
 from schemas.spec import RunSpec
 from storage import sources
 from storage.cube import Cube
+from storage.files import user, write_atomic
 from tasks.artifacts import publish_check_table
 from tasks.deriving import derive_cube
 from tasks.provenance import key
@@ -42,7 +42,11 @@ def read_source(spec: RunSpec, settings: Settings) -> StagedRef:
             spec.data, frequency=spec.frequency, calendar=spec.calendar, settings=settings
         )
         observed = sources.read_factors(
-            spec.factors, dates=market.indexes["date"], frequency=spec.frequency, settings=settings
+            spec.factors,
+            dates=market.indexes["date"],
+            frequency=spec.frequency,
+            calendar=spec.calendar,
+            settings=settings,
         )
         parts = market if observed is None else xr.merge([market, observed], join="left")
         work.put_dataset("staged", staged.key, parts, attrs={"sources": [file.model_dump() for file in files]})
@@ -128,23 +132,24 @@ def write_cube(spec: RunSpec, staged: StagedRef, checks_key: str, settings: Sett
     derived = derive_cube(clean, observed, excluded, _sessions(spec, market), spec)
     validate(derived, CUBE, CubeError, f"cube of {spec.universe}")
     cube = Cube.open_or_create(space.layout, spec.universe)
-    previous = cube.open_dataset() if cube.head() is not None else None
+    head = cube.head()
+    previous = None if head is None else cube.open_dataset(head.snapshot_id)
     late = checking.check_derived(
         derived, previous=previous, overrides=spec.checks, data_docs=space.layout.data_docs(spec.universe)
     )
     merged = checking.merge([report, late])
-    derived_key = key(checks=checks_key, step="derived", snapshot=str(cube.head() and cube.head().snapshot_id))
+    derived_key = key(checks=checks_key, step="derived", snapshot=None if head is None else head.snapshot_id)
     space.work.put_json("checks", derived_key, merged.model_dump(mode="json"))
     publish_check_table(spec.universe, merged)
     _refuse_blocked(late)
     if len(quarantined):
         path = space.layout.quarantine(spec.universe) / f"{staged.key}.csv"
-        write_text(path, quarantined.to_csv(index=False))
+        write_atomic(path, quarantined.to_csv(index=False))
         log.warning("quarantined %d row(s): %s", len(quarantined), path)
     commit = cube.upsert(
         derived,
         message=f"ingest {_day(derived.indexes['date'][0])} to {_day(derived.indexes['date'][-1])}",
-        metadata={"who": getpass.getuser(), "ingest_key": staged.key, "checks_key": derived_key},
+        metadata={"who": user(), "ingest_key": staged.key, "checks_key": derived_key},
     )
     log.info("cube %s: snapshot %s%s", spec.universe, commit.snapshot_id, "" if commit.changed else " (unchanged)")
     ref = SnapshotRef(
@@ -167,7 +172,9 @@ def _staged(space: Workspace, staged: StagedRef) -> tuple[xr.Dataset, xr.Dataset
 
 def _sessions(spec: RunSpec, market: xr.Dataset) -> pd.DatetimeIndex:
     dates = market.indexes["date"]
-    return sources.sessions(spec.calendar, spec.frequency, dates[0], dates[-1], dates)
+    if spec.frequency == "monthly":
+        return pd.date_range(dates[0], dates[-1], freq="ME")
+    return dates if spec.calendar == "none" else sources.sessions(spec.calendar, dates[0], dates[-1])
 
 
 def _refuse_blocked(report: CheckReport) -> None:
