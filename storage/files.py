@@ -1,0 +1,187 @@
+"""Files and folders that appear whole or not at all, locks between processes, checksums.
+
+Here belongs what every writer needs and what knows nothing of arrays. What is written belongs to the callers.
+
+A folder is staged under a hidden name beside its final place, synced to disk and renamed. The stager holds a
+`flock` on the staging folder, which the kernel drops when the process dies: a staging folder whose lock can
+be taken has no owner left and is removed by the next writer, whatever process ids or containers are involved.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import getpass
+import hashlib
+import os
+import shutil
+import socket
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from datetime import UTC, datetime
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from schemas.errors import ConflictError
+
+_STAGING = ".staging-"
+LOCK_SECONDS = 600.0
+"""How long a writer waits for another writer of the same thing before it gives up."""
+
+
+def user() -> str:
+    """Name of the user this process runs as; its number where the system knows none, as in containers."""
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):
+        return str(os.getuid())
+
+
+def sha256_file(path: Path) -> str:
+    """SHA-256 (hex) of the content of a file."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def write_atomic(path: Path, content: bytes | str) -> None:
+    """Write a file so that a reader, or a power cut, finds the old content or the new one, whole.
+
+    Parameters
+    ----------
+    path : Path
+        Where to; its folder is created if it is missing.
+    content : bytes or str
+        What; text is encoded as UTF-8.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
+    try:
+        with temporary.open("xb") as file:
+            file.write(content.encode() if isinstance(content, str) else content)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+    fsync(path.parent)
+
+
+@contextmanager
+def locked(path: Path, *, timeout_seconds: float = LOCK_SECONDS) -> Iterator[None]:
+    """Hold an exclusive lock between processes and threads; the kernel releases it if the holder dies.
+
+    Parameters
+    ----------
+    path : Path
+        The lock file; it stays where it is, and names its holder while it is held.
+    timeout_seconds : float
+        How long to wait for another holder.
+
+    Raises
+    ------
+    ConflictError
+        If the lock is still held after that time; the message names the holder.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(path)
+    try:
+        lock.acquire(timeout=timeout_seconds)
+    except Timeout:
+        holder = path.read_text(encoding="utf-8").strip() or "another process"
+        raise ConflictError(
+            f"{path}: still held by {holder} after {timeout_seconds:g} s; wait for it to end and run again"
+        ) from None
+    try:
+        now = datetime.now(UTC).isoformat(timespec="seconds")
+        path.write_text(
+            f"process {os.getpid()} of {user()} on {socket.gethostname()} since {now}\n", encoding="utf-8"
+        )
+        yield
+    finally:
+        try:
+            path.write_text("", encoding="utf-8")
+        finally:
+            lock.release()
+
+
+@contextmanager
+def staging(parent: Path) -> Iterator[Path]:
+    """Give a fresh hidden folder inside `parent`, to be filled and then moved away with `place`.
+
+    Whatever is left under its hidden name at the end is removed, and so is what writers that died have left
+    in `parent`.
+    """
+    parent.mkdir(parents=True, exist_ok=True)
+    _remove_abandoned(parent)
+    folder, descriptor = _owned_folder(parent)
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+        os.close(descriptor)
+
+
+def place(folder: Path, target: Path) -> bool:
+    """Sync a staged folder to disk and rename it to its final name.
+
+    Returns
+    -------
+    bool
+        False if something is there already: it is left as it is.
+    """
+    for path in [*folder.rglob("*"), folder]:
+        fsync(path)
+    try:
+        folder.rename(target)
+    except OSError as error:
+        if error.errno in (errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR):
+            return False
+        raise
+    fsync(target.parent)
+    return True
+
+
+def fsync(path: Path) -> None:
+    """Flush a file or folder to disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _owned_folder(parent: Path) -> tuple[Path, int]:
+    """Create a staging folder and lock it; once more if a cleaner took it between the two."""
+    while True:
+        folder = parent / f"{_STAGING}{uuid.uuid4().hex}"
+        folder.mkdir()
+        with suppress(FileNotFoundError):
+            descriptor = os.open(folder, os.O_RDONLY)
+            if _lock(descriptor) is not False and folder.exists():
+                return folder, descriptor
+            os.close(descriptor)
+
+
+def _remove_abandoned(parent: Path) -> None:
+    for folder in parent.glob(f"{_STAGING}*"):
+        with suppress(FileNotFoundError):
+            descriptor = os.open(folder, os.O_RDONLY)
+            try:
+                if _lock(descriptor):
+                    shutil.rmtree(folder, ignore_errors=True)
+            finally:
+                os.close(descriptor)
+
+
+def _lock(descriptor: int) -> bool | None:
+    """Try to lock an open folder: True if it was free, False if held, None where folders cannot be locked."""
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError:  # a network file system without locks on folders: own it unlocked, and never clean there
+        return None
+    return True
