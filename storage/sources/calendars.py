@@ -1,0 +1,143 @@
+"""Exchange calendars and the labels of periods: which dates are sessions, and which comes next.
+
+Here belongs everything that knows about weekends, holidays and month ends. Parsing dates out of files belongs
+in `storage.sources.frames`.
+
+Labels: a daily row is labelled by its session at midnight, without time zone. A monthly row is labelled by
+the calendar end of its month, whether the file says the first of the month (Fama-French), the last business
+day or the last day: so files that label months differently still join.
+"""
+
+from __future__ import annotations
+
+from datetime import date
+from functools import lru_cache
+
+import numpy as np
+import pandas as pd
+
+from schemas.base import nearest
+from schemas.errors import ConfigError, DataError
+from schemas.spec import Frequency
+
+NO_CALENDAR = "none"
+"""The calendar that takes the dates of the files as they come."""
+
+_WIDEST_GAP = {"daily": 4, "monthly": 45}  # median calendar days between periods
+
+
+def sessions(calendar: str, start: pd.Timestamp | date, end: pd.Timestamp | date) -> pd.DatetimeIndex:
+    """Return the sessions of an exchange between two dates, both included.
+
+    Parameters
+    ----------
+    calendar : str
+        ISO 10383 code such as ``XNYS``; with ``none`` every weekday counts as a session.
+    start, end : Timestamp or date
+        First and last date.
+
+    Returns
+    -------
+    pandas.DatetimeIndex
+        datetime64[ns] at midnight, without time zone.
+
+    Raises
+    ------
+    ConfigError
+        If there is no such calendar, or it does not reach that far.
+    """
+    first, last = pd.Timestamp(start).normalize(), pd.Timestamp(end).normalize()
+    known = _sessions(calendar, first.year, last.year)
+    return known[(known >= first) & (known <= last)]
+
+
+def next_session(calendar: str, frequency: Frequency, after: pd.Timestamp | date) -> pd.Timestamp:
+    """Return the label of the period that follows a date.
+
+    Parameters
+    ----------
+    calendar : str
+        ISO 10383 code; with ``none`` the next weekday counts as the next session.
+    frequency : {"daily", "monthly"}
+        Daily: the first session after the date. Monthly: the end of the month after the date's month.
+    after : Timestamp or date
+        Label of a period.
+
+    Raises
+    ------
+    ConfigError
+        If there is no such calendar, or it does not reach that far.
+    """
+    day = pd.Timestamp(after).normalize()
+    if frequency == "monthly":
+        return day + pd.offsets.MonthEnd(0) + pd.offsets.MonthEnd(1)
+    following = sessions(calendar, day + pd.Timedelta(days=1), day + pd.Timedelta(days=31))
+    if following.empty:
+        raise ConfigError(f"calendar {calendar} has no session within a month after {day:%Y-%m-%d}")
+    return pd.Timestamp(following[0])
+
+
+def normalise_dates(dates: pd.DatetimeIndex, frequency: Frequency) -> pd.DatetimeIndex:
+    """Return the labels of the periods that dates fall in: midnight of the day, or of its month's end."""
+    days = dates.normalize()
+    return (days + pd.offsets.MonthEnd(0) if frequency == "monthly" else days).as_unit("ns")
+
+
+def check_frequency(dates: pd.DatetimeIndex, frequency: Frequency, what: str) -> None:
+    """Refuse dates that are spaced too widely for their frequency, such as monthly rows in a daily universe.
+
+    Raises
+    ------
+    DataError
+        If the median gap is over 4 days (daily) or 45 days (monthly).
+    """
+    if len(dates) < 3:
+        return
+    gap = float(np.median(np.diff(dates.to_numpy()) / np.timedelta64(1, "D")))
+    if gap > _WIDEST_GAP[frequency]:
+        raise DataError(
+            f"{what}: its dates are {gap:.0f} days apart (median), which is not {frequency}; "
+            "set `frequency` to fit"
+        )
+
+
+def check_sessions(dates: pd.DatetimeIndex, calendar: str, what: str) -> None:
+    """Refuse daily dates that are not sessions of the exchange; missing sessions are left to the checks.
+
+    Raises
+    ------
+    DataError
+        If a date is not a session; the message counts them and names the first.
+    ConfigError
+        If there is no such calendar, or it does not reach that far.
+    """
+    if calendar == NO_CALENDAR or dates.empty:
+        return
+    strange = dates.difference(sessions(calendar, dates[0], dates[-1]))
+    if len(strange):
+        raise DataError(
+            f"{what}: {len(strange)} of {len(dates)} dates are not sessions of {calendar}, the first is "
+            f"{strange[0]:%Y-%m-%d} ({strange[0]:%A}); correct the dates, or set `calendar`"
+        )
+
+
+@lru_cache(maxsize=16)
+def _sessions(calendar: str, first_year: int, last_year: int) -> pd.DatetimeIndex:
+    start, end = pd.Timestamp(first_year, 1, 1), pd.Timestamp(last_year, 12, 31)
+    if calendar == NO_CALENDAR:
+        return pd.bdate_range(start, end).as_unit("ns")
+    import exchange_calendars as xc
+
+    names = xc.get_calendar_names()
+    if calendar not in names:
+        codes = sorted(name for name in names if name.startswith("X"))
+        raise ConfigError(
+            f"'calendar': there is no exchange calendar '{calendar}' ({nearest(calendar, codes)}), or 'none'"
+        )
+    try:
+        found: pd.DatetimeIndex = xc.get_calendar(calendar, start=start, end=end).sessions
+    except (ValueError, xc.errors.CalendarError) as error:
+        raise ConfigError(
+            f"'calendar': {calendar} does not reach from {first_year} to {last_year}: {error}"
+        ) from None
+    return found.as_unit("ns")

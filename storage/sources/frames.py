@@ -1,0 +1,272 @@
+"""From the raw rows of an origin to a clean table: the columns asked for, real dates, and float64 numbers.
+
+Here belongs everything that can be said of one column or one row: it is missing, it is text, it is no date,
+it is out of order. What counts as a date or a number is said in `cells`; what the columns mean (prices,
+returns, factors) belongs in `market` and `factors`.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, date, datetime, timedelta
+
+import polars as pl
+
+from schemas.errors import DataError, SourceError
+from schemas.spec import Frequency
+from storage.sources.cells import is_numeric_or_text, not_a_number, to_date, to_number
+from storage.sources.order import check_order
+from storage.sources.origins import Origin
+
+DATE, TICKER = "__date__", "__ticker__"
+"""Names of the key columns of a clean table; no ticker or factor is called that."""
+
+EARLIEST = date(1900, 1, 1)
+_FAILURES = (pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError)
+
+
+@dataclass(frozen=True)
+class Selection:
+    """What to read of an origin.
+
+    Attributes
+    ----------
+    date_column : str
+        Column of the dates.
+    ticker_column : str or None
+        Column of the tickers of a long table; None for one row per date.
+    values : Mapping[str, str] or None
+        Columns of numbers by the name they get; None for all columns but the date.
+    frequency : {"daily", "monthly"}
+        Monthly dates become the calendar end of their month.
+    start, end : date or None
+        First and last date to keep, both included.
+    """
+
+    date_column: str
+    ticker_column: str | None
+    values: Mapping[str, str] | None
+    frequency: Frequency
+    start: date | None = None
+    end: date | None = None
+
+
+@dataclass(frozen=True)
+class Table:
+    """Clean rows, and what they were read from, for messages.
+
+    Attributes
+    ----------
+    name : str
+        The first part of the origin, and how many more there are.
+    rows : polars.DataFrame
+        Columns `DATE` (Date), `TICKER` (String; long tables only) and the values (Float64, NaN where
+        missing). The parts of the origin follow one another.
+    """
+
+    name: str
+    rows: pl.DataFrame
+
+
+def read_table(origin: Origin, selection: Selection) -> Table:
+    """Read and check the rows of an origin.
+
+    Raises
+    ------
+    SourceError
+        If a part cannot be read, has other columns than the first, lacks a column, holds text or an infinite
+        value in a numeric column, or has dates out of order.
+    DataError
+        If a date is missing or impossible, a ticker is missing, or no row is left.
+    """
+    parts = origin.read()
+    columns: list[str] | None = None
+    values = selection.values
+    tables = []
+    for name, frame in parts.items():
+        schema = _schema(name, frame)
+        if columns is None:
+            columns = list(schema)
+            values = _values(name, columns, selection)
+        elif set(schema) != set(columns):
+            raise _odd_part(name, list(schema), next(iter(parts)), columns)
+        tables.append(_clean(name, frame, schema, selection, values or {}))
+    table = pl.concat(tables) if tables else pl.DataFrame()
+    if table.is_empty():
+        span = f" from {selection.start or 'the first date'} to {selection.end or 'the last date'}"
+        raise DataError(f"{_names(parts)}: no rows{span if selection.start or selection.end else ''}")
+    return Table(_names(parts), table)
+
+
+def _schema(name: str, frame: pl.LazyFrame) -> pl.Schema:
+    try:
+        schema = frame.collect_schema()
+    except _FAILURES as error:
+        raise _unreadable(name, error) from None
+    doubled = [
+        column
+        for column in schema
+        if "_duplicated_" in column and column.rsplit("_duplicated_", 1)[0] in schema
+    ]
+    if doubled:
+        raise SourceError(
+            f"{name}: the column '{doubled[0].rsplit('_duplicated_', 1)[0]}' is there twice; remove one"
+        )
+    return schema
+
+
+def _values(name: str, columns: list[str], selection: Selection) -> dict[str, str]:
+    for column in (selection.date_column, selection.ticker_column, *(selection.values or {}).values()):
+        if column is not None and column not in columns:
+            raise SourceError(f"{name}: no column '{column}' ({_hint(column, columns)})")
+    if selection.values is None:
+        return {column: column for column in columns if column != selection.date_column}
+    return dict(selection.values)
+
+
+def _clean(
+    name: str, frame: pl.LazyFrame, schema: pl.Schema, selection: Selection, values: Mapping[str, str]
+) -> pl.DataFrame:
+    for column in values.values():
+        if not is_numeric_or_text(schema[column]):
+            raise SourceError(
+                f"{name}: column '{column}' holds {schema[column]}, not numbers; leave it out or convert it"
+            )
+    day = to_date(selection.date_column, schema[selection.date_column], selection.frequency)
+    if day is None:
+        raise SourceError(
+            f"{name}: column '{selection.date_column}' holds {schema[selection.date_column]}, not dates; "
+            "write dates as YYYY-MM-DD"
+        )
+    keys = [day.alias(DATE)]
+    if selection.ticker_column is not None:
+        keys.append(pl.col(selection.ticker_column).cast(pl.String).alias(TICKER))
+    numbers = [to_number(column, schema[column]).alias(alias) for alias, column in values.items()]
+    try:
+        table = frame.select(*keys, *numbers).filter(_within(selection)).collect()
+    except pl.exceptions.InvalidOperationError as error:
+        raise _bad_number(name, frame, schema, selection, values) or _unreadable(name, error) from None
+    except _FAILURES as error:
+        raise _unreadable(name, error) from None
+    if table[DATE].null_count():
+        raise _bad_date(name, frame.filter(day.is_null()), selection)
+    _check_range(name, table, selection)
+    _check_tickers(name, table)
+    _check_finite(name, table, values)
+    check_order(name, table[DATE], table[TICKER] if TICKER in table.columns else None)
+    return table
+
+
+def _within(selection: Selection) -> pl.Expr:
+    """Keep the dates asked for, and the rows without a date, which are yet to be refused."""
+    inside = pl.lit(value=True)
+    if selection.start is not None:
+        inside = inside & (pl.col(DATE) >= selection.start)
+    if selection.end is not None:
+        inside = inside & (pl.col(DATE) <= selection.end)
+    return inside | pl.col(DATE).is_null()
+
+
+def _bad_date(name: str, rows: pl.LazyFrame, selection: Selection) -> DataError:
+    first = rows.head(1).collect()
+    given = first[selection.date_column].cast(pl.String)[0]
+    shown = "is missing" if given is None else f"is '{given}', which is not a date"
+    return DataError(
+        f"{name}: the date in column '{selection.date_column}'{_owner(first, selection)} {shown}; "
+        "write existing dates as YYYY-MM-DD, without time of day"
+    )
+
+
+def _check_range(name: str, table: pl.DataFrame, selection: Selection) -> None:
+    latest = datetime.now(UTC).date() + timedelta(days=1)
+    if selection.frequency == "monthly":
+        latest = (latest.replace(day=1) + timedelta(days=32)).replace(day=1) - timedelta(days=1)
+    strange = table.filter(~pl.col(DATE).is_between(EARLIEST, latest)).head(1)
+    if not strange.is_empty():
+        raise DataError(
+            f"{name}: impossible date{_where(strange)}; dates must lie between {EARLIEST} and today"
+        )
+
+
+def _check_tickers(name: str, table: pl.DataFrame) -> None:
+    if TICKER in table.columns:
+        nameless = table.filter(pl.col(TICKER).is_null() | (pl.col(TICKER).str.strip_chars() == ""))
+        if not nameless.is_empty():
+            raise DataError(
+                f"{name}: {nameless.height} rows have no ticker, the first is of {nameless[DATE][0]}"
+            )
+
+
+def _check_finite(name: str, table: pl.DataFrame, values: Mapping[str, str]) -> None:
+    infinite = table.select(pl.col(*values).is_infinite().any()) if values else pl.DataFrame()
+    for alias in infinite.columns:
+        if infinite[alias][0]:
+            row = table.filter(pl.col(alias).is_infinite()).head(1)
+            raise SourceError(
+                f"{name}: column '{values[alias]}' holds an infinite value{_where(row)}; "
+                "leave it empty if missing"
+            )
+
+
+def _bad_number(
+    name: str, frame: pl.LazyFrame, schema: pl.Schema, selection: Selection, values: Mapping[str, str]
+) -> SourceError | None:
+    """Find the first cell that does not read as a number."""
+    for column in dict.fromkeys(values.values()):
+        bad = frame.filter(not_a_number(column, schema[column])).head(1).collect()
+        if not bad.is_empty():
+            return SourceError(
+                f"{name}: column '{column}' holds text where a number is expected: '{bad[column][0]}'"
+                f"{_owner(bad, selection)} on {bad[selection.date_column][0]}; "
+                "correct the cell, or leave it empty if it is missing"
+            )
+    return None
+
+
+def _owner(row: pl.DataFrame, selection: Selection) -> str:
+    ticker = None if selection.ticker_column is None else row[selection.ticker_column][0]
+    return "" if ticker is None else f" of ticker {ticker}"
+
+
+def _where(row: pl.DataFrame) -> str:
+    ticker = f", ticker {row[TICKER][0]}" if TICKER in row.columns else ""
+    return f" (date {row[DATE][0]}{ticker})"
+
+
+def _odd_part(name: str, columns: list[str], first: str, expected: list[str]) -> SourceError:
+    lacks = [column for column in expected if column not in columns]
+    more = [column for column in columns if column not in expected]
+    said = [f"it lacks {_listed(lacks)}"] * bool(lacks) + [f"it has {_listed(more)} more"] * bool(more)
+    return SourceError(
+        f"{name}: its columns are not those of {first}: {' and '.join(said)}; give files of one kind only"
+    )
+
+
+def _unreadable(name: str, error: Exception) -> SourceError:
+    reason = str(error).strip().split("\n", 1)[0]
+    return SourceError(
+        f"{name}: cannot be read: {reason}; is it complete, and of the kind that its name says?"
+    )
+
+
+def _hint(word: str, columns: list[str]) -> str:
+    """Name the nearest column, whatever its case, or the first few."""
+    lower = {column.lower(): column for column in reversed(columns)}
+    close = difflib.get_close_matches(word.lower(), list(lower), n=1, cutoff=0.6)
+    if close:
+        return f"did you mean '{lower[close[0]]}'? name it in the config"
+    if len(columns) == 1:
+        return f"the only column is {columns[0][:40]!r}: are the columns separated by commas?"
+    return f"the columns are {_listed(columns)}; name the right one in the config"
+
+
+def _listed(columns: list[str]) -> str:
+    more = f" and {len(columns) - 8} more" if len(columns) > 8 else ""
+    return ", ".join(f"{column[:40]!r}" for column in columns[:8]) + more
+
+
+def _names(parts: Mapping[str, pl.LazyFrame]) -> str:
+    names = list(parts)
+    return names[0] + (f" and {len(names) - 1} more" if len(names) > 1 else "")

@@ -1,0 +1,129 @@
+"""The rows of one SQL query as an origin, through any SQLAlchemy URL.
+
+The URL comes from the settings and may hold a password: no message and no fingerprint repeats any part of it.
+The query is meant to read: it must begin with SELECT or WITH, and its transaction is rolled back whatever it
+did.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from functools import cached_property
+from typing import Any
+
+import polars as pl
+from pydantic import SecretStr
+from sqlalchemy import create_engine, make_url
+from sqlalchemy.engine import Engine
+from sqlalchemy.exc import ArgumentError, NoSuchModuleError, SQLAlchemyError
+
+from schemas.contracts import SourceFile
+from schemas.errors import ConfigError, SourceError
+
+_ROWS_AT_ONCE = 200_000
+
+
+class SqlOrigin:
+    """The rows of one query.
+
+    Parameters
+    ----------
+    query : str
+        A SELECT (or WITH ... SELECT), passed to the database as it is.
+    url : SecretStr or None
+        SQLAlchemy URL.
+
+    Raises
+    ------
+    ConfigError
+        If there is no URL, it is not one, or the query does not read.
+    """
+
+    def __init__(self, query: str, url: SecretStr | None) -> None:
+        if url is None:
+            raise ConfigError(
+                "a source of kind sql needs FACTORCUBE_SQL_URL in the environment, an SQLAlchemy URL"
+            )
+        verb = (query.split(maxsplit=1) or [""])[0]
+        if verb.upper() not in {"SELECT", "WITH"}:
+            raise ConfigError(f"a query must begin with SELECT or WITH, not '{verb}'")
+        self._query = query
+        self._url = url
+        self.name = f"sql-{hashlib.sha256(query.encode()).hexdigest()[:12]}"
+
+    def read(self) -> dict[str, pl.LazyFrame]:
+        """Return the rows of the query; a column of mixed types becomes text."""
+        return {f"query {self.name}": self._rows.lazy()}
+
+    def fingerprint(self) -> tuple[SourceFile, ...]:
+        """Return the digest of the query as name, and the SHA-256 of its rows whatever order they came in."""
+        rows = self._rows.sort(self._rows.columns)
+        return (SourceFile(name=self.name, sha256=hashlib.sha256(rows.write_csv().encode()).hexdigest()),)
+
+    @cached_property
+    def _rows(self) -> pl.DataFrame:
+        engine = self._engine()
+        try:
+            with engine.connect().execution_options(stream_results=True) as connection:
+                result = connection.exec_driver_sql(self._query)
+                names = self._unique(list(result.keys()))
+                parts = [_frame(names, rows) for rows in result.partitions(_ROWS_AT_ONCE)]
+                connection.rollback()
+        except SQLAlchemyError as error:
+            raise SourceError(
+                f"query {self.name}: the {engine.dialect.name} database refused it: {self._safe(error)}"
+            ) from None
+        finally:
+            engine.dispose()
+        return _concatenate(parts) if parts else pl.DataFrame({name: [] for name in names})
+
+    def _unique(self, names: list[str]) -> list[str]:
+        doubled = sorted({name for name in names if names.count(name) > 1})
+        if doubled:
+            raise SourceError(
+                f"query {self.name}: it gives the column '{doubled[0]}' twice; name each column once"
+            )
+        return names
+
+    def _engine(self) -> Engine:
+        try:
+            return create_engine(make_url(self._url.get_secret_value()))
+        except (ArgumentError, NoSuchModuleError, ValueError):
+            raise ConfigError(
+                "FACTORCUBE_SQL_URL is not an SQLAlchemy URL such as postgresql://user@host/database"
+            ) from None
+        except ModuleNotFoundError as error:
+            raise ConfigError(f"FACTORCUBE_SQL_URL: install the database driver '{error.name}'") from None
+
+    def _safe(self, error: SQLAlchemyError) -> str:
+        """Return the first line of a database's message with every part of the URL taken out."""
+        message = str(getattr(error, "orig", None) or error).strip().split("\n", 1)[0]
+        url = make_url(self._url.get_secret_value())
+        values = [
+            value for item in url.query.values() for value in ([item] if isinstance(item, str) else item)
+        ]
+        for secret in (self._url.get_secret_value(), url.password, *values, url.username, url.host):
+            if secret:
+                message = message.replace(str(secret), "***")
+        return message
+
+
+def _frame(names: Sequence[str], rows: Sequence[Any]) -> pl.DataFrame:
+    return pl.DataFrame(
+        [_series(name, list(values)) for name, values in zip(names, zip(*rows, strict=True), strict=True)]
+    )
+
+
+def _series(name: str, values: list[Any]) -> pl.Series:
+    try:
+        return pl.Series(name, values, strict=True)
+    except (TypeError, OverflowError, pl.exceptions.PolarsError):
+        return pl.Series(name, [None if value is None else str(value) for value in values], dtype=pl.String)
+
+
+def _concatenate(parts: Sequence[pl.DataFrame]) -> pl.DataFrame:
+    texts = [name for name in parts[0].columns if any(part.schema[name] == pl.String for part in parts)]
+    return pl.concat(
+        [part.with_columns(pl.col(texts).cast(pl.String)) for part in parts], how="vertical_relaxed"
+    )
