@@ -74,7 +74,9 @@ def show(
 @app.command()
 def report(
     version: Annotated[str, typer.Argument(help="A version such as us_demo/ipca/latest.")],
-    output: Annotated[Path | None, typer.Option(help="Where to write the HTML; the reports folder if left out.")] = None,
+    output: Annotated[
+        Path | None, typer.Option(help="Where to write the HTML; the reports folder if left out.")
+    ] = None,
 ) -> None:
     """Write the HTML report of one published version."""
     from tasks.publishing import write_version_report

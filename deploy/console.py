@@ -32,7 +32,9 @@ def print_run(console: Console, spec: RunSpec, versions: Sequence[VersionRef], s
     _print_volatilities(console, spec, manifests)
     console.print("[bold]Published[/]")
     for ref in versions:
-        console.print(f"  {space.layout.published(ref.universe, ref.model) / ref.version}", soft_wrap=True, highlight=False)
+        console.print(
+            f"  {space.layout.published(ref.universe, ref.model) / ref.version}", soft_wrap=True, highlight=False
+        )
     console.print(f"[bold]Report[/]\n  {report_path(space, spec, versions)}", soft_wrap=True, highlight=False)
     docs = space.layout.data_docs(spec.universe) / "index.html"
     if docs.exists():
@@ -112,11 +114,15 @@ def _print_checks(console: Console, report: CheckReport | None) -> None:
         f"{len(failed)} failed; {len(report.blocked_dates)} date(s) blocked"
     )
     for result in failed:
-        console.print(f"  {result.severity:5s} {result.check}: {result.observed}", markup=False, highlight=False, soft_wrap=True)
+        console.print(
+            f"  {result.severity:5s} {result.check}: {result.observed}", markup=False, highlight=False, soft_wrap=True
+        )
 
 
 def _print_models(console: Console, versions: Sequence[VersionRef], manifests: Sequence[Manifest]) -> None:
-    table = Table("model", "refits", "total R2 in sample", "total R2 out of sample", "predictive R2 out of sample", "latest")
+    table = Table(
+        "model", "refits", "total R2 in sample", "total R2 out of sample", "predictive R2 out of sample", "latest"
+    )
     for ref, manifest in zip(versions, manifests, strict=True):
         metrics = manifest.metrics
         table.add_row(
@@ -131,7 +137,9 @@ def _print_models(console: Console, versions: Sequence[VersionRef], manifests: S
 
 
 def _print_volatilities(console: Console, spec: RunSpec, manifests: Sequence[Manifest]) -> None:
-    table = Table(title="Annualised volatility out of sample: forecast / realised (bias statistic)", title_justify="left")
+    table = Table(
+        title="Annualised volatility out of sample: forecast / realised (bias statistic)", title_justify="left"
+    )
     table.add_column("portfolio")
     for manifest in manifests:
         table.add_column(manifest.model)
@@ -140,7 +148,11 @@ def _print_volatilities(console: Console, spec: RunSpec, manifests: Sequence[Man
         for manifest in manifests:
             found = [
                 _number(manifest.metrics.get(f"{name}.{portfolio.name}"), form)
-                for name, form in (("forecast_volatility", ".1%"), ("realised_volatility", ".1%"), ("bias_statistic", ".2f"))
+                for name, form in (
+                    ("forecast_volatility", ".1%"),
+                    ("realised_volatility", ".1%"),
+                    ("bias_statistic", ".2f"),
+                )
             ]
             cells.append(f"{found[0]} / {found[1]} ({found[2]})")
         table.add_row(portfolio.name, *cells)

@@ -43,7 +43,7 @@ class FactorModel(BaseEstimator, ABC):  # type: ignore[misc]  # scikit-learn shi
     """A factor model r[t] = X[t-1] f[t] + e[t] in scikit-learn's manner.
 
     Constructor arguments are stored untouched (``get_params``/``set_params``/``clone`` work); everything learnt in
-    :meth:`fit` ends with an underscore. A panel's date t labels the return r[t] beside characteristics known *before* t,
+    :meth:`fit` ends with an underscore. A panel's date t labels the return r[t] beside what was known *before* t,
     so that ``loadings(panel)`` at t is X[t-1]: no value at or after t enters it.
 
     Attributes
@@ -66,7 +66,7 @@ class FactorModel(BaseEstimator, ABC):  # type: ignore[misc]  # scikit-learn shi
 
     @abstractmethod
     def loadings(self, panel: Panel) -> xr.DataArray:
-        """Loadings X[t-1] as (date, ticker, factor); NaN where a stock is not covered."""
+        """Return loadings X[t-1] as (date, ticker, factor); NaN where a stock is not covered."""
 
     @abstractmethod
     def factor_returns(self, panel: Panel) -> xr.DataArray:
@@ -103,7 +103,7 @@ class FactorModel(BaseEstimator, ABC):  # type: ignore[misc]  # scikit-learn shi
         return copy
 
     def expected_returns(self, panel: Panel) -> xr.DataArray:
-        """Expected excess returns X[t-1] times the premia of the training sample, as (date, ticker)."""
+        """Return expected excess returns, X[t-1] times the premia of the training sample, as (date, ticker)."""
         self._check_fitted()
         premia = xr.DataArray(self.premia_, dims="factor", coords={"factor": self.factors_})
         return (self.loadings(panel) * premia).sum("factor", skipna=False).rename("expected_returns")
@@ -118,7 +118,7 @@ class FactorModel(BaseEstimator, ABC):  # type: ignore[misc]  # scikit-learn shi
         return (panel.returns - self.fitted_returns(panel)).rename("residuals")
 
     def score(self, panel: Panel) -> dict[str, float]:
-        """Uncentred total and predictive R2 over the estimation universe, as in Kelly, Pruitt and Su (2019), eq. 7-8."""
+        """Uncentred total and predictive R2 over the estimation universe, as in Kelly, Pruitt and Su (2019)."""
         return {
             "total_r2": uncentred_r2(panel, self.fitted_returns(panel)),
             "predictive_r2": uncentred_r2(panel, self.expected_returns(panel)),

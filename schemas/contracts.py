@@ -46,7 +46,9 @@ def _variable(dims: str, dtype: str, units: str, long_name: str, comment: str, *
 _MISSING = "NaN: missing, never zero."
 
 CUBE: dict[str, Variable] = {
-    "returns": _variable("date ticker", "float32", "1", "simple total return over the period that ends at date", _MISSING),
+    "returns": _variable(
+        "date ticker", "float32", "1", "simple total return over the period that ends at date", _MISSING
+    ),
     "characteristics": _variable(
         "date ticker char", "float32", "mixed", "raw characteristics known at the close of date", _MISSING
     ),
@@ -87,13 +89,20 @@ VERSION: dict[str, Variable] = {
         "True for a traded stock whose own history or characteristics do not suffice yet.",
     ),
     "factor_returns": _variable(
-        "date factor", "float64", "1", "factor return over the period that ends at date", "NaN: it could not be computed."
+        "date factor",
+        "float64",
+        "1",
+        "factor return over the period that ends at date",
+        "NaN: it could not be computed.",
     ),
     "omega": _variable(
         "date factor factor_", "float64", "1", "factor covariance per period, as of the close of date", _FORECAST
     ),
     "specific_variance": _variable(
-        "date ticker", "float32", "1", "variance of the specific return per period, as of the close of date",
+        "date ticker",
+        "float32",
+        "1",
+        "variance of the specific return per period, as of the close of date",
         f"{_FORECAST} {_UNCOVERED}",
     ),
     "weights": CUBE["weights"],
@@ -102,7 +111,7 @@ VERSION: dict[str, Variable] = {
         "float64",
         "1",
         "forecast variance of the portfolio over the next period",
-        f"w' X Omega X' w + w' D w from the loadings, omega, specific_variance and weights of the same date. {_PORTFOLIO}",
+        f"w' X Omega X' w + w' D w from loadings, omega, specific_variance and weights of the same date. {_PORTFOLIO}",
     ),
     "portfolio_variance_systematic": _variable(
         "portfolio date", "float64", "1", "systematic part of the portfolio variance, w' X Omega X' w", _PORTFOLIO
@@ -118,7 +127,10 @@ VERSION: dict[str, Variable] = {
         f"The contributions of all factors sum to the systematic part. {_PORTFOLIO}",
     ),
     "portfolio_return": _variable(
-        "portfolio date", "float64", "1", "realised excess return at date of the weights of the date before",
+        "portfolio date",
+        "float64",
+        "1",
+        "realised excess return at date of the weights of the date before",
         "NaN: weights or too many returns are missing.",
     ),
     "expected_returns": _variable(
@@ -129,7 +141,9 @@ VERSION: dict[str, Variable] = {
         f"Loadings times the mean factor return of the training sample. {_UNCOVERED}",
         required=False,
     ),
-    "total_r2": _variable("date", "float64", "1", "uncentred total R2 of the cross-section", "NaN: nothing to explain."),
+    "total_r2": _variable(
+        "date", "float64", "1", "uncentred total R2 of the cross-section", "NaN: nothing to explain."
+    ),
     "predictive_r2": _variable(
         "date", "float64", "1", "uncentred predictive R2 of the cross-section", "NaN: nothing to explain."
     ),
@@ -140,21 +154,36 @@ VERSION: dict[str, Variable] = {
         "portfolio date", "float64", "1", "portfolio return over its forecast volatility", _FORECAST
     ),
     "out_of_sample": _variable(
-        "date", "bool", "1", "whether the fit in force at date was made before it",
+        "date",
+        "bool",
+        "1",
+        "whether the fit in force at date was made before it",
         "False: the loadings and factors of this date come from a fit that has seen it.",
     ),
     "r_squared": _variable(
-        "ticker", "float64", "1", "systematic share of the variance of a stock (centred R2 of its regression)",
-        "Of the last fit. NaN: not covered.", required=False,
+        "ticker",
+        "float64",
+        "1",
+        "systematic share of the variance of a stock (centred R2 of its regression)",
+        "Of the last fit. NaN: not covered.",
+        required=False,
     ),
-    "alpha": _variable("ticker", "float64", "1", "intercept of the regression of a stock, per period",
-                       "Of the last fit. NaN: not covered.", required=False),
+    "alpha": _variable(
+        "ticker",
+        "float64",
+        "1",
+        "intercept of the regression of a stock, per period",
+        "Of the last fit. NaN: not covered.",
+        required=False,
+    ),
     "alpha_stderr": _variable("ticker", "float64", "1", "standard error of alpha", "Of the last fit.", required=False),
     "beta_stderr": _variable("ticker", "float64", "1", "standard error of beta", "Of the last fit.", required=False),
-    "premia": _variable("factor", "float64", "1", "mean factor return per period over the last training sample",
-                        "Of the last fit."),
-    "premia_stderr": _variable("factor", "float64", "1", "Newey-West standard error of the premia", "Of the last fit.",
-                               required=False),
+    "premia": _variable(
+        "factor", "float64", "1", "mean factor return per period over the last training sample", "Of the last fit."
+    ),
+    "premia_stderr": _variable(
+        "factor", "float64", "1", "Newey-West standard error of the premia", "Of the last fit.", required=False
+    ),
 }
 """Variables of a published version. The label of every row is its as-of date."""
 
@@ -205,7 +234,9 @@ class Manifest(Frozen):
     metrics: dict[str, float | None]
     gate: GateDecision
     packages: dict[str, str] = Field(description="Versions of the libraries that made the numbers.")
-    checksums: dict[str, str] = Field(default_factory=dict, description="SHA-256 of every file of the version, by path.")
+    checksums: dict[str, str] = Field(
+        default_factory=dict, description="SHA-256 of every file of the version, by path."
+    )
 
 
 def validate(dataset: xr.Dataset, contract: dict[str, Variable], error: type[FactorcubeError], what: str) -> None:

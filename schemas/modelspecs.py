@@ -29,7 +29,9 @@ class MarketSpec(_Model):
 
     kind: Literal["market"] = "market"
     name: Name = "market"
-    market: str | None = Field(default=None, description="Observed factor that is the market; the universe's own if left out.")
+    market: str | None = Field(
+        default=None, description="Observed factor that is the market; the universe's own if left out."
+    )
     window: int | None = Field(default=None, ge=24, description="Periods of the regression; all if left out.")
     min_observations: int = Field(default=60, ge=3, description="Fewest returns with which a stock is covered.")
 
@@ -66,16 +68,22 @@ class AutoencoderSpec(_Model):
     kind: Literal["autoencoder"] = "autoencoder"
     name: Name = "autoencoder"
     n_factors: Factors = 5
-    hidden: tuple[int, ...] = Field(default=(32,), max_length=3, description="Widths of the hidden layers of the loadings network.")
+    hidden: tuple[int, ...] = Field(
+        default=(32,), max_length=3, description="Widths of the hidden layers of the loadings network."
+    )
     learning_rate: float = Field(default=3e-3, gt=0.0)
-    l1: float = Field(default=2e-3, ge=0.0, description="L1 penalty of the weights, relative to the mean squared return.")
+    l1: float = Field(
+        default=2e-3, ge=0.0, description="L1 penalty of the weights, relative to the mean squared return."
+    )
     max_epochs: int = Field(default=100, ge=1)
-    patience: int = Field(default=5, ge=1, description="Epochs without progress on the validation span before stopping.")
-    validation_fraction: float = Field(default=0.2, gt=0.0, lt=0.9, description="Last share of the dates kept for validation.")
+    patience: int = Field(
+        default=5, ge=1, description="Epochs without progress on the validation span before stopping."
+    )
+    validation_fraction: float = Field(
+        default=0.2, gt=0.0, lt=0.9, description="Last share of the dates kept for validation."
+    )
     seeds: tuple[int, ...] = Field(default=(0, 1, 2), min_length=1, description="One network of the ensemble per seed.")
     target: Literal["contemporaneous", "one_ahead"] = "contemporaneous"
 
 
-ModelSpec = Annotated[
-    MarketSpec | FamaMacBethSpec | PCASpec | IPCASpec | AutoencoderSpec, Field(discriminator="kind")
-]
+ModelSpec = Annotated[MarketSpec | FamaMacBethSpec | PCASpec | IPCASpec | AutoencoderSpec, Field(discriminator="kind")]

@@ -1,5 +1,4 @@
-"""The steps between fits and versions: join the fits of a model in one system of coordinates, add Omega and portfolio
-risk, and evaluate what was forecast.
+"""The steps between fits and versions: join the fits of each model, add Omega and portfolio risk, evaluate.
 
 Latent factors are identified up to a rotation, so each fit is turned towards the one before it; every risk number is
 the same in any coordinates. The functions that run on workers are idempotent, as in `tasks.fitting`.
@@ -7,6 +6,7 @@ the same in any coordinates. The functions that run on workers are idempotent, a
 
 from __future__ import annotations
 
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -56,7 +56,9 @@ def evaluate_models(
         cluster.submit(evaluate, settings.root, panel, spec, risk, key=f"evaluate-{risk.model}-{risk.key[:8]}")
         for risk in risks
     ]
-    metrics = cluster.gather(futures, lambda found: f"evaluated: out-of-sample total R2 {found['total_r2_out_of_sample']:.4f}")
+    metrics = cluster.gather(
+        futures, lambda found: f"evaluated, out-of-sample total R2 {found['total_r2_out_of_sample']}"
+    )
     rows = [{"model": risk.model, **found} for risk, found in zip(risks, metrics, strict=True)]
     publish_metrics_table(spec.universe, rows)
     get_run_logger().info("evaluated %d model(s)", len(rows))
@@ -72,7 +74,7 @@ def assemble(root: Path, panel: PanelRef, spec: RunSpec, model: ModelSpec, fits:
         final = restore(space, model, loaded[-1][1]["fit"])
         rotations = _chain([arrays for arrays, _ in loaded], latent=final.latent)
         cube = open_span(spec, panel.snapshot, Settings(root=root))
-        risk = _join(spec, fits, [arrays for arrays, _ in loaded], rotations, final.factors_, cube)
+        risk = _join(spec, pd.Timestamp(fits[0].as_of), [arrays for arrays, _ in loaded], rotations, final.factors_, cube)
         statistics = space.work.get_arrays("fits", loaded[-1][1]["fit"])[1]
         if final.latent:
             final = final.rotate(rotations[-1])
@@ -102,12 +104,11 @@ def _chain(fits: list[Arrays], *, latent: bool) -> list[npt.NDArray[np.float64]]
     """Rotation of every fit onto the one before, over the dates that both have seen."""
     n_factors = fits[0]["factor_returns"].shape[1]
     rotations = [np.eye(n_factors)]
-    for earlier, later in zip(fits[:-1], fits[1:], strict=True):
+    for earlier, later in pairwise(fits):
         if not latent:
             rotations.append(np.eye(n_factors))
             continue
-        common, first, second = np.intersect1d(earlier["history"], later["history"], return_indices=True)
-        del common
+        _, first, second = np.intersect1d(earlier["history"], later["history"], return_indices=True)
         reference = earlier["factor_returns"][first] @ rotations[-1]
         rotations.append(align(later["factor_returns"][second], reference).astype(np.float64))
     return rotations
@@ -115,29 +116,35 @@ def _chain(fits: list[Arrays], *, latent: bool) -> list[npt.NDArray[np.float64]]
 
 def _join(
     spec: RunSpec,
-    refs: tuple[FitRef, ...],
+    first: pd.Timestamp,
     fits: list[Arrays],
     rotations: list[npt.NDArray[np.float64]],
     factors: list[str],
     cube: xr.Dataset,
 ) -> xr.Dataset:
     dates = cube.indexes["date"]
-    coords = {"date": dates, "ticker": cube["ticker"].values, "factor": factors}
+    tickers = cube["ticker"].values
+    coords = {"date": dates, "ticker": tickers, "factor": factors}
     covariance = FactorCovariance(
         method=spec.covariance.method, halflife=spec.covariance.halflife, window=spec.covariance.window
     )
     loadings = np.concatenate(
-        [(fit["loadings"].astype(np.float64) @ turn).astype(np.float32) for fit, turn in zip(fits, rotations, strict=True)]
+        [
+            (fit["loadings"].astype(np.float64) @ turn).astype(np.float32)
+            for fit, turn in zip(fits, rotations, strict=True)
+        ]
     )
     # Panel row t holds X[t-1]; the published label is the date at which X was known.
     exposure = xr.DataArray(loadings[1:], dims=("date", "ticker", "factor"), coords=coords)
     expected = np.concatenate([fit["expected_returns"] for fit in fits])[1:]
     factor_returns = np.full((len(dates), len(factors)), np.nan)
     omega = np.full((len(dates), len(factors), len(factors)), np.nan)
-    specific = np.full((len(dates), len(coords["ticker"])), np.nan, dtype=np.float32)
-    for ref, fit, turn in zip(refs, fits, rotations, strict=True):
+    specific = np.full((len(dates), len(tickers)), np.nan, dtype=np.float32)
+    for fit, turn in zip(fits, rotations, strict=True):
         history = xr.DataArray(
-            fit["factor_returns"] @ turn, dims=("date", "factor"), coords={"date": _stamps(fit["history"]), "factor": factors}
+            fit["factor_returns"] @ turn,
+            dims=("date", "factor"),
+            coords={"date": _stamps(fit["history"]), "factor": factors},
         )
         served = _stamps(fit["as_of_date"])
         rows = dates.get_indexer(served)
@@ -146,11 +153,9 @@ def _join(
         realised = _stamps(fit["panel_date"])
         inside = realised.isin(dates)
         factor_returns[dates.get_indexer(realised[inside])] = history.sel(date=realised[inside]).values
-        del ref
     weights = cube["weights"].load().drop_attrs()
     traded = cube["estimation"].load().drop_attrs() | (abs(weights) > 0).any("portfolio")
     filled, imputed = _impute(exposure, traded)
-    first = pd.Timestamp(refs[0].as_of)
     risk = xr.Dataset(
         {
             "loadings": filled,
@@ -169,8 +174,10 @@ def _join(
 
 
 def _impute(loadings: xr.DataArray, traded: xr.DataArray) -> tuple[xr.DataArray, xr.DataArray]:
-    """Give traded stocks without loadings of their own the cross-section's mean: a portfolio that holds a new listing
-    has a risk, and the mean stock is the best guess of it."""
+    """Give traded stocks without loadings of their own the cross-section's mean.
+
+    A portfolio that holds a new listing has a risk, and the mean stock is the best guess of it.
+    """
     covered = loadings.notnull().all("factor")
     mean = loadings.where(covered).mean("ticker", dtype=np.float64).astype(np.float32)
     imputed = traded.transpose("date", "ticker") & ~covered & mean.notnull().all("factor")
@@ -198,16 +205,17 @@ def _metrics(
     totals = evaluation.summary(series, outside)
     forecast = version["portfolio_variance"].shift(date=1).where(outside & series["portfolio_return"].notnull())
     realised = series["portfolio_return"].where(outside & forecast.notnull())
-    annual = {
-        "forecast_volatility": np.sqrt(forecast.mean("date") * periods_per_year),
-        "realised_volatility": np.sqrt((realised**2).mean("date") * periods_per_year),
+    annual: dict[str, xr.DataArray] = {
+        "forecast_volatility": (forecast.mean("date") * periods_per_year) ** 0.5,
+        "realised_volatility": ((realised**2).mean("date") * periods_per_year) ** 0.5,
     }
     metrics = {
         "total_r2_in_sample": in_sample["total_r2"],
         "total_r2_out_of_sample": float(totals["total_r2"]),
         "predictive_r2_out_of_sample": float(totals["predictive_r2"]),
     }
-    for name, values in {"bias_statistic": totals["bias_statistic"], "qlike": totals["qlike"], **annual}.items():
+    by_portfolio: dict[str, xr.DataArray] = {name: totals[name] for name in ("bias_statistic", "qlike")} | annual
+    for name, values in by_portfolio.items():
         metrics |= {f"{name}.{p}": float(values.sel(portfolio=p)) for p in values["portfolio"].values}
     return {name: value if np.isfinite(value) else None for name, value in metrics.items()}
 

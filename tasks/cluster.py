@@ -46,11 +46,11 @@ class Cluster:
             self._client = self._open()
         return self._client
 
-    def submit(self, function: Callable[..., Result], *arguments: Any, key: str) -> Future:
+    def submit(self, function: Callable[..., Result], *arguments: Any, key: str) -> Future[Result]:
         """Submit one idempotent call; what it returns must be a small reference."""
         return self.client.submit(_single_threaded, function, *arguments, key=key, pure=False, retries=_RETRIES)
 
-    def gather(self, futures: Sequence[Future], describe: Callable[[Any], str]) -> list[Any]:
+    def gather(self, futures: Sequence[Future[Any]], describe: Callable[[Any], str]) -> list[Any]:
         """Wait for all futures, logging each as it completes; results come in the order of the futures.
 
         Raises
@@ -77,7 +77,9 @@ class Cluster:
                 "(FACTORCUBE_WORKER_MEMORY_BYTES) or fewer workers (FACTORCUBE_WORKERS)"
             ) from None
         except (FutureCancelledError, OSError, TimeoutError) as error:
-            raise ExecutionError(f"the Dask scheduler was lost: {error}; run again to go on with what is not done") from None
+            raise ExecutionError(
+                f"the Dask scheduler was lost: {error}; run again to go on with what is not done"
+            ) from None
         finally:
             self.client.cancel(futures, force=True) if done < len(futures) else None
 
@@ -107,7 +109,9 @@ class Cluster:
         try:
             client: Client = self._stack.enter_context(Client(address, timeout=30))
         except (OSError, TimeoutError) as error:
-            raise ExecutionError(f"no Dask scheduler answers at {address} (FACTORCUBE_DASK_SCHEDULER): {error}") from None
+            raise ExecutionError(
+                f"no Dask scheduler answers at {address} (FACTORCUBE_DASK_SCHEDULER): {error}"
+            ) from None
         self._refuse_other_code(client)
         client.subscribe_topic(PROGRESS_TOPIC, lambda event: self._log(str(event[1])))
         workers = len(client.scheduler_info(n_workers=-1)["workers"])
@@ -120,7 +124,9 @@ class Cluster:
             client.wait_for_workers(1, timeout=60)
             versions = client.run(code_version)
         except (TimeoutError, ImportError, ModuleNotFoundError) as error:
-            raise ExecutionError(f"the Dask workers cannot run factorcube: {error}; install this version on them") from None
+            raise ExecutionError(
+                f"the Dask workers cannot run factorcube: {error}; install this version on them"
+            ) from None
         other = {address: found for address, found in versions.items() if found != code_version()}
         if other:
             address, found = next(iter(other.items()))

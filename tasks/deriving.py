@@ -39,7 +39,7 @@ def derive_cube(
     xarray.Dataset
         The variables of `schemas.contracts.CUBE`, at the dates of `market`.
     """
-    dates = market.indexes["date"]
+    dates = pd.DatetimeIndex(market.indexes["date"])
     grid = market.reindex(date=sessions.union(dates))
     if "returns" not in grid:
         grid["returns"] = grid["close"] / grid["close"].shift(date=1) - 1.0

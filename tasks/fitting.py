@@ -42,7 +42,13 @@ def fit_models(
     dates = Workspace(settings.root).panel(panel).dates
     refits = refit_dates(dates[:-1], spec.walk_forward, dates[-1])
     log = get_run_logger()
-    log.info("%d model(s) x %d refit(s), %s to %s", len(models), len(refits), f"{refits[0]:%Y-%m-%d}", f"{refits[-1]:%Y-%m-%d}")
+    log.info(
+        "%d model(s) x %d refit(s), %s to %s",
+        len(models),
+        len(refits),
+        f"{refits[0]:%Y-%m-%d}",
+        f"{refits[-1]:%Y-%m-%d}",
+    )
     futures = []
     for model in sorted(models, key=lambda item: not isinstance(item, AutoencoderSpec)):
         for as_of, until in zip(refits, [*refits[1:], dates[-1]], strict=True):
@@ -71,7 +77,9 @@ def fit_member(
 ) -> str:
     """Train one network of an ensemble; return its key. Runs on a worker."""
     space = Workspace(root)
-    member_key = key(panel=panel.key, model=_training(model), as_of=str(as_of), window=spec.walk_forward.window, seed=seed)
+    member_key = key(
+        panel=panel.key, model=_training(model), as_of=str(as_of), window=spec.walk_forward.window, seed=seed
+    )
     if not space.work.has("members", member_key):
         estimator = build(model)
         assert isinstance(estimator, ConditionalAutoencoder)  # noqa: S101  # narrows the type for the reader and mypy
@@ -89,7 +97,7 @@ def fit_model(
     model: ModelSpec,
     as_of: pd.Timestamp,
     until: pd.Timestamp,
-    earliest: bool,  # noqa: FBT001  # Dask passes arguments by position
+    earliest: bool,  # Dask passes arguments by position
     members: list[str],
 ) -> FitRef:
     """Fit one model as of one date and project it over the dates it serves. Runs on a worker."""
@@ -184,4 +192,6 @@ class _EpochWatch:
             report_progress(f"  {self._line(self._report)}, done")
 
     def _line(self, report: EpochReport) -> str:
-        return f"{self._what}: epoch {report.epoch}, 1 - R2 {report.train_loss:.4f} in training, {report.validation_loss:.4f} on validation"
+        return (
+            f"{self._what}: epoch {report.epoch}, 1 - R2 {report.train_loss:.4f} in training, {report.validation_loss:.4f} on validation"
+        )

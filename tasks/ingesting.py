@@ -14,6 +14,7 @@ from prefect import task
 from prefect.cache_policies import NO_CACHE
 from prefect.logging import get_run_logger
 
+from schemas.base import digest
 from schemas.checks import CheckReport
 from schemas.contracts import CUBE, SourceFile, validate
 from schemas.errors import CheckError, CubeError
@@ -38,12 +39,10 @@ def read_source(spec: RunSpec, settings: Settings) -> StagedRef:
     files = source_files(spec, settings)
     staged = StagedRef(universe=spec.universe, key=_ingest_key(spec, files))
     if not work.has("staged", staged.key):
-        market = sources.read_market(
-            spec.data, frequency=spec.frequency, calendar=spec.calendar, settings=settings
-        )
+        market = sources.read_market(spec.data, frequency=spec.frequency, calendar=spec.calendar, settings=settings)
         observed = sources.read_factors(
             spec.factors,
-            dates=market.indexes["date"],
+            dates=pd.DatetimeIndex(market.indexes["date"]),
             frequency=spec.frequency,
             calendar=spec.calendar,
             settings=settings,
@@ -60,9 +59,7 @@ def read_source(spec: RunSpec, settings: Settings) -> StagedRef:
 
 def source_files(spec: RunSpec, settings: Settings) -> tuple[SourceFile, ...]:
     """Name and hash of every input of a run."""
-    return tuple(
-        file for source in (spec.data, *spec.factors) for file in sources.fingerprint(source, settings)
-    )
+    return tuple(file for source in (spec.data, *spec.factors) for file in sources.fingerprint(source, settings))
 
 
 def _ingest_key(spec: RunSpec, files: tuple[SourceFile, ...]) -> str:
@@ -75,15 +72,14 @@ def _ingest_key(spec: RunSpec, files: tuple[SourceFile, ...]) -> str:
 def find_snapshot(spec: RunSpec, staged: StagedRef, settings: Settings) -> SnapshotRef | None:
     """Return the head of the cube if it already holds exactly this ingest, made by this code."""
     space = Workspace(settings.root)
-    if not space.work.has("ingests", staged.key):
-        return None
-    known = SnapshotRef.model_validate(space.work.get_json("ingests", staged.key))
     try:
         head = Cube.open(space.layout, spec.universe).head()
     except CubeError:
         return None
-    if head is None or head.snapshot_id != known.snapshot_id:
+    record = ingest_record(staged.key, head.id if head else "")
+    if not space.work.has("ingests", record):
         return None
+    known = SnapshotRef.model_validate(space.work.get_json("ingests", record))
     get_run_logger().info("the cube already holds these data (snapshot %s); nothing to ingest", known.snapshot_id)
     return known.model_copy(update={"changed": False})
 
@@ -133,12 +129,12 @@ def write_cube(spec: RunSpec, staged: StagedRef, checks_key: str, settings: Sett
     validate(derived, CUBE, CubeError, f"cube of {spec.universe}")
     cube = Cube.open_or_create(space.layout, spec.universe)
     head = cube.head()
-    previous = None if head is None else cube.open_dataset(head.snapshot_id)
+    previous = None if head is None else cube.open_dataset(head.id)
     late = checking.check_derived(
         derived, previous=previous, overrides=spec.checks, data_docs=space.layout.data_docs(spec.universe)
     )
     merged = checking.merge([report, late])
-    derived_key = key(checks=checks_key, step="derived", snapshot=None if head is None else head.snapshot_id)
+    derived_key = key(checks=checks_key, step="derived", snapshot=None if head is None else head.id)
     space.work.put_json("checks", derived_key, merged.model_dump(mode="json"))
     publish_check_table(spec.universe, merged)
     _refuse_blocked(late)
@@ -159,8 +155,13 @@ def write_cube(spec: RunSpec, staged: StagedRef, checks_key: str, settings: Sett
         changed=commit.changed,
         checks_key=derived_key,
     )
-    space.work.put_json("ingests", staged.key, ref.model_dump(mode="json"), replace=True)
+    space.work.put_json("ingests", ingest_record(staged.key, commit.snapshot_id), ref.model_dump(mode="json"))
     return ref
+
+
+def ingest_record(ingest_key: str, snapshot_id: str) -> str:
+    """Key of the record that a snapshot holds the data of an ingest."""
+    return digest([ingest_key, snapshot_id])[:32]
 
 
 def _staged(space: Workspace, staged: StagedRef) -> tuple[xr.Dataset, xr.Dataset | None]:
@@ -171,7 +172,7 @@ def _staged(space: Workspace, staged: StagedRef) -> tuple[xr.Dataset, xr.Dataset
 
 
 def _sessions(spec: RunSpec, market: xr.Dataset) -> pd.DatetimeIndex:
-    dates = market.indexes["date"]
+    dates = pd.DatetimeIndex(market.indexes["date"])
     if spec.frequency == "monthly":
         return pd.date_range(dates[0], dates[-1], freq="ME")
     return dates if spec.calendar == "none" else sources.sessions(spec.calendar, dates[0], dates[-1])

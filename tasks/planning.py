@@ -34,14 +34,14 @@ def refit_dates(dates: pd.DatetimeIndex, schedule: WalkForward, next_session: pd
     ModelError
         If there is too little history before the first refit.
     """
-    first = dates.searchsorted(pd.Timestamp(schedule.first), side="right") - 1
+    first = int(dates.searchsorted(pd.Timestamp(schedule.first), side="right")) - 1
     if first + 1 < _LEAST_HISTORY:
         begin = dates[min(_LEAST_HISTORY, len(dates)) - 1]
         raise ModelError(
             f"walk_forward.first is {schedule.first}, but only {max(first + 1, 0)} dates lie before it and a fit needs "
             f"{_LEAST_HISTORY}; choose a date after {begin:%Y-%m-%d}"
         )
-    span = dates[first:].append(pd.DatetimeIndex([next_session]))
+    span = pd.DatetimeIndex([*dates[first:], next_session])
     periods = span.to_period(_PERIODS[schedule.every])
     ends = [day for (day, this), (_, following) in pairwise(zip(span, periods, strict=True)) if this != following]
     return sorted({dates[first], *ends})

@@ -81,7 +81,7 @@ def project(
 
 
 def _expected(model: FactorModel, panel: Panel, start: int, stop: int) -> npt.NDArray[np.float32]:
-    """Expected returns of rows; one row before them is read too, since a model may look at the last factor returns."""
+    """Compute expected returns of rows from these and the row before, whose factor returns a model may look at."""
     before = min(start, 1)
     rows = Panel(panel.data.isel(date=slice(start - before, stop)).load())
     values = model.expected_returns(rows).transpose("date", "ticker").values[before:]

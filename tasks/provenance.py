@@ -14,7 +14,19 @@ from typing import Any
 from schemas.base import digest
 
 _PACKAGES = ("schemas", "storage", "models", "tasks", "flows")
-_LIBRARIES = ("numpy", "scipy", "scikit-learn", "torch", "xarray", "zarr", "icechunk", "polars", "pandas", "prefect", "distributed")
+_LIBRARIES = (
+    "numpy",
+    "scipy",
+    "scikit-learn",
+    "torch",
+    "xarray",
+    "zarr",
+    "icechunk",
+    "polars",
+    "pandas",
+    "prefect",
+    "distributed",
+)
 
 
 @cache

@@ -23,6 +23,7 @@ from schemas.spec import GateSpec, RunSpec
 from storage import published
 from storage.files import write_atomic
 from tasks.artifacts import publish_link
+from tasks.ingesting import ingest_record
 from tasks.panels import open_span
 from tasks.planning import version_of
 from tasks.provenance import code_version, library_versions
@@ -40,7 +41,9 @@ def plan_versions(spec: RunSpec, snapshot: SnapshotRef, settings: Settings) -> d
     planned = {}
     for model in spec.models:
         version = version_of(spec, model, snapshot, as_of)
-        there = [ref for ref in published.list_versions(layout, spec.universe, model.name) if ref.version == version.version]
+        there = [
+            ref for ref in published.list_versions(layout, spec.universe, model.name) if ref.version == version.version
+        ]
         planned[model.name] = there[0].model_copy(update={"changed": False}) if there else version
     done = [name for name, ref in planned.items() if not ref.changed]
     if done:
@@ -114,7 +117,7 @@ def publish_version(
         gate=decision,
         packages=library_versions(),
     )
-    ref = published.publish(space.layout, dataset, manifest, arrays, promote=decision.passed)
+    ref: VersionRef = published.publish(space.layout, dataset, manifest, arrays, promote=decision.passed)
     get_run_logger().info(
         "%s %s/%s/%s%s",
         "published" if ref.changed else "already published",
@@ -154,9 +157,10 @@ def report_path(space: Workspace, spec: RunSpec, versions: Sequence[VersionRef])
 
 def checks_of(space: Workspace, manifest: Manifest) -> CheckReport | None:
     """Return the check report of the ingest that a version was made from; None if it was cleaned away."""
-    if not space.work.has("ingests", manifest.ingest_key):
+    record = ingest_record(manifest.ingest_key, manifest.snapshot_id)
+    if not space.work.has("ingests", record):
         return None
-    snapshot = SnapshotRef.model_validate(space.work.get_json("ingests", manifest.ingest_key))
+    snapshot = SnapshotRef.model_validate(space.work.get_json("ingests", record))
     return CheckReport.model_validate(space.work.get_json("checks", snapshot.checks_key))
 
 
@@ -176,7 +180,7 @@ def report_of(
 def _dataset(space: Workspace, spec: RunSpec, risk: RiskRef) -> xr.Dataset:
     whole = space.work.open_dataset("risks", risk.key).load()
     evaluated = space.work.open_dataset("evaluations", risk.key).load()
-    dataset = whole.merge(evaluated[[name for name in evaluated if name in VERSION]])
+    dataset: xr.Dataset = whole.merge(evaluated[[name for name in evaluated if name in VERSION]])
     dataset.attrs = {
         "title": f"{risk.model} factor risk model of {spec.universe}",
         "universe": spec.universe,
