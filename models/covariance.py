@@ -57,9 +57,7 @@ class FactorCovariance:
 
     def __post_init__(self) -> None:
         if self.method not in get_args(Method):
-            raise ConfigError(
-                f"FactorCovariance: method {self.method!r} is none of {', '.join(get_args(Method))}."
-            )
+            raise ConfigError(f"FactorCovariance: method {self.method!r} is none of {', '.join(get_args(Method))}.")
         if self.halflife <= 0.0:
             raise ConfigError(f"FactorCovariance: halflife must be positive, not {self.halflife}.")
         if self.window is not None and self.method == "ewma":

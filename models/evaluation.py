@@ -50,9 +50,7 @@ def portfolio_return(weights: xr.DataArray, returns: xr.DataArray) -> xr.DataArr
     ahead = realised.shift(date=-1)
     known = xr.ufuncs.isfinite(ahead)
     gross = abs(weights)
-    share = xr.dot(gross, known.astype(np.float64), dim="ticker") / gross.sum(
-        "ticker", skipna=False, dtype=np.float64
-    )
+    share = xr.dot(gross, known.astype(np.float64), dim="ticker") / gross.sum("ticker", skipna=False, dtype=np.float64)
     earned = xr.dot(weights, ahead.where(known, 0.0), dim="ticker") / share
     return _named(earned.where(share > LEAST_KNOWN_WEIGHT - 1e-9).shift(date=1), "portfolio_return")
 

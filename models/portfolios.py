@@ -52,14 +52,10 @@ def fixed(weights: Mapping[str, float], coverage: xr.DataArray) -> xr.DataArray:
     tickers = coverage.indexes["ticker"]
     unknown = sorted(set(weights) - set(tickers))
     if unknown:
-        raise DataError(
-            f"The portfolio holds tickers that the universe does not have: {', '.join(unknown[:5])}."
-        )
+        raise DataError(f"The portfolio holds tickers that the universe does not have: {', '.join(unknown[:5])}.")
     bad = [ticker for ticker, weight in weights.items() if not math.isfinite(weight)]
     if bad or not weights:
-        raise DataError(
-            f"The weight of {bad[0]} is not a finite number." if bad else "The portfolio has no weights."
-        )
+        raise DataError(f"The weight of {bad[0]} is not a finite number." if bad else "The portfolio has no weights.")
     values = pd.Series(dict(weights), dtype=np.float64).reindex(tickers, fill_value=0.0)
     target = xr.DataArray(values.to_numpy(), dims="ticker", coords={"ticker": tickers})
     held = target.where(coverage, 0.0)
@@ -135,9 +131,7 @@ def inverse_volatility(returns: xr.DataArray, coverage: xr.DataArray, window: in
         raise ConfigError(f"inverse_volatility: window must be at least 4 dates, not {window}.")
     _require_same_labels(returns, coverage, "returns")
     ordered = returns.transpose("date", "ticker")
-    rolling = pd.DataFrame(ordered.values.astype(np.float64)).rolling(
-        window, min_periods=math.ceil(window / 2)
-    )
+    rolling = pd.DataFrame(ordered.values.astype(np.float64)).rolling(window, min_periods=math.ceil(window / 2))
     volatility = ordered.copy(data=rolling.std().to_numpy())
     usable = coverage & (volatility > 0.0)
     return _weights(_scaled((1.0 / volatility.where(usable)).fillna(0.0), 1.0))

@@ -71,9 +71,7 @@ class RiskModel:
         for name, part in parts.items():
             dated = {} if dates is None or "date" not in part.dims else {"date": dates}
             object.__setattr__(self, name, _matched(part, name, **dated))
-        negative = (self.specific_variance < 0.0).any(
-            [dim for dim in ("date",) if dim in self.specific_variance.dims]
-        )
+        negative = (self.specific_variance < 0.0).any([dim for dim in ("date",) if dim in self.specific_variance.dims])
         if negative.any():
             raise DataError(f"The specific variance of {tickers[negative.values][0]} is negative.")
 
@@ -199,9 +197,7 @@ def _require_known(labels: pd.Index, known: pd.Index, name: str, dim: str) -> No
     unknown = labels.difference(known)
     if len(unknown):
         more = f" and {len(unknown) - 5} more" if len(unknown) > 5 else ""
-        raise DataError(
-            f"{name} has a {dim} the risk model does not know: {', '.join(map(str, unknown[:5]))}{more}."
-        )
+        raise DataError(f"{name} has a {dim} the risk model does not know: {', '.join(map(str, unknown[:5]))}{more}.")
     if not labels.is_unique:
         raise DataError(f"{name} has a {dim} twice: {labels[labels.duplicated()][0]}.")
 

@@ -49,13 +49,9 @@ class SpecificRisk:
         if self.halflife <= 0.0:
             raise ConfigError(f"SpecificRisk: halflife must be positive, not {self.halflife}.")
         if not 0.0 <= self.floor <= 1.0:
-            raise ConfigError(
-                f"SpecificRisk: floor is a fraction of the median, in [0, 1], not {self.floor}."
-            )
+            raise ConfigError(f"SpecificRisk: floor is a fraction of the median, in [0, 1], not {self.floor}.")
         if self.min_observations < 1:
-            raise ConfigError(
-                f"SpecificRisk: min_observations must be at least 1, not {self.min_observations}."
-            )
+            raise ConfigError(f"SpecificRisk: min_observations must be at least 1, not {self.min_observations}.")
 
     def estimate(self, residuals: xr.DataArray, coverage: xr.DataArray | None = None) -> xr.DataArray:
         """Specific variance (ticker) as of the last date; see :meth:`path`."""
@@ -151,8 +147,6 @@ def _coverage(
     return covered
 
 
-def _like(
-    residuals: xr.DataArray, as_of: pd.DatetimeIndex, values: npt.NDArray[Any], name: str
-) -> xr.DataArray:
+def _like(residuals: xr.DataArray, as_of: pd.DatetimeIndex, values: npt.NDArray[Any], name: str) -> xr.DataArray:
     coords = {"date": as_of, "ticker": residuals.indexes["ticker"]}
     return xr.DataArray(values, dims=("date", "ticker"), coords=coords, name=name)

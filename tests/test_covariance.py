@@ -95,20 +95,14 @@ def test_the_future_does_not_change_omega(cut: int, seed: int, which: int) -> No
 
 
 @settings(max_examples=25, deadline=None)
-@given(
-    seed=st.integers(0, 99), which=st.integers(0, len(METHODS) - 1), scale=st.sampled_from([1e-3, 1.0, 100.0])
-)
-def test_omega_turns_with_the_factors_scales_with_units_and_is_psd(
-    seed: int, which: int, scale: float
-) -> None:
+@given(seed=st.integers(0, 99), which=st.integers(0, len(METHODS) - 1), scale=st.sampled_from([1e-3, 1.0, 100.0]))
+def test_omega_turns_with_the_factors_scales_with_units_and_is_psd(seed: int, which: int, scale: float) -> None:
     x = correlated(60, 5, seed)
     x[:, 4] = x[:, 3]  # a factor that adds nothing
     rotation = np.linalg.qr(np.random.default_rng(seed).normal(size=(5, 5)))[0]
     omega = METHODS[which].estimate(history(x)).values
     turned = METHODS[which].estimate(history(scale * x @ rotation)).values
-    np.testing.assert_allclose(
-        turned, scale**2 * rotation.T @ omega @ rotation, atol=1e-12 * np.trace(turned)
-    )
+    np.testing.assert_allclose(turned, scale**2 * rotation.T @ omega @ rotation, atol=1e-12 * np.trace(turned))
     assert np.array_equal(omega, omega.T) or np.allclose(omega, omega.T, rtol=1e-14)
     assert np.linalg.eigvalsh(omega).min() > -1e-14 * np.trace(omega)
 
@@ -184,6 +178,15 @@ def test_short_histories_get_the_median_and_stale_prices_the_floor() -> None:
     imputed = model.imputed(e, coverage=covered)[-1]
     assert list(imputed["ticker"].values[imputed.values]) == ["ticker0", "ticker2"]
     assert np.isnan(model.estimate(e)[2])  # without coverage: not before its first residual
+
+
+def test_the_last_residual_asked_for_gives_a_stock_its_own_variance() -> None:
+    e = history(np.random.default_rng(0).normal(size=(25, 3)).astype(np.float32), "ticker")
+    model = SpecificRisk(halflife=10.0, floor=0.0, min_observations=20)
+    variance = model.path(e)
+    assert np.isnan(variance[18]).all()
+    assert len(np.unique(variance[19])) == 3
+    np.testing.assert_array_equal(model.imputed(e).all("ticker"), np.arange(25) < 19)
 
 
 @settings(max_examples=25, deadline=None)

@@ -26,9 +26,7 @@ from schemas.errors import DataError
 
 def series(values: np.ndarray, *dims: str) -> xr.DataArray:
     coords: dict[str, object] = {
-        dim: pd.bdate_range("2000-01-03", periods=size)
-        if dim == "date"
-        else [f"{dim}{i}" for i in range(size)]
+        dim: pd.bdate_range("2000-01-03", periods=size) if dim == "date" else [f"{dim}{i}" for i in range(size)]
         for dim, size in zip(dims, values.shape, strict=True)
     }
     return xr.DataArray(values, dims=dims, coords=coords)
@@ -64,9 +62,7 @@ def test_bias_statistic_of_a_known_truth(understated: float, expected: float) ->
     realised = series(rng.normal(size=n_dates), "date") * np.sqrt(truth.shift(date=1))
     statistic = float(bias_statistic(standardised_return(realised, truth / understated)))
     low, high = bias_band(n_dates - 1)
-    assert (
-        expected * low < statistic < expected * high
-    )  # the band is 1 -+ 0.01: off by one date, it would be far out
+    assert expected * low < statistic < expected * high  # the band is 1 -+ 0.01: off by one date, it would be far out
 
 
 def test_rolling_bias_statistic_and_the_share_within_its_band() -> None:
@@ -104,9 +100,7 @@ def test_portfolio_return_earns_the_next_date_and_mends_small_gaps() -> None:
     earned = portfolio_return(weights, returns)
     assert earned.dims == ("portfolio", "date")
     full = 0.001 * np.arange(20).mean()
-    np.testing.assert_allclose(
-        earned[0], [np.nan, full, 0.001 * np.arange(19).mean(), np.nan, np.nan], rtol=1e-6
-    )
+    np.testing.assert_allclose(earned[0], [np.nan, full, 0.001 * np.arange(19).mean(), np.nan, np.nan], rtol=1e-6)
     assert np.isnan(portfolio_return(0.0 * weights, returns)).all()
 
 
@@ -126,8 +120,7 @@ def test_evaluate_against_a_plain_loop() -> None:
     z = result["portfolio_return"][:, 1:] / np.sqrt(version["portfolio_variance"].values[:, :-1])
     xr.testing.assert_allclose(result["standardised_return"][:, 1:], z, rtol=1e-12)
     assert all(
-        np.isnan(result[name]).isel(date=0).all()
-        for name in ("total_r2", "predictive_r2", "portfolio_return", "qlike")
+        np.isnan(result[name]).isel(date=0).all() for name in ("total_r2", "predictive_r2", "portfolio_return", "qlike")
     )
     assert all(not var.attrs for var in result.data_vars.values())
     assert set(evaluate(version[["loadings", "factor_returns"]], returns).data_vars) == {
@@ -147,9 +140,7 @@ def test_summary_pools_sums_of_squares_over_the_chosen_dates() -> None:
         version["factor_returns"].values[100:],
     )
     r = returns.values[100:]
-    assert float(totals["total_r2"]) == pytest.approx(
-        1.0 - np.square(r - fitted).sum() / np.square(r).sum(), abs=1e-12
-    )
+    assert float(totals["total_r2"]) == pytest.approx(1.0 - np.square(r - fitted).sum() / np.square(r).sum(), abs=1e-12)
     # Signal 2 * (0.01^2 + 0.003^2) against noise 0.01^2.
     assert float(totals["total_r2"]) == pytest.approx(2.18 / 3.18, abs=0.03)
     assert (totals["observations"] == 300).all()
@@ -166,9 +157,7 @@ def test_the_future_does_not_change_evaluation(seed: int, cut: int) -> None:
     later = returns["date"] > returns["date"][cut]
     disturbed = xr.where(later, other, version)
     for forecast in ("loadings", "expected_returns", "weights", "portfolio_variance"):
-        disturbed[forecast] = xr.where(
-            later.shift(date=-1, fill_value=True), other[forecast], version[forecast]
-        )
+        disturbed[forecast] = xr.where(later.shift(date=-1, fill_value=True), other[forecast], version[forecast])
     disturbed = disturbed.transpose("portfolio", "date", "ticker", "factor")
     before = evaluate(version, returns)
     after = evaluate(disturbed, xr.where(later, other_returns, returns).transpose("date", "ticker"))

@@ -28,12 +28,8 @@ def grid(values: np.ndarray) -> xr.DataArray:
 def market(seed: int = 0) -> tuple[xr.DataArray, xr.DataArray, xr.DataArray]:
     """Draw returns, a characteristic with ties and gaps, and coverage: of nobody on the third date."""
     rng = np.random.default_rng(seed)
-    returns = np.where(
-        rng.random((N_DATES, N_TICKERS)) < 0.05, np.nan, rng.normal(0.0, 0.01, (N_DATES, N_TICKERS))
-    )
-    characteristic = np.where(
-        rng.random((N_DATES, N_TICKERS)) < 0.1, np.nan, rng.integers(0, 8, (N_DATES, N_TICKERS))
-    )
+    returns = np.where(rng.random((N_DATES, N_TICKERS)) < 0.05, np.nan, rng.normal(0.0, 0.01, (N_DATES, N_TICKERS)))
+    characteristic = np.where(rng.random((N_DATES, N_TICKERS)) < 0.1, np.nan, rng.integers(0, 8, (N_DATES, N_TICKERS)))
     coverage = rng.random((N_DATES, N_TICKERS)) < 0.8
     coverage[2] = False
     return grid(returns.astype(np.float32)), grid(characteristic.astype(np.float32)), grid(coverage)
@@ -59,9 +55,7 @@ def test_sums_hold_on_every_defined_date_and_nothing_uncovered_is_held(rule: str
     assert not weights.attrs
     defined = np.isfinite(weights).all("ticker")
     assert np.isnan(weights).all("ticker")[2]
-    xr.testing.assert_equal(
-        defined, np.isfinite(weights).any("ticker")
-    )  # a date is defined for all or for none
+    xr.testing.assert_equal(defined, np.isfinite(weights).any("ticker"))  # a date is defined for all or for none
     assert defined.sum() >= 15
     held = weights[defined]
     np.testing.assert_allclose(held.sum("ticker"), NET[rule], atol=1e-6)

@@ -30,9 +30,7 @@ def parts(seed: int = 0) -> tuple[xr.DataArray, xr.DataArray, xr.DataArray, xr.D
     rng = np.random.default_rng(seed)
     roots = rng.normal(size=(N_DATES, N_FACTORS, N_FACTORS)) * 0.01
     return (
-        array(
-            rng.normal(size=(N_DATES, N_TICKERS, N_FACTORS)).astype(np.float32), "date", "ticker", "factor"
-        ),
+        array(rng.normal(size=(N_DATES, N_TICKERS, N_FACTORS)).astype(np.float32), "date", "ticker", "factor"),
         array(roots @ roots.transpose(0, 2, 1), "date", "factor", "factor_"),
         array(rng.uniform(1e-4, 1e-3, size=(N_DATES, N_TICKERS)).astype(np.float32), "date", "ticker"),
         array(
@@ -140,8 +138,7 @@ def test_dimensions_left_out_hold_everywhere(dated_model: bool, keep: tuple[str,
     dropped = dict.fromkeys({"portfolio", "date"} - set(keep), 0)
     chosen = weights.isel(dropped, drop=True)
     full = [
-        part if dated_model else xr.ones_like(part) * part[0].drop_vars("date")
-        for part in (loadings, omega, specific)
+        part if dated_model else xr.ones_like(part) * part[0].drop_vars("date") for part in (loadings, omega, specific)
     ]
     slim = full if dated_model else [part[0].drop_vars("date") for part in full]
     variance = RiskModel(*slim).variance(chosen)
@@ -173,9 +170,7 @@ def test_weight_on_an_uncovered_ticker_gives_nan_and_zero_weight_there_nothing()
         np.testing.assert_array_equal(undefined, [[False, True, True, False], [False] * 4], err_msg=str(name))
     covariance = dense(loadings.fillna(0.0), omega, specific.fillna(0.0))
     w = weights[1].values.astype(np.float64)
-    np.testing.assert_allclose(
-        risk["portfolio_variance"][1], np.einsum("di,dij,dj->d", w, covariance, w), rtol=1e-12
-    )
+    np.testing.assert_allclose(risk["portfolio_variance"][1], np.einsum("di,dij,dj->d", w, covariance, w), rtol=1e-12)
     share = np.abs(weights[0, 1, 2]) / np.abs(weights[0, 1]).sum()
     np.testing.assert_allclose(model.uncovered_weight(weights)[:, 1], [share, 0.0], rtol=1e-6)
     assert np.isnan(model.marginal(weights)[1, 1, 2])
@@ -187,9 +182,7 @@ def test_undefined_portfolios_and_missing_omega_have_no_risk() -> None:
     weights[0, 0] = np.nan
     omega[3] = np.nan
     variance = RiskModel(loadings, omega, specific).variance(weights)
-    np.testing.assert_array_equal(
-        np.isnan(variance), [[True, False, False, True], [False, False, False, True]]
-    )
+    np.testing.assert_array_equal(np.isnan(variance), [[True, False, False, True], [False, False, False, True]])
 
 
 def test_attributes_of_inputs_do_not_stick_to_risk() -> None:
