@@ -10,7 +10,8 @@ Where do I go to ...?
 know which folder holds what                    `storage.layout`
 read or upsert a cube, open an old snapshot     `storage.cube`
 know what an upsert does to which cell          `storage.upsert`
-publish, promote, find or verify a version      `storage.published`
+publish or promote a version                    `storage.published`
+find, read or verify a version                  `storage.versions`
 keep an intermediate result                     `storage.work`
 keep the weights of a model                     `storage.weights`
 change chunks, compression, labels of arrays    `storage.arrays`

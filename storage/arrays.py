@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 import xarray as xr
 import zarr
@@ -52,9 +53,7 @@ LABEL_ATTRS: dict[str, dict[str, str]] = {
 }
 
 
-def chunk_shape(
-    dims: tuple[str, ...], shape: tuple[int, ...], itemsize: int, *, room: bool = False
-) -> tuple[int, ...]:
+def chunk_shape(dims: tuple[str, ...], shape: tuple[int, ...], itemsize: int, *, room: bool = False) -> tuple[int, ...]:
     """Choose the chunks of an array: whole cross-sections of a span of dates.
 
     Parameters
@@ -82,6 +81,12 @@ def chunk_shape(
 def fill_value(dtype: np.dtype[Any]) -> Any:
     """Return what a cell holds that was never written: NaN, False or 0."""
     return dtype.type(np.nan) if dtype.kind == "f" else dtype.type(0)
+
+
+def same_bits(one: npt.NDArray[Any], other: npt.NDArray[Any]) -> bool:
+    """Whether two numeric arrays of one dtype are the same bit for bit: NaN equals NaN, 0.0 does not equal -0.0."""
+    bits = f"u{one.dtype.itemsize}"
+    return bool(np.array_equal(np.ascontiguousarray(one).view(bits), np.ascontiguousarray(other).view(bits)))
 
 
 def date_blocks(dataset: xr.Dataset, size: int = MAX_CHUNK_DATES) -> Iterator[xr.Dataset]:

@@ -98,9 +98,7 @@ class Cube:
         storage = _storage(layout, universe)
         with _told(f"cube '{universe}'"):
             if not layout.cube(universe).is_dir() or not icechunk.Repository.exists(storage):
-                raise CubeError(
-                    f"cube '{universe}' does not exist under {layout.cubes}; ingest the universe first"
-                )
+                raise CubeError(f"cube '{universe}' does not exist under {layout.cubes}; ingest the universe first")
             return cls(layout, universe, icechunk.Repository.open(storage))
 
     @classmethod
@@ -207,9 +205,7 @@ def _told(what: str) -> Iterator[None]:
     try:
         yield
     except (icechunk.IcechunkError, OSError) as error:
-        first = next(
-            (line.strip(" x×") for line in str(error).splitlines() if line.strip()), type(error).__name__
-        )
+        first = next((line.strip(" x×") for line in str(error).splitlines() if line.strip()), type(error).__name__)
         raise CubeError(f"{what}: {first}") from error
 
 

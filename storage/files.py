@@ -96,9 +96,7 @@ def locked(path: Path, *, timeout_seconds: float = LOCK_SECONDS) -> Iterator[Non
         ) from None
     try:
         now = datetime.now(UTC).isoformat(timespec="seconds")
-        path.write_text(
-            f"process {os.getpid()} of {user()} on {socket.gethostname()} since {now}\n", encoding="utf-8"
-        )
+        path.write_text(f"process {os.getpid()} of {user()} on {socket.gethostname()} since {now}\n", encoding="utf-8")
         yield
     finally:
         try:

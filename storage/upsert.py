@@ -37,6 +37,7 @@ from storage.arrays import (
     chunk_shape,
     encode_dates,
     fill_value,
+    same_bits,
 )
 
 Labels = Mapping[str, pd.Index]
@@ -192,7 +193,7 @@ class _Variable:
         for start in range(first - first % size, last, size):
             stop = min(start + size, self.shape[self.axis])
             stored, block = self._block(start, stop)
-            if block.size and (stored is None or not _same_bits(stored, block)):
+            if block.size and (stored is None or not same_bits(stored, block)):
                 target[self._at(slice(start, stop))] = block
                 changed = True
         return changed
@@ -249,11 +250,6 @@ def _key(positions: list[Array]) -> Any:
     return np.ix_(*positions)
 
 
-def _same_bits(one: Array, other: Array) -> bool:
-    bits = f"u{one.dtype.itemsize}"
-    return bool(np.array_equal(one.view(bits), other.view(bits)))
-
-
 def _write_labels(group: zarr.Group, dim: str, merge: Merge) -> bool:
     labels = merge.merged[dim]
     if dim in group and not merge.grown(dim):
@@ -281,18 +277,14 @@ def _check_dates(index: pd.Index, what: str) -> None:
     if not isinstance(index, pd.DatetimeIndex) or index.tz is not None:
         raise AlignmentError(f"{what}: dates have type {index.dtype}; give datetime64 without a time zone")
     if index.hasnans:
-        raise AlignmentError(
-            f"{what}: date {int(np.argmax(index.isna()))} (counting from 0) is missing (NaT)"
-        )
+        raise AlignmentError(f"{what}: date {int(np.argmax(index.isna()))} (counting from 0) is missing (NaT)")
     timed = index[index != index.normalize()]
     if len(timed):
         raise AlignmentError(f"{what}: date {timed[0]} carries a time of day; give midnight")
     back = np.flatnonzero(index[1:] < index[:-1])
     if len(back):
         before, after = index[back[0]], index[back[0] + 1]
-        raise AlignmentError(
-            f"{what}: dates are not sorted: {before:%Y-%m-%d} stands before {after:%Y-%m-%d}"
-        )
+        raise AlignmentError(f"{what}: dates are not sorted: {before:%Y-%m-%d} stands before {after:%Y-%m-%d}")
 
 
 def _check_names(index: pd.Index, dim: str, what: str) -> None:

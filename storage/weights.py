@@ -49,15 +49,11 @@ def load_state(path: Path) -> dict[str, npt.NDArray[Any]]:
     try:
         arrays: dict[str, npt.NDArray[Any]] = load(content)
     except (SafetensorError, KeyError, ValueError) as error:
-        raise CorruptionError(
-            f"{path}: not a readable safetensors file: {error}; restore it or run again"
-        ) from None
+        raise CorruptionError(f"{path}: not a readable safetensors file: {error}; restore it or run again") from None
     return dict(sorted(arrays.items()))
 
 
 def _plain(name: str, array: npt.NDArray[Any]) -> npt.NDArray[Any]:
     if array.dtype.kind not in _KINDS or array.dtype.itemsize > 8:
-        raise PublishError(
-            f"array '{name}' has dtype {array.dtype}; only booleans, integers and floats are stored"
-        )
+        raise PublishError(f"array '{name}' has dtype {array.dtype}; only booleans, integers and floats are stored")
     return np.require(array, dtype=array.dtype.newbyteorder("="), requirements="C")

@@ -1,0 +1,157 @@
+"""Intermediate results, each kept once under the hash of what it was made from.
+
+Here belong panels, fits, staged data and other things that can be made again. What users read belongs in
+`storage.published`, what must never be lost in `storage.cube`.
+
+An entry is a folder that is staged, synced and renamed: it is there whole or not at all, and only a JSON
+value can be replaced, on request. Two writers of one key have made the same thing, so the first wins and the
+second throws its copy away. A process may die at any time; what it leaves is removed by the next writer of
+that kind.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import numpy.typing as npt
+import xarray as xr
+from pydantic import TypeAdapter, ValidationError
+
+from schemas.base import Name, digest
+from schemas.errors import ConfigError, CorruptionError, ExecutionError
+from schemas.refs import Key
+from storage.arrays import date_blocks, read_dataset, write_dataset
+from storage.files import place, sha256_file, staging, write_atomic
+from storage.layout import Layout
+from storage.weights import load_state, save_state
+
+_KEY: TypeAdapter[str] = TypeAdapter(Name)
+_ARRAYS, _JSON = "arrays.safetensors", "value.json"
+
+
+class WorkStore:
+    """The intermediate results of one installation; safe to use from many processes at once.
+
+    A `kind` (`"fits"`, `"panels"`) is a folder, a `key` an entry in it: up to 64 lower-case letters and
+    digits, as `schemas.base.digest` gives them.
+    """
+
+    def __init__(self, layout: Layout) -> None:
+        self._layout = layout
+
+    def has(self, kind: str, key: Key) -> bool:
+        """Whether there is such an entry."""
+        return self._entry(kind, key).is_dir()
+
+    def put_arrays(self, kind: str, key: Key, arrays: Mapping[str, npt.NDArray[Any]], meta: Mapping[str, Any]) -> None:
+        """Keep named numeric arrays and JSON facts; does nothing if the entry exists."""
+
+        def write(folder: Path) -> None:
+            save_state(folder / _ARRAYS, dict(arrays))
+            value = {"meta": dict(meta), "sha256": sha256_file(folder / _ARRAYS)}
+            write_atomic(folder / _JSON, _sealed(value))
+
+        self._put(kind, key, write)
+
+    def get_arrays(self, kind: str, key: Key) -> tuple[dict[str, npt.NDArray[Any]], dict[str, Any]]:
+        """Return the arrays and the facts.
+
+        Raises
+        ------
+        ExecutionError
+            If there is no such entry, or it holds something else.
+        CorruptionError
+            If its bytes are not those that were written.
+        """
+        folder = self._existing(kind, key, _ARRAYS)
+        value = _unsealed(folder / _JSON)
+        if sha256_file(folder / _ARRAYS) != value["sha256"]:
+            raise CorruptionError(f"{folder / _ARRAYS}: does not match its checksum; remove {folder} and run again")
+        return load_state(folder / _ARRAYS), value["meta"]
+
+    def put_json(self, kind: str, key: Key, value: Any, *, replace: bool = False) -> None:
+        """Keep a JSON value; if the entry exists, leave it, or replace its value at once if asked to."""
+        if replace and self.has(kind, key):
+            write_atomic(self._entry(kind, key) / _JSON, _sealed(value))
+        self._put(kind, key, lambda folder: write_atomic(folder / _JSON, _sealed(value)))
+
+    def get_json(self, kind: str, key: Key) -> Any:
+        """Return the JSON value; raises as `get_arrays` does."""
+        return _unsealed(self._existing(kind, key, _JSON) / _JSON)
+
+    def put_dataset(
+        self,
+        kind: str,
+        key: Key,
+        blocks: xr.Dataset | Iterable[xr.Dataset],
+        *,
+        attrs: Mapping[str, Any] | None = None,
+    ) -> None:
+        """Keep a dataset as plain Zarr, one block of dates in memory at a time; does nothing if the entry exists.
+
+        Parameters
+        ----------
+        kind, key : str
+            Where.
+        blocks : xarray.Dataset or iterable of xarray.Dataset
+            A dataset, lazy or not, or consecutive spans of its dates. Variables without `date` are taken from
+            the first. An iterable is not consumed if the entry exists.
+        attrs : mapping, optional
+            Attributes of the dataset; those of the first block if left out.
+
+        Raises
+        ------
+        AlignmentError
+            If a block does not continue the one before.
+        """
+        spans = date_blocks(blocks) if isinstance(blocks, xr.Dataset) else blocks
+        self._put(kind, key, lambda folder: write_dataset(folder, spans, attrs=attrs))
+
+    def open_dataset(self, kind: str, key: Key) -> xr.Dataset:
+        """Open a dataset lazily; raises `ExecutionError` if there is none.
+
+        A flipped bit in a chunk is noticed when that chunk is read.
+        """
+        return read_dataset(self._existing(kind, key, "zarr.json"))
+
+    def _put(self, kind: str, key: Key, write: Callable[[Path], None]) -> None:
+        entry = self._entry(kind, key)
+        if entry.is_dir():
+            return
+        try:
+            with staging(entry.parent) as folder:
+                write(folder)
+                place(folder, entry)
+        except OSError as error:
+            raise ExecutionError(f"{entry}: cannot be written: {error}; mend that and run again") from error
+
+    def _existing(self, kind: str, key: Key, file: str) -> Path:
+        entry = self._entry(kind, key)
+        if not entry.is_dir():
+            raise ExecutionError(f"{entry}: no such intermediate result; run the step that makes it again")
+        if not (entry / file).is_file():
+            raise ExecutionError(f"{entry}: holds no {file}; ask for it in the form in which it was kept")
+        return entry
+
+    def _entry(self, kind: str, key: Key) -> Path:
+        try:
+            return self._layout.work(kind) / _KEY.validate_python(key, strict=True)
+        except ValidationError:
+            raise ConfigError(f"key {key!r} of kind '{kind}' is not a hash or a name") from None
+
+
+def _sealed(value: Any) -> str:
+    value = json.loads(json.dumps(value))  # keys become strings and tuples lists, as they will be read
+    return json.dumps({"sha256": digest(value), "value": value}, ensure_ascii=False)
+
+
+def _unsealed(path: Path) -> Any:
+    with suppress(OSError, ValueError, KeyError, TypeError):
+        document = json.loads(path.read_text(encoding="utf-8"))
+        if document["sha256"] == digest(document["value"]):
+            return document["value"]
+    raise CorruptionError(f"{path}: does not match its checksum; remove {path.parent} and run again")
