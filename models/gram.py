@@ -55,9 +55,7 @@ class GramStatistics:
     def sel(self, start: Any = None, end: Any = None) -> GramStatistics:
         """Dates from start to end, both inclusive, as `Panel.sel`."""
         span = self.dates.slice_indexer(start, end)
-        return GramStatistics(
-            self.zz[span], self.zr[span], self.rr[span], self.n[span], self.dates[span], self.chars
-        )
+        return GramStatistics(self.zz[span], self.zr[span], self.rr[span], self.n[span], self.dates[span], self.chars)
 
     @staticmethod
     def concat(parts: Sequence[GramStatistics]) -> GramStatistics:
@@ -73,9 +71,7 @@ class GramStatistics:
         dates = pd.DatetimeIndex(np.concatenate([part.dates for part in parts]))
         if not (dates.is_monotonic_increasing and dates.is_unique):
             raise ModelError("Gram statistics to be joined must follow one another in time, without overlap.")
-        zz, zr, rr, n = (
-            np.concatenate([getattr(part, name) for part in parts]) for name in ("zz", "zr", "rr", "n")
-        )
+        zz, zr, rr, n = (np.concatenate([getattr(part, name) for part in parts]) for name in ("zz", "zr", "rr", "n"))
         return GramStatistics(zz, zr, rr, n, dates, parts[0].chars)
 
 

@@ -161,6 +161,4 @@ def _long_run_scores(design: FloatArray, residuals: FloatArray, lags: int) -> Fl
 
 def _check_lags(lags: int, n_periods: int) -> None:
     if not 0 <= lags < n_periods:
-        raise ModelError(
-            f"newey_west_lags={lags} must not be negative, and fewer than the {n_periods} dates at hand."
-        )
+        raise ModelError(f"newey_west_lags={lags} must not be negative, and fewer than the {n_periods} dates at hand.")

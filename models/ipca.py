@@ -204,9 +204,7 @@ def gamma_step(gram: GramStatistics, factors: FloatArray) -> FloatArray:
     size = n_chars * n_factors
     system = total.transpose(0, 2, 1, 3).reshape(size, size)
     try:
-        solution = scipy.linalg.cho_solve(
-            scipy.linalg.cho_factor(system), (gram.zr.T @ factors).reshape(size)
-        )
+        solution = scipy.linalg.cho_solve(scipy.linalg.cho_factor(system), (gram.zr.T @ factors).reshape(size))
     except np.linalg.LinAlgError as error:
         raise ModelError(_rank_message(n_factors)) from error
     orthonormal, _ = np.linalg.qr(solution.reshape(n_chars, n_factors))

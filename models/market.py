@@ -115,9 +115,7 @@ class MarketModel(FactorModel):
         """Estimates of every stock, and the market's mean."""
         self._check_fitted()
         arrays = {name: getattr(self, f"{name}_").values for name in _PER_TICKER}
-        return ModelState(
-            {**arrays, "premia": self.premia_}, {"tickers": self.beta_["ticker"].values.tolist()}
-        )
+        return ModelState({**arrays, "premia": self.premia_}, {"tickers": self.beta_["ticker"].values.tolist()})
 
     @classmethod
     def from_state(cls, params: dict[str, Any], state: ModelState) -> Self:

@@ -169,9 +169,7 @@ class PCA(FactorModel):
         model._restore(arrays["loadings"], arrays["premia"], arrays["estimation"], meta["tickers"])
         return model
 
-    def _restore(
-        self, loadings: FloatArray, premia: FloatArray, estimation: BoolArray, tickers: list[str]
-    ) -> None:
+    def _restore(self, loadings: FloatArray, premia: FloatArray, estimation: BoolArray, tickers: list[str]) -> None:
         self.factors_ = [f"factor_{k + 1}" for k in range(self.n_factors)]
         coords = {"ticker": tickers, "factor": self.factors_}
         self.loadings_ = xr.DataArray(loadings, coords, ("ticker", "factor"), name="loadings")

@@ -11,10 +11,8 @@ from models.panel import Panel
 from schemas.errors import ModelError
 
 
-def unbalanced(
-    n_dates: int = 90, n_stocks: int = 25, n_chars: int = 3, seed: int = 0
-) -> tuple[np.ndarray, np.ndarray]:
-    """Returns with missing values, and float32 characteristics that are missing for whole (date, stock) rows."""
+def unbalanced(n_dates: int = 90, n_stocks: int = 25, n_chars: int = 3, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    """Simulate returns with gaps, and float32 characteristics that are missing for whole rows."""
     rng = np.random.default_rng(seed)
     characteristics = rng.standard_normal((n_dates, n_stocks, n_chars)).astype(np.float32)
     slopes = np.cumsum(0.002 * rng.standard_normal((n_dates, n_chars)), axis=0) + 0.01
@@ -55,8 +53,9 @@ def test_deficient_dates_are_dropped_and_counted() -> None:
     returns, characteristics = unbalanced()
     characteristics[10, :, 1] = 2.0 * characteristics[10, :, 0]  # collinear
     characteristics[11, :, 2] = 1.0  # collinear with the intercept
-    returns[12, 4:] = np.nan  # as many stocks as regressors, and fewer
-    returns[12, :4] = 0.01
+    covered = np.flatnonzero(np.isfinite(characteristics[12]).all(axis=1))
+    returns[12] = np.nan
+    returns[12, covered[:4]] = 0.01  # as many stocks as regressors: slopes without a residual
     returns[13] = np.nan  # nobody: no date to be counted
     panel = Panel.from_arrays(returns, characteristics)
     model = FamaMacBeth(newey_west_lags=2).fit(panel)
@@ -67,6 +66,7 @@ def test_deficient_dates_are_dropped_and_counted() -> None:
     peer = peer_fit(without, 2)
     np.testing.assert_allclose(model.premia_, peer.params.values, rtol=1e-8)
     np.testing.assert_allclose(model.premia_stderr_, peer.std_errors.values, rtol=1e-8)
+    assert np.isfinite(FamaMacBeth(min_stocks=4).fit(panel).factor_returns(panel).values[12]).all()
 
 
 def test_a_constant_characteristic_takes_the_place_of_the_intercept() -> None:

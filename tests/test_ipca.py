@@ -56,9 +56,7 @@ def assert_agrees(panel: Panel, n_factors: int) -> None:
     scale = np.nanmax(np.abs(fitted))
     known = panel.mask.values
     np.testing.assert_allclose(model.fitted_returns(panel).values[known], fitted[known], atol=1e-6 * scale)
-    np.testing.assert_allclose(
-        model.expected_returns(panel).values[known], predicted[known], atol=1e-6 * scale
-    )
+    np.testing.assert_allclose(model.expected_returns(panel).values[known], predicted[known], atol=1e-6 * scale)
     r = panel.returns.values[known]
     for name, values in (("total_r2", fitted), ("predictive_r2", predicted)):
         theirs = 1.0 - np.square(r - values[known]).sum() / np.square(r).sum()
@@ -143,7 +141,7 @@ def test_what_the_data_do_not_carry_is_refused_with_reasons() -> None:
     panel = Panel.from_arrays(returns, characteristics, chars=["mom", "size", "beta", "value", "vol"])
     with pytest.raises(ModelError, match="n_factors=6 must be from 1 to the number of characteristics, 5"):
         IPCA(6).fit(panel)
-    with pytest.raises(ModelError, match="n_factors=3 .* 0 of 60 dates have them .*2 stocks"):
+    with pytest.raises(ModelError, match=r"n_factors=3 .* 0 of 60 dates have them .*2 stocks"):
         IPCA(3).fit(Panel(panel.data.isel(ticker=[0, 1])))
     with pytest.raises(ModelError, match="n_factors=4 exceeds the number of factors"):
         IPCA(4).fit(Panel.from_arrays(returns * 0.0, characteristics))

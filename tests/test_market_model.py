@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 import statsmodels.api as sm
 
-from models.inference import newey_west_covariance
+from models.inference import newey_west_covariance, time_series_regression
 from models.market import MarketModel
 from models.panel import Panel
 from schemas.errors import ModelError
@@ -67,6 +67,25 @@ def test_newey_west_errors_agree_with_statsmodels() -> None:
         np.testing.assert_allclose(ours, peer.bse, rtol=1e-10)
 
 
+def test_two_returns_make_no_beta_and_a_date_without_the_factor_enters_nowhere() -> None:
+    panel, market = unequal_histories()
+    returns = panel.returns.values.copy()
+    returns[2, -1] = np.nan
+    model = MarketModel("Mkt-RF", min_observations=0).fit(
+        Panel.from_arrays(returns, factors=market[:, None], observed_factors=["Mkt-RF"])
+    )
+    assert model.n_obs_.values[-1] == 2
+    assert np.isnan([model.beta_.values[-1], model.beta_stderr_.values[-1], model.r_squared_.values[-1]]).all()
+    gap = np.where(np.arange(150) == 70, np.nan, market)[:, None]
+    known = np.isfinite(returns)
+    whole = time_series_regression(returns, gap, known, min_observations=10)
+    known[70] = False
+    without = time_series_regression(returns, market[:, None], known, min_observations=10)
+    np.testing.assert_array_equal(whole.n_obs, without.n_obs)
+    np.testing.assert_allclose(whole.beta, without.beta, rtol=1e-12)
+    np.testing.assert_allclose(whole.alpha_stderr, without.alpha_stderr, rtol=1e-12)
+
+
 def test_newey_west_covariance_of_a_mean_agrees_with_statsmodels() -> None:
     rng = np.random.default_rng(3)
     series = np.convolve(rng.standard_normal(203), [1.0, 0.5, 0.2, 0.1], mode="valid")
@@ -95,7 +114,7 @@ def test_own_market_is_the_weighted_return_of_stocks_that_have_one() -> None:
 
 
 def test_expected_returns_leave_alpha_out_and_window_keeps_the_last_dates() -> None:
-    panel, market = unequal_histories()
+    panel, _ = unequal_histories()
     whole = MarketModel("Mkt-RF").fit(panel)
     np.testing.assert_allclose(
         whole.expected_returns(panel).values[0, 3], whole.beta_.values[3] * whole.premia_[0], rtol=1e-12
@@ -118,7 +137,7 @@ def test_loadings_follow_the_tickers_of_the_panel() -> None:
 
 def test_unusable_requests_are_refused_with_their_name() -> None:
     panel, _ = unequal_histories()
-    with pytest.raises(ModelError, match="'SMB'.*Mkt-RF"):
+    with pytest.raises(ModelError, match=r"'SMB'.*Mkt-RF"):
         MarketModel("SMB").fit(panel)
     with pytest.raises(ModelError, match="min_observations=1000"):
         MarketModel("Mkt-RF", min_observations=1000).fit(panel)

@@ -26,7 +26,7 @@ from schemas.errors import ModelError
 class Case:
     """A model small enough for the panel below.
 
-    ``invariant``: a fit is the same function of the data whatever the order of tickers and the units of returns, to rounding
+    ``invariant``: to rounding, a fit depends neither on the order of tickers nor on the units of returns
     (false for models that are trained by a stochastic method).
     """
 
@@ -47,7 +47,7 @@ DATES = pd.bdate_range("2019-01-01", periods=N_DATES)
 
 
 def long_frame(seed: int = 0) -> pd.DataFrame:
-    """Returns at a date beside characteristics known at its close, with gaps, late listings and a delisting."""
+    """Simulate returns beside characteristics known at the close, with gaps and late or ended listings."""
     rng = np.random.default_rng(seed)
     shape = (N_DATES, N_STOCKS)
     characteristics = rng.standard_normal((1, N_STOCKS, 3)) + 0.3 * rng.standard_normal((*shape, 3))
@@ -58,9 +58,7 @@ def long_frame(seed: int = 0) -> pd.DataFrame:
     returns[rng.random(shape) < 0.05] = np.nan
     returns[:8, 0] = characteristics[:8, 0] = np.nan
     returns[50:, 1] = characteristics[50:, 1] = np.nan
-    index = pd.MultiIndex.from_product(
-        [DATES, [f"S{i:02d}" for i in range(N_STOCKS)]], names=["date", "ticker"]
-    )
+    index = pd.MultiIndex.from_product([DATES, [f"S{i:02d}" for i in range(N_STOCKS)]], names=["date", "ticker"])
     columns = dict(zip(CHARS, characteristics.reshape(-1, 3).T, strict=True))
     return pd.DataFrame({"ret": returns.ravel(), **columns}, index=index).reset_index()
 
@@ -153,6 +151,15 @@ def test_next_session_has_loadings_but_no_factor_returns(case: Case) -> None:
     np.testing.assert_array_equal(loadings, model.loadings(base_panel()).values)
 
 
+@every_model
+def test_loadings_follow_the_tickers_of_the_panel(case: Case) -> None:
+    panel, model = base_panel(), fitted(case)
+    chosen = [7, 3, 12, 4, 9, 2]
+    some = Panel(panel.data.isel(ticker=chosen))
+    np.testing.assert_allclose(model.loadings(some).values, model.loadings(panel).values[:, chosen], atol=1e-12)
+    assert model.factor_returns(some).shape == (N_DATES, len(model.factors_))
+
+
 @settings(max_examples=8, deadline=None)
 @given(cut=st.integers(5, N_DATES - 1), seed=st.integers(1, 1000))
 @every_model
@@ -202,6 +209,4 @@ def test_returns_in_other_units_scale_the_factors_alone(case: Case, scale: float
     np.testing.assert_allclose(model.loadings(scaled).values, fitted(case).loadings(panel).values, atol=1e-6)
     np.testing.assert_allclose(model.premia_, scale * fitted(case).premia_, rtol=1e-5)
     factors = scale * fitted(case).factor_returns(panel).values
-    np.testing.assert_allclose(
-        model.factor_returns(scaled).values, factors, atol=1e-6 * np.nanmax(np.abs(factors))
-    )
+    np.testing.assert_allclose(model.factor_returns(scaled).values, factors, atol=1e-6 * np.nanmax(np.abs(factors)))

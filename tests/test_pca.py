@@ -16,7 +16,7 @@ from schemas.errors import ModelError
 def factor_panel(
     n_dates: int, n_stocks: int, n_factors: int = 3, noise: float = 0.01, seed: int = 0
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Returns with factors of unequal strength, and the true loadings."""
+    """Simulate returns with factors of unequal strength; give the true loadings too."""
     rng = np.random.default_rng(seed)
     loadings = rng.standard_normal((n_stocks, n_factors)) + np.eye(1, n_factors)
     factors = 0.001 + 0.02 * rng.standard_normal((n_dates, n_factors)) / np.arange(1, n_factors + 1)
@@ -46,18 +46,14 @@ def test_a_complete_panel_agrees_with_scikit_learn(n_dates: int, n_stocks: int) 
 
 
 def reference_least_squares(returns: np.ndarray, n_factors: int) -> np.ndarray:
-    """Loadings that minimise the squared error of mean + X f over known cells, by plain alternating regressions."""
+    """Minimise the squared error of mean + X f over known cells by plain alternating regressions."""
     rng = np.random.default_rng(0)
     known = np.isfinite(returns)
     X = rng.standard_normal((returns.shape[1], n_factors + 1))
     for _ in range(3000):
-        F = np.array(
-            [np.linalg.lstsq(X[k, 1:], r[k] - X[k, 0])[0] for r, k in zip(returns, known, strict=True)]
-        )
+        F = np.array([np.linalg.lstsq(X[k, 1:], r[k] - X[k, 0])[0] for r, k in zip(returns, known, strict=True)])
         design = np.column_stack([np.ones(len(F)), F])
-        update = np.array(
-            [np.linalg.lstsq(design[k], r[k])[0] for r, k in zip(returns.T, known.T, strict=True)]
-        )
+        update = np.array([np.linalg.lstsq(design[k], r[k])[0] for r, k in zip(returns.T, known.T, strict=True)])
         if np.abs(projection(update[:, 1:]) - projection(X[:, 1:])).max() < 1e-10:
             return update[:, 1:]
         X = update

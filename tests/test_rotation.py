@@ -33,9 +33,7 @@ def fitted(request: pytest.FixtureRequest, panel: Panel) -> FactorModel:
 
 @settings(max_examples=10, deadline=None)
 @given(seed=st.integers(0, 1000))
-def test_a_rotation_leaves_fits_and_covariances_unchanged(
-    fitted: FactorModel, panel: Panel, seed: int
-) -> None:
+def test_a_rotation_leaves_fits_and_covariances_unchanged(fitted: FactorModel, panel: Panel, seed: int) -> None:
     R = random_rotation(3, seed)
     rotated = fitted.rotate(R)
     X, f = fitted.loadings(panel).values, fitted.factor_returns(panel).values
