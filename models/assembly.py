@@ -227,9 +227,7 @@ def _check(cube: xr.Dataset, transform: str, lag: int, market_portfolio: str | N
             raise DataError(f"The cube has no variable '{name}'; ingest it before building a panel.")
     portfolios = cube["portfolio"].values.tolist() if "weights" in cube else []
     if market_portfolio is not None and market_portfolio not in portfolios:
-        raise DataError(
-            f"The cube has no portfolio '{market_portfolio}' to be the market; it has {portfolios}."
-        )
+        raise DataError(f"The cube has no portfolio '{market_portfolio}' to be the market; it has {portfolios}.")
 
 
 def _axis(cube: xr.Dataset, lag: int, next_date: pd.Timestamp | None) -> pd.DatetimeIndex:
@@ -237,9 +235,7 @@ def _axis(cube: xr.Dataset, lag: int, next_date: pd.Timestamp | None) -> pd.Date
     if next_date is None:
         return dates
     if lag < 1:
-        raise ConfigError(
-            "A row for the next date needs a lag of at least 1: with 0, nothing is known about it."
-        )
+        raise ConfigError("A row for the next date needs a lag of at least 1: with 0, nothing is known about it.")
     return as_axis(dates.append(as_dates([next_date])))
 
 

@@ -172,9 +172,7 @@ class Panel:
         shape = returns.shape
         if characteristics is None:
             characteristics = np.empty((*shape, 0), dtype=np.float32)
-        _check_shapes(
-            shape, characteristics=characteristics, mask=mask, coverage=coverage, market_weight=market_weight
-        )
+        _check_shapes(shape, characteristics=characteristics, mask=mask, coverage=coverage, market_weight=market_weight)
         _check_shapes(shape[:1], factors=factors)
         if coverage is None:
             coverage = np.asarray(np.isfinite(characteristics).all(axis=2))
@@ -224,9 +222,7 @@ class Panel:
     def factors(self) -> xr.DataArray:
         """(date, observed_factor) observed factor returns; ModelError if the panel has none."""
         if "factors" not in self.data:
-            raise ModelError(
-                "This panel has no observed factors; build it with `factors`, or from a cube with them."
-            )
+            raise ModelError("This panel has no observed factors; build it with `factors`, or from a cube with them.")
         return self.data["factors"]
 
     @property
@@ -301,9 +297,7 @@ def _labels(names: Sequence[str] | None, prefix: str, size: int) -> list[str]:
 
 
 def _extent(dates: pd.DatetimeIndex) -> str:
-    return f"{len(dates)} dates" + (
-        f" from {dates[0]:%Y-%m-%d} to {dates[-1]:%Y-%m-%d}" if len(dates) else ""
-    )
+    return f"{len(dates)} dates" + (f" from {dates[0]:%Y-%m-%d} to {dates[-1]:%Y-%m-%d}" if len(dates) else "")
 
 
 class _Grid(NamedTuple):
@@ -331,16 +325,12 @@ def _grid(table: pd.DataFrame, date: str, ticker: str) -> _Grid:
 
 def _column(table: pd.DataFrame, name: str) -> pd.Series:
     if name not in table.columns:
-        raise DataError(
-            f"The frame has no column '{name}'; its columns are {', '.join(map(str, table.columns))}."
-        )
+        raise DataError(f"The frame has no column '{name}'; its columns are {', '.join(map(str, table.columns))}.")
     return table[name]
 
 
 def _numeric(table: pd.DataFrame, name: str) -> FloatArray:
     column = _column(table, name)
     if not pd.api.types.is_numeric_dtype(column):
-        raise DataError(
-            f"Column '{name}' holds {column.dtype}, not numbers; convert it with pandas.to_numeric."
-        )
+        raise DataError(f"Column '{name}' holds {column.dtype}, not numbers; convert it with pandas.to_numeric.")
     return column.to_numpy(dtype=np.float64, na_value=np.nan)

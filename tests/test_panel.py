@@ -21,9 +21,7 @@ from schemas.errors import ConfigError, DataError, ModelError
 N_DATES, N_TICKERS = 23, 7
 
 
-def make_cube(
-    seed: int = 0, n_dates: int = N_DATES, n_tickers: int = N_TICKERS, n_chars: int = 4
-) -> xr.Dataset:
+def make_cube(seed: int = 0, n_dates: int = N_DATES, n_tickers: int = N_TICKERS, n_chars: int = 4) -> xr.Dataset:
     rng = np.random.default_rng(seed)
     shape = (n_dates, n_tickers)
     values = rng.normal(size=(*shape, n_chars)).round(1)  # ties
@@ -55,9 +53,7 @@ def join(cube: xr.Dataset, **options) -> xr.Dataset:
 
 
 def make_frame(cube: xr.Dataset) -> pd.DataFrame:
-    frame = (
-        cube["characteristics"].to_dataset("char").assign(ret=cube["returns"]).to_dataframe().reset_index()
-    )
+    frame = cube["characteristics"].to_dataset("char").assign(ret=cube["returns"]).to_dataframe().reset_index()
     return frame.astype({"ticker": "str"})
 
 
@@ -65,8 +61,7 @@ class TestTransforms:
     sections = npst.arrays(
         np.float64,
         (2, 9, 2),
-        elements=st.sampled_from([np.nan, np.inf, -np.inf, -1.5, 0.0, 0.25, 1.0, 2.0, 3.0])
-        | st.floats(-9, 9),
+        elements=st.sampled_from([np.nan, np.inf, -np.inf, -1.5, 0.0, 0.25, 1.0, 2.0, 3.0]) | st.floats(-9, 9),
     )
     coverages = npst.arrays(np.bool_, (2, 9))
 
@@ -114,9 +109,7 @@ class TestFromLong:
             expected = (2 * (ranks - 1)).div(ranks.notna().sum(axis=1) - 1, axis=0) - 1
             expected = expected.shift(1).fillna(0).where(known)
             got = panel.characteristics.sel(char=name).to_pandas()
-            pd.testing.assert_frame_equal(
-                got, expected, check_dtype=False, check_names=False, check_index_type=False
-            )
+            pd.testing.assert_frame_equal(got, expected, check_dtype=False, check_names=False, check_index_type=False)
         assert panel.chars == ["c1", "c0"]
         np.testing.assert_array_equal(panel.coverage, known)
         np.testing.assert_array_equal(panel.mask, known & wide["ret"].notna())
@@ -220,9 +213,7 @@ class TestBlocks:
         changed["estimation"] = changed["estimation"].astype(bool)
         one, two = join(cube, **options, block=5), join(changed, **options, block=5)
         known = ["characteristics", "coverage", "market_weight"]
-        xr.testing.assert_identical(
-            one[known].isel(date=slice(row + 1)), two[known].isel(date=slice(row + 1))
-        )
+        xr.testing.assert_identical(one[known].isel(date=slice(row + 1)), two[known].isel(date=slice(row + 1)))
         xr.testing.assert_identical(one.isel(date=slice(row)), two.isel(date=slice(row)))
 
     @settings(max_examples=20, deadline=None)
@@ -284,9 +275,7 @@ class TestBlocks:
                 self.values, self.shape, self.dtype = values, values.shape, values.dtype
 
             def __getitem__(self, key):
-                return indexing.explicit_indexing_adapter(
-                    key, self.shape, indexing.IndexingSupport.OUTER, self.read
-                )
+                return indexing.explicit_indexing_adapter(key, self.shape, indexing.IndexingSupport.OUTER, self.read)
 
             def read(self, key):
                 part = self.values[np.ix_(*(np.arange(n)[k] for n, k in zip(self.shape, key, strict=True)))]
@@ -296,9 +285,7 @@ class TestBlocks:
         array = indexing.LazilyIndexedArray(Recorder(cube["characteristics"].values))
         lazy = cube.assign(characteristics=(("date", "ticker", "char"), array))
         wanted = ["c3", "c1"]
-        xr.testing.assert_identical(
-            join(lazy, block=8, characteristics=wanted), join(cube, characteristics=wanted)
-        )
+        xr.testing.assert_identical(join(lazy, block=8, characteristics=wanted), join(cube, characteristics=wanted))
         assert max(reads) == 8
         assert sum(reads) == 59
 
@@ -352,9 +339,7 @@ class TestPanel:
         rng = np.random.default_rng(3)
         returns, characteristics = rng.normal(size=(5, 4)), rng.normal(size=(5, 4, 2))
         returns[0, 1] = characteristics[2, 3, 0] = np.nan
-        panel = Panel.from_arrays(
-            returns, characteristics, dates=pd.date_range("2020", periods=5, name="Date")
-        )
+        panel = Panel.from_arrays(returns, characteristics, dates=pd.date_range("2020", periods=5, name="Date"))
         assert (int(panel.coverage.sum()), int(panel.mask.sum())) == (19, 18)
         assert np.isnan(panel.characteristics.sel(date=panel.dates[2])[3]).all()
         np.testing.assert_allclose(panel.market_weight.sum("ticker"), 1.0, rtol=1e-6)

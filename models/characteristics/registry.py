@@ -126,9 +126,7 @@ def compute(
     for item in wanted:
         reason = _missing(item, fields, frequency)
         if reason is not None:
-            raise DataError(
-                f"Characteristic '{item.name}' needs {reason}, which is absent; add it or leave it out."
-            )
+            raise DataError(f"Characteristic '{item.name}' needs {reason}, which is absent; add it or leave it out.")
     values = np.full((fields.sizes["date"], fields.sizes["ticker"], len(wanted)), np.nan, dtype=np.float32)
     inputs = {"returns", *(name for item in wanted for name in item.inputs)}
     weekly = any(item.months >= 36 and item.daily_only for item in wanted)

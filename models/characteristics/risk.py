@@ -83,10 +83,7 @@ def _moments(stock: FloatArray, regressors: list[FloatArray]) -> _Moments:
     return _Moments(
         weeks=weeks,
         stock=window_sum(y * y, WEEKS, WEEK) - count * y_mean * y_mean,
-        cross=[
-            window_sum(x * y, WEEKS, WEEK) - count * mean * y_mean
-            for x, mean in zip(xs, x_means, strict=True)
-        ],
+        cross=[window_sum(x * y, WEEKS, WEEK) - count * mean * y_mean for x, mean in zip(xs, x_means, strict=True)],
         inner=[
             [window_sum(xs[i] * xs[j], WEEKS, WEEK) - count * x_means[i] * x_means[j] for j in range(i + 1)]
             for i in range(len(xs))
