@@ -74,7 +74,8 @@ def assemble(root: Path, panel: PanelRef, spec: RunSpec, model: ModelSpec, fits:
         final = restore(space, model, loaded[-1][1]["fit"])
         rotations = _chain([arrays for arrays, _ in loaded], latent=final.latent)
         cube = open_span(spec, panel.snapshot, Settings(root=root))
-        risk = _join(spec, pd.Timestamp(fits[0].as_of), [arrays for arrays, _ in loaded], rotations, final.factors_, cube)
+        projected = [arrays for arrays, _ in loaded]
+        risk = _join(spec, pd.Timestamp(fits[0].as_of), projected, rotations, final.factors_, cube)
         statistics = space.work.get_arrays("fits", loaded[-1][1]["fit"])[1]
         if final.latent:
             final = final.rotate(rotations[-1])

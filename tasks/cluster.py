@@ -27,6 +27,8 @@ _ONE_THREAD = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "OPENBLAS_NUM_THR
 _RETRIES = 2
 """How often a task is run again when its worker dies under it, before it is given up."""
 
+_CONNECT_SECONDS = 30
+
 Result = TypeVar("Result")
 
 
@@ -107,7 +109,7 @@ class Cluster:
                 )
             )
         try:
-            client: Client = self._stack.enter_context(Client(address, timeout=30))
+            client: Client = self._stack.enter_context(Client(address, timeout=_CONNECT_SECONDS))
         except (OSError, TimeoutError) as error:
             raise ExecutionError(
                 f"no Dask scheduler answers at {address} (FACTORCUBE_DASK_SCHEDULER): {error}"

@@ -193,5 +193,6 @@ class _EpochWatch:
 
     def _line(self, report: EpochReport) -> str:
         return (
-            f"{self._what}: epoch {report.epoch}, 1 - R2 {report.train_loss:.4f} in training, {report.validation_loss:.4f} on validation"
+            f"{self._what}: epoch {report.epoch}, 1 - R2 {report.train_loss:.4f} in training, "
+            f"{report.validation_loss:.4f} on validation"
         )

@@ -1,0 +1,340 @@
+"""The main job end to end, on real files, a real Prefect API and real Dask worker processes."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pytest
+import xarray as xr
+from small_market import SMALL, make_market, write_config
+
+from flows.ingest import ingest
+from flows.pipeline import pipeline
+from models import FactorModel, ModelState, Panel
+from schemas.errors import DataError, ExecutionError, FactorcubeError, ModelError
+from schemas.settings import load_settings
+from schemas.spec import load_spec
+from storage import published
+from storage.cube import Cube
+from tasks.registry import MODELS
+from tasks.workspace import Workspace
+
+pytestmark = pytest.mark.usefixtures("prefect_api")
+
+
+def run(config: Path):
+    return pipeline(load_spec(config))
+
+
+def root() -> Path:
+    return load_settings().root
+
+
+def files_of(folder: Path) -> dict[str, tuple[int, int]]:
+    return {str(p.relative_to(folder)): (p.stat().st_mtime_ns, p.stat().st_size) for p in folder.rglob("*") if p.is_file()}
+
+
+@pytest.fixture(scope="module")
+def done(tmp_path_factory: pytest.TempPathFactory, prefect_api: None):
+    """One whole run that several tests look at."""
+    folder = tmp_path_factory.mktemp("done")
+    make_market().write_parquet(folder / "prices.parquet")
+    config = write_config(folder, {})
+    os.environ["FACTORCUBE_ROOT"] = str(folder / "out")
+    try:
+        yield config, run(config)
+    finally:
+        del os.environ["FACTORCUBE_ROOT"]
+
+
+def test_every_model_is_published_and_read_without_factorcube(done) -> None:
+    config, versions = done
+    assert [v.model for v in versions] == ["market", "fama_macbeth", "pca", "ipca", "autoencoder"]
+    assert all(v.changed for v in versions)
+    script = (
+        "import sys, warnings; warnings.simplefilter('error'); import xarray as xr\n"
+        "ds = xr.open_zarr(sys.argv[1])\n"
+        "assert 'storage' not in sys.modules\n"
+        "assert all(v.attrs['units'] and v.attrs['long_name'] and v.attrs['comment'] for v in ds.data_vars.values())\n"
+        "print(ds.sizes['date'], ds.sizes['factor'])\n"
+    )
+    for version in versions:
+        path = config.parent / "out" / "published" / "small" / version.model / version.version
+        found = subprocess.run(
+            [sys.executable, "-c", script, str(path)], cwd="/", capture_output=True, text=True, check=False
+        )
+        assert found.returncode == 0, found.stderr
+        assert found.stdout.split()[0] == "503"  # every session of 2015 and 2016 but the first has a row, and so has it
+
+
+def test_portfolio_variance_can_be_recomputed_from_what_lies_beside_it(done) -> None:
+    config, versions = done
+    for version in versions:
+        ds = xr.open_zarr(config.parent / "out/published/small" / version.model / version.version).load()
+        last = ds.isel(date=-1)
+        x = last.loadings.values.astype(np.float64)
+        for portfolio in ds.portfolio.values:
+            w = last.weights.sel(portfolio=portfolio).values.astype(np.float64)
+            systematic = w @ x @ last.omega.values @ x.T @ w
+            specific = w**2 @ last.specific_variance.values.astype(np.float64)
+            stored = last.sel(portfolio=portfolio)
+            np.testing.assert_allclose(stored.portfolio_variance, systematic + specific, rtol=1e-10)
+            np.testing.assert_allclose(stored.portfolio_variance_factor.sum(), systematic, rtol=1e-10)
+
+
+def test_r_equals_x_f_plus_e_with_the_labels_of_the_published_rows(done) -> None:
+    """Total R2 recomputed by a reader from loadings of t-1, factor returns of t and returns of t."""
+    config, versions = done
+    returns = Cube.open(Workspace(config.parent / "out").layout, "small").open_dataset().returns.load().astype("f8")
+    for version in versions:
+        ds = xr.open_zarr(config.parent / "out/published/small" / version.model / version.version).load()
+        explained = (ds.loadings.shift(date=1) * ds.factor_returns).sum("factor", skipna=False)
+        error = returns - explained
+        known = np.isfinite(error) & ds.out_of_sample
+        r2 = 1.0 - float((error.where(known) ** 2).sum() / (returns.where(known) ** 2).sum())
+        manifest = published.read_manifest(Workspace(config.parent / "out").layout, version)
+        assert r2 == pytest.approx(manifest.metrics["total_r2_out_of_sample"], abs=2e-3), version.model
+        assert np.isnan(ds.omega.sel(date=slice(None, "2016-06-29"))).all()
+        assert np.isfinite(ds.omega.sel(date=slice("2016-06-30", None))).all()
+
+
+def test_state_gives_the_same_loadings_again(done) -> None:
+    config, versions = done
+    space = Workspace(config.parent / "out")
+    (panel_key,) = [p.name for p in (config.parent / "out/work/panels").iterdir() if not p.name.startswith(".")]
+    panel = Panel(space.work.open_dataset("panels", panel_key)).load()
+    for version in versions:
+        manifest = published.read_manifest(space.layout, version)
+        params = {k: v for k, v in manifest.params.items() if k not in ("kind", "name")}
+        state = ModelState(published.read_state(space.layout, version), manifest.state_meta)
+        model: FactorModel = MODELS[manifest.kind].from_state(params, state)
+        ds = xr.open_zarr(config.parent / "out/published/small" / version.model / version.version)
+        last = model.loadings(panel).transpose("date", "ticker", "factor").values[-1]
+        stored = ds.loadings.isel(date=-1).values
+        own = ~ds.imputed.isel(date=-1).values
+        np.testing.assert_allclose(last[own], stored[own], rtol=2e-6, atol=1e-7)
+
+
+def test_a_second_run_changes_nothing(done) -> None:
+    config, first = done
+    before = files_of(config.parent / "out")
+    second = run(config)
+    assert [v.version for v in second] == [v.version for v in first]
+    assert not any(v.changed for v in second)
+    assert files_of(config.parent / "out") == before
+
+
+def test_numbers_do_not_depend_on_the_number_of_workers_nor_on_whose_cluster_it_is(
+    done, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The same snapshot, fitted on two processes of a scheduler that was there before."""
+    config, first = done
+    shutil.copytree(config.parent / "out", tmp_path / "out", symlinks=True)
+    for name in ("members", "fits", "projections", "risks", "states", "evaluations", "metrics"):
+        shutil.rmtree(tmp_path / "out" / "work" / name)
+    shutil.rmtree(tmp_path / "out" / "published")
+    monkeypatch.setenv("FACTORCUBE_ROOT", str(tmp_path / "out"))
+    with scheduler(tmp_path, workers=2) as address:
+        monkeypatch.setenv("FACTORCUBE_DASK_SCHEDULER", address)
+        second = run(config)
+    assert [v.version for v in second] == [v.version for v in first]
+    for version in first:
+        one = xr.open_zarr(config.parent / "out/published/small" / version.model / version.version).load()
+        two = xr.open_zarr(tmp_path / "out/published/small" / version.model / version.version).load()
+        xr.testing.assert_identical(one, two)
+
+
+def test_workers_with_other_code_are_refused(small: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    old = tmp_path / "old"
+    here = Path(__file__).resolve().parents[1]
+    for package in ("schemas", "storage", "models", "tasks", "flows"):
+        shutil.copytree(here / package, old / package, ignore=shutil.ignore_patterns("__pycache__"))
+    (old / "models" / "ipca.py").write_text((old / "models" / "ipca.py").read_text() + "\n# an older release\n")
+    with scheduler(tmp_path, workers=1, path=old) as address:
+        monkeypatch.setenv("FACTORCUBE_DASK_SCHEDULER", address)
+        with pytest.raises(ExecutionError, match="another version of the code"):
+            run(small)
+    assert not list((root() / "published").rglob("manifest.json"))
+
+
+def test_no_scheduler_is_one_clear_message(small: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FACTORCUBE_DASK_SCHEDULER", f"tcp://127.0.0.1:{free_port()}")
+    monkeypatch.setattr("tasks.cluster._CONNECT_SECONDS", 1)
+    with pytest.raises(ExecutionError, match="FACTORCUBE_DASK_SCHEDULER"):
+        run(small)
+
+
+BAD = {
+    "missing column": (lambda f: f.drop("close"), {}, "close"),
+    "text in numbers": (
+        lambda f: f.with_columns(pl.when(pl.int_range(pl.len()) == 7).then(pl.lit("n/a")).otherwise(pl.col("close").cast(pl.String)).alias("close")),
+        {},
+        r"close.*n/a|n/a.*close",
+    ),
+    "duplicated key": (lambda f: pl.concat([f, f.head(1)]), {}, "S000"),
+    "impossible date": (lambda f: f.with_columns(pl.col("date").dt.offset_by("2000y")), {}, "date"),
+    "factors too many for the characteristics": (lambda f: f, {"models": [{"kind": "ipca", "n_factors": 30}]}, "n_factors"),
+    "factors too many for the stocks": (lambda f: f, {"models": [{"kind": "pca", "n_factors": 40}]}, "n_factors"),
+    "no history before the first refit": (lambda f: f, {"walk_forward": {"first": "2015-01-05"}}, "walk_forward.first"),
+    "unknown market factor": (lambda f: f, {"models": [{"kind": "market", "market": "Mkt"}]}, "factor"),
+    "unknown characteristic": (lambda f: f, {"characteristics": ["mom12"]}, "mom12"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_bad_input_is_one_clear_message_and_publishes_nothing(case: str, small: Path) -> None:
+    change, config, message = BAD[case]
+    change(make_market()).write_parquet(small.parent / "prices.parquet")
+    with pytest.raises(FactorcubeError, match=message) as caught:
+        run(write_config(small.parent, config))
+    assert "\n" not in str(caught.value)
+    assert not list((root() / "published").rglob("manifest.json"))
+    if not isinstance(caught.value, ModelError):
+        assert not list((root() / "cubes").glob("small/refs/**/*.json")) or not Cube.open(
+            Workspace(root()).layout, "small"
+        ).open_dataset().sizes.get("date")
+
+
+def test_factors_without_common_dates_are_refused(small: Path) -> None:
+    dates = pl.DataFrame({"date": ["1999-01-04", "1999-01-05", "1999-01-06"], "Mkt": [0.01, -0.02, 0.005]})
+    dates.write_csv(small.parent / "factors.csv")
+    factors = [{"origin": {"kind": "files", "paths": ["factors.csv"]}, "columns": ["Mkt"], "units": "decimal"}]
+    with pytest.raises(DataError, match=r"1999.*2015|2015.*1999"):
+        run(write_config(small.parent, {"factors": factors}))
+
+
+def test_new_dates_and_tickers_extend_the_cube_and_old_snapshots_stay(small: Path) -> None:
+    whole = make_market(stocks=26)
+    early = whole.filter((pl.col("date") < pl.datetime(2016, 7, 1)) & ~pl.col("ticker").is_in(["S003", "S025"]))
+    early.write_parquet(small.parent / "prices.parquet")
+    first = ingest(load_spec(small))
+    cube = Cube.open(Workspace(root()).layout, "small")
+    before = cube.open_dataset(first.snapshot_id).load()
+    whole.write_parquet(small.parent / "prices.parquet")
+    second = ingest(load_spec(small))
+    after = cube.open_dataset(second.snapshot_id).load()
+    assert second.changed
+    assert list(after.ticker.values) == [*before.ticker.values, "S003", "S025"]
+    assert after.sizes["date"] > before.sizes["date"]
+    xr.testing.assert_identical(cube.open_dataset(first.snapshot_id).load(), before)
+    again = ingest(load_spec(small))
+    assert not again.changed
+    assert again.snapshot_id == second.snapshot_id
+
+
+def test_a_blocked_date_is_quarantined_and_the_rest_lands(small: Path) -> None:
+    day = pl.datetime(2016, 3, 15)
+    halved = make_market().filter((pl.col("date") != day) | pl.col("ticker").is_in(["S000", "S001", "S002"]))
+    halved.write_parquet(small.parent / "prices.parquet")
+    ingest(load_spec(small))
+    cube = Cube.open(Workspace(root()).layout, "small").open_dataset()
+    dates = cube.indexes["date"].strftime("%Y-%m-%d")
+    assert "2016-03-15" not in dates
+    assert "2016-03-14" in dates
+    assert "2016-03-16" in dates
+    (kept,) = (root() / "quarantine" / "small").glob("*.csv")
+    assert kept.read_text().count("2016-03-15") >= 3
+
+
+KILL = """
+import os, signal, sys
+from pathlib import Path
+{patch}
+from flows.pipeline import pipeline
+from schemas.spec import load_spec
+pipeline(load_spec(Path(sys.argv[1])))
+"""
+IN_INGEST = """
+import icechunk
+def die(*args, **kwargs): os.kill(os.getpid(), signal.SIGKILL)
+icechunk.Session.commit = die
+"""
+IN_PUBLISH = """
+from storage import files
+place = files.place
+def die(folder, target):
+    if "published" in str(target): os.kill(os.getpid(), signal.SIGKILL)
+    return place(folder, target)
+import storage.published, storage.versions, storage.work
+for module in (files, storage.published, storage.versions):
+    if hasattr(module, "place"): module.place = die
+"""
+
+
+@pytest.mark.parametrize("patch", [IN_INGEST, IN_PUBLISH], ids=["ingest", "publish"])
+def test_kill_in_the_middle_leaves_the_old_state_whole_and_the_rerun_completes(patch: str, small: Path) -> None:
+    config = write_config(small.parent, {"models": SMALL["models"][:1]})
+    make_market(end="2016-10-31").write_parquet(small.parent / "prices.parquet")
+    (old,) = run(config)
+    latest = root() / "published/small/market/latest"
+    before = xr.open_zarr(latest).load()
+    make_market().write_parquet(small.parent / "prices.parquet")
+    killed = subprocess.run(
+        [sys.executable, "-c", KILL.format(patch=patch), str(config)], check=False, capture_output=True, text=True
+    )
+    assert killed.returncode == -9, killed.stderr[-2000:]
+    xr.testing.assert_identical(xr.open_zarr(latest).load(), before)
+    published.verify(Workspace(root()).layout, old)
+    (new,) = run(config)
+    assert new.changed
+    assert new.version != old.version
+    assert xr.open_zarr(latest).attrs["as_of"] == "2016-12-30"
+    assert not [p for p in (root() / "published/small/market").iterdir() if not re.match(r"\d{4}-|latest$|\.lock", p.name)]
+
+
+class scheduler:  # noqa: N801  # reads as a context manager
+    """A Dask scheduler and workers as processes of their own, as somebody else would run them."""
+
+    def __init__(self, folder: Path, *, workers: int, path: Path | None = None) -> None:
+        self.folder, self.workers = folder, workers
+        self.path = path or Path(__file__).resolve().parents[1]
+        self.processes: list[subprocess.Popen[bytes]] = []
+
+    def __enter__(self) -> str:
+        address = f"tcp://127.0.0.1:{free_port()}"
+        environment = {**os.environ, "PYTHONPATH": str(self.path)}
+        command = [sys.executable, "-m", "distributed.cli.dask_scheduler", "--host", address, "--no-dashboard"]
+        self._start(command, environment)
+        for _ in range(self.workers):
+            worker = [sys.executable, "-m", "distributed.cli.dask_worker", address, "--nthreads", "1", "--no-nanny"]
+            self._start([*worker, "--no-dashboard", "--local-directory", str(self.folder)], environment)
+        wait_for(address)
+        return address
+
+    def _start(self, command: list[str], environment: dict[str, str]) -> None:
+        self.processes.append(
+            subprocess.Popen(
+                command, cwd=self.path, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+            )
+        )
+
+    def __exit__(self, *_: object) -> None:
+        for process in reversed(self.processes):
+            process.terminate()
+        for process in self.processes:
+            process.wait(30)
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def wait_for(address: str) -> None:
+    host, port = address.removeprefix("tcp://").split(":")
+    for _ in range(300):
+        with socket.socket() as probe:
+            if probe.connect_ex((host, int(port))) == 0:
+                return
+        time.sleep(0.1)
+    raise TimeoutError(address)
