@@ -8,7 +8,7 @@ from __future__ import annotations
 import difflib
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Annotated, Any, Self, get_args
 
 from pydantic import BaseModel, ConfigDict, StringConstraints, ValidationError
@@ -47,8 +47,7 @@ class Frozen(BaseModel):
         try:
             return cls.model_validate(data)
         except ValidationError as error:
-            lines = [_describe(cls, item) for item in error.errors(include_url=False, include_context=False)]
-            raise ConfigError(f"{origin}: " + "; ".join(lines)) from None
+            raise ConfigError(f"{origin}: " + "; ".join(_described(cls, error))) from None
 
 
 def digest(value: Any) -> str:
@@ -62,31 +61,63 @@ def nearest(word: str, known: list[str]) -> str:
     return f"did you mean '{close[0]}'?" if close else f"known: {', '.join(sorted(known))}"
 
 
+def _described(model: type[BaseModel], error: ValidationError) -> Iterator[str]:
+    """Describe each mistake once: a list is not called too short because an item of it is wrong."""
+    items = error.errors(include_url=False)
+    for item in items:
+        place = item["loc"]
+        inside = any(other["loc"][: len(place)] == place for other in items if other is not item)
+        if item["type"] != "too_short" or not inside:
+            yield _describe(model, item)
+
+
+_PLAINER = {
+    "model_type": "expected keys and values",
+    "model_attributes_type": "expected keys and values",
+    "dict_type": "expected keys and values",
+    "tuple_type": "expected a list",
+    "string_type": "expected text; put it in quotes",
+    "too_short": "give at least one",
+}
+
+
 def _describe(model: type[BaseModel], item: Any) -> str:
-    path = [part for part in item["loc"] if part is not None]
-    where = ".".join(str(part) for part in path) or "the document"
+    path, models = _place(model, item["loc"])
+    where = ".".join(path) or "the document"
     if item["type"] == "extra_forbidden":
-        return f"unknown key '{where}' ({nearest(str(path[-1]), _known_keys(model, path[:-1]))})"
+        return f"unknown key '{where}' ({nearest(path[-1], _keys(models))})"
     if item["type"] == "missing":
         return f"key '{where}' is missing"
-    message = item["msg"].removeprefix("Value error, ")
+    if item["type"].startswith("union_tag"):
+        key, tags = item["ctx"]["discriminator"].strip("'"), sorted({tag for one in models for tag in _tags(one)})
+        if item["type"] == "union_tag_not_found":
+            return f"key '{where}.{key}' is missing (one of: {', '.join(tags)})"
+        return f"'{where}.{key}': unknown {key} '{item['ctx']['tag']}' ({nearest(item['ctx']['tag'], tags)})"
+    message = _PLAINER.get(item["type"], item["msg"].removeprefix("Value error, "))
     given = item.get("input")
     shown = f" (given: {given!r})" if isinstance(given, str | int | float | bool) else ""
     return f"'{where}': {message}{shown}"
 
 
-def _known_keys(model: type[BaseModel], path: list[Any]) -> list[str]:
-    """Return the keys allowed at a path of a validation error, following lists and tagged unions."""
-    candidates: list[type[BaseModel]] = [model]
-    for part in path:
-        if not isinstance(part, str):
+def _place(model: type[BaseModel], loc: tuple[int | str, ...]) -> tuple[list[str], list[type[BaseModel]]]:
+    """Return where an error lies in the keys that a user writes, and the models that could stand there.
+
+    Pydantic's own path also names the chosen member of a tagged union (``data.wide_prices.origin``); it is left out.
+    """
+    path: list[str] = []
+    models = [model]
+    for part in loc:
+        if len(models) > 1 and any(part in _tags(one) for one in models):
+            models = [one for one in models if part in _tags(one)]
             continue
-        nested = [found for one in candidates if part in one.model_fields for found in _models_in(one.model_fields[part])]
-        if nested:
-            candidates = nested
-        else:
-            candidates = [one for one in candidates if part in _tags(one)] or candidates
-    return sorted({key for one in candidates for key in one.model_fields})
+        fields = [one.model_fields[part] for one in models if isinstance(part, str) and part in one.model_fields]
+        models = [found for field in fields for found in _models_in(field)] if fields else models
+        path.append(str(part))
+    return path, models
+
+
+def _keys(models: list[type[BaseModel]]) -> list[str]:
+    return sorted({key for one in models for key in one.model_fields})
 
 
 def _models_in(annotation: Any) -> list[type[BaseModel]]:
@@ -97,5 +128,6 @@ def _models_in(annotation: Any) -> list[type[BaseModel]]:
 
 
 def _tags(model: type[BaseModel]) -> tuple[str, ...]:
-    kind = model.model_fields.get("kind")
-    return tuple(str(tag) for tag in get_args(kind.annotation)) if kind else ()
+    """Return what a spec writes under ``kind`` or ``shape`` to choose this model."""
+    fields = [model.model_fields[key] for key in ("kind", "shape") if key in model.model_fields]
+    return tuple(str(tag) for field in fields for tag in get_args(field.annotation))

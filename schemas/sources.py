@@ -24,7 +24,7 @@ class FilesOrigin(Frozen):
 
     def resolved(self, folder: Path) -> Self:
         """Return the same origin with relative paths taken from a folder."""
-        return self.model_copy(update={"paths": tuple(folder / path for path in self.paths)})
+        return self.model_copy(update={"paths": tuple(folder / path.expanduser() for path in self.paths)})
 
 
 class SqlOrigin(Frozen):
@@ -113,7 +113,7 @@ class LongPanel(_Source):
     characteristics: tuple[str, ...] = Field(min_length=1, description="Columns of the characteristics.")
     known: Literal["at_date", "before_date"] = Field(
         default="at_date",
-        description="Whether a row's characteristics are known at its date, or are already lagged to explain its return.",
+        description="Whether a row's characteristics are known at its date, or already lagged to explain its return.",
     )
     units: Units = Field(default="decimal", description="Units of the returns.")
 
