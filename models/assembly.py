@@ -26,6 +26,7 @@ def assemble(
     characteristics: FloatArray,
     eligible: BoolArray,
     chars: list[str],
+    usable: BoolArray | None = None,
     coverage: BoolArray | None = None,
     market_weight: FloatArray | None = None,
     transform: str | None = None,
@@ -42,6 +43,9 @@ def assemble(
         (date, ticker, char) known before the date.
     eligible : numpy.ndarray
         (date, ticker) estimation flag known before the date.
+    usable : numpy.ndarray, optional
+        (date, ticker) estimation flag of the date itself: a return that a check suspects is not learnt from, though
+        the stock stays covered. Default: every return.
     coverage : numpy.ndarray, optional
         (date, ticker). Default: stocks with at least one, and at least the share ``min_coverage``, of the
         characteristics (all of them under the transform "none"); if there are no characteristics,
@@ -59,6 +63,7 @@ def assemble(
         Without labels for dates and tickers.
     """
     returns = np.where(np.isfinite(returns), returns, np.nan)
+    mask = eligible & np.isfinite(returns) & (True if usable is None else usable)
     if coverage is None:
         coverage = _covered(characteristics, eligible, 1.0 if transform == "none" else min_coverage)
     if transform is not None:
@@ -74,7 +79,7 @@ def assemble(
             "returns": (("date", "ticker"), returns),
             "characteristics": (("date", "ticker", "char"), characteristics),
             "coverage": (("date", "ticker"), coverage),
-            "mask": (("date", "ticker"), eligible & coverage & np.isfinite(returns)),
+            "mask": (("date", "ticker"), mask & coverage),
             "market_weight": (("date", "ticker"), _normalised(market_weight, coverage)),
         },
         coords={"char": np.array(chars, dtype=np.str_)},
@@ -161,7 +166,7 @@ def panel_blocks(
     """Build the panel of a cube span by span, so that no more than a span and its lag is ever in memory.
 
     At date t: ``returns`` is r[t] less the risk-free rate of t; characteristics, estimation flag and market
-    weight are those stored ``lag`` dates earlier; mask is estimation & coverage & a finite excess return.
+    weight are those stored ``lag`` dates earlier; mask is a finite excess return that is in the estimation universe on both dates, & coverage.
     The first ``lag`` dates cover nobody. Blocks joined along ``date`` are the same bit for bit whatever the
     block size.
 
@@ -257,7 +262,11 @@ def _read(
         risk_free = rows(cube["risk_free"], start, stop, fill=np.nan).astype(np.float64)
         returns = (returns - risk_free[:, np.newaxis]).astype(np.float32)
     known = (start - lag, stop - lag)
-    read = {"returns": returns, "eligible": rows(cube["estimation"], *known, fill=0).astype(np.bool_)}
+    read = {
+        "returns": returns,
+        "eligible": rows(cube["estimation"], *known, fill=0).astype(np.bool_),
+        "usable": rows(cube["estimation"], start, stop, fill=0).astype(np.bool_),
+    }
     if chars:
         wanted = cube["characteristics"].isel(char=list(chars.values()))
         read["characteristics"] = rows(wanted, *known, fill=np.nan)

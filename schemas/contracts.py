@@ -53,7 +53,7 @@ CUBE: dict[str, Variable] = {
         "date ticker char", "float32", "mixed", "raw characteristics known at the close of date", _MISSING
     ),
     "estimation": _variable(
-        "date ticker", "bool", "1", "member of the estimation universe at date", "False where a check flagged the row."
+        "date ticker", "bool", "1", "member of the estimation universe at date", "False where there is no return, or a check suspects it."
     ),
     "risk_free": _variable("date", "float32", "1", "risk-free return over the period", _MISSING, required=False),
     "factors": _variable(

@@ -131,7 +131,11 @@ def write_cube(spec: RunSpec, staged: StagedRef, checks_key: str, settings: Sett
     head = cube.head()
     previous = None if head is None else cube.open_dataset(head.id)
     late = checking.check_derived(
-        derived, previous=previous, overrides=spec.checks, data_docs=space.layout.data_docs(spec.universe)
+        derived,
+        previous=previous,
+        frequency=spec.frequency,
+        overrides=spec.checks,
+        data_docs=space.layout.data_docs(spec.universe),
     )
     merged = checking.merge([report, late])
     derived_key = key(checks=checks_key, step="derived", snapshot=None if head is None else head.id)

@@ -13,6 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from models.autoencoder import ConditionalAutoencoder
 from models.base import FactorModel
 from models.cross_section import FamaMacBeth
 from models.ipca import IPCA
@@ -40,6 +41,11 @@ CASES = [
     Case("fama_macbeth", FamaMacBeth),
     Case("pca", lambda: PCA(n_factors=2, min_observations=20, tol=1e-10, max_iter=5000)),
     Case("ipca", lambda: IPCA(n_factors=2, tol=1e-10)),
+    Case(
+        "autoencoder",
+        lambda: ConditionalAutoencoder(n_factors=2, hidden=(8,), max_epochs=20, seeds=(0,)),
+        invariant=False,
+    ),
 ]
 
 N_DATES, N_STOCKS, CHARS = 60, 15, ["mom", "size", "beta"]

@@ -240,8 +240,9 @@ class TestBlocks:
         np.testing.assert_allclose(data["returns"][:-1], excess, rtol=1e-5, atol=1e-7)
         assert np.isnan(data["returns"][[9, -1]]).all()
         eligible = np.concatenate([np.zeros((2, N_TICKERS), bool), cube["estimation"].values[:-1]])
-        finite = np.concatenate([np.isfinite(excess), np.zeros((1, N_TICKERS), bool)])
-        np.testing.assert_array_equal(data["mask"], covered & eligible & finite)
+        usable = np.isfinite(excess) & cube["estimation"].values
+        usable = np.concatenate([usable, np.zeros((1, N_TICKERS), bool)])
+        np.testing.assert_array_equal(data["mask"], covered & eligible & usable)
         weights = cube["weights"].sel(portfolio="cap").values[:-1]
         for t in range(2, N_DATES + 1):
             held = np.where(covered[t], np.nan_to_num(weights[t - 2]), 0)

@@ -12,7 +12,7 @@ from models.panel import Panel
 from models.pca import PCA
 from models.rotation import align
 from schemas.errors import ModelError
-from tests.test_ipca import instrumented
+from test_ipca import instrumented
 
 
 def random_rotation(n_factors: int, seed: int) -> np.ndarray:
