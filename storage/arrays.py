@@ -174,8 +174,9 @@ def _write_first(folder: Path, block: xr.Dataset) -> None:
             encoding[name] = {"chunks": (LABEL_CHUNK,) * variable.ndim}
         encoding[name]["compressors"] = (COMPRESSOR,)
     strings = [name for name, variable in block.variables.items() if variable.dtype.kind in "UT"]
+    # Not mode "w": that removes the folder and makes it anew, and with it the lock that says that it has an owner.
     block.assign({name: block[name].astype(object) for name in strings}).to_zarr(
-        folder, mode="w", zarr_format=3, consolidated=False, encoding=encoding
+        folder, mode="a", zarr_format=3, consolidated=False, encoding=encoding
     )
 
 
