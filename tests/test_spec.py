@@ -13,9 +13,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
+from models.characteristics import CHARACTERISTICS
+from schemas.checks import CHECKS
 from schemas.errors import ConfigError
 from schemas.settings import Settings, load_settings
-from schemas.spec import RunSpec, load_spec
+from schemas.sources import LongPanel
+from schemas.spec import LongShort, RunSpec, load_spec
 
 EXAMPLES = Path(__file__).resolve().parents[1] / "examples"
 SPEC = {
@@ -120,6 +123,15 @@ def test_every_example_validates_and_survives_a_trip_through_json(path):
     again = RunSpec.parse(json.loads(spec.model_dump_json()), origin="json")
     assert again == spec
     assert again.digest() == spec.digest()
+
+
+@pytest.mark.parametrize("path", sorted(EXAMPLES.glob("*.yaml")), ids=lambda path: path.stem)
+def test_examples_name_characteristics_and_checks_that_exist(path):
+    spec = load_spec(path)
+    brought = spec.data.characteristics if isinstance(spec.data, LongPanel) else tuple(CHARACTERISTICS)
+    named = [portfolio.characteristic for portfolio in spec.portfolios if isinstance(portfolio, LongShort)]
+    assert {*(spec.characteristics or ()), *(spec.panel.characteristics or ()), *named} <= set(brought)
+    assert set(spec.checks.overrides) <= {check.name for check in CHECKS}
 
 
 def test_the_snippets_of_the_examples_readme_validate():

@@ -96,8 +96,7 @@ def check_frequency(dates: pd.DatetimeIndex, frequency: Frequency, what: str) ->
     gap = float(np.median(np.diff(dates.to_numpy()) / np.timedelta64(1, "D")))
     if gap > _WIDEST_GAP[frequency]:
         raise DataError(
-            f"{what}: its dates are {gap:.0f} days apart (median), which is not {frequency}; "
-            "set `frequency` to fit"
+            f"{what}: its dates are {gap:.0f} days apart (median), which is not {frequency}; set `frequency` to fit"
         )
 
 
@@ -137,7 +136,5 @@ def _sessions(calendar: str, first_year: int, last_year: int) -> pd.DatetimeInde
     try:
         found: pd.DatetimeIndex = xc.get_calendar(calendar, start=start, end=end).sessions
     except (ValueError, xc.errors.CalendarError) as error:
-        raise ConfigError(
-            f"'calendar': {calendar} does not reach from {first_year} to {last_year}: {error}"
-        ) from None
+        raise ConfigError(f"'calendar': {calendar} does not reach from {first_year} to {last_year}: {error}") from None
     return found.as_unit("ns")

@@ -80,15 +80,9 @@ def read_factors(
                 f"{what}: no date in common with the market: the factors are from {known[0]:%Y-%m-%d} to "
                 f"{known[-1]:%Y-%m-%d}, the market from {market[0]:%Y-%m-%d} to {market[-1]:%Y-%m-%d}"
             )
-        aligned = {
-            name: np.where(positions >= 0, column[positions], np.nan) for name, column in values.items()
-        }
+        aligned = {name: np.where(positions >= 0, column[positions], np.nan) for name, column in values.items()}
         if source.risk_free is not None:
-            own = (
-                aligned.pop(source.risk_free)
-                if source.risk_free not in source.columns
-                else aligned[source.risk_free]
-            )
+            own = aligned.pop(source.risk_free) if source.risk_free not in source.columns else aligned[source.risk_free]
             rate = np.where(np.isnan(own), carried, own)
         columns |= aligned
     return _dataset(dates, names, columns, rate)
@@ -99,14 +93,12 @@ def _names(sources: Sequence[FactorSource]) -> list[str]:
     doubled = sorted({name for name in names if names.count(name) > 1})
     if doubled:
         raise ConfigError(
-            f"'factors': the factor '{doubled[0]}' is given twice; "
-            "leave it out of `columns` of all but one source"
+            f"'factors': the factor '{doubled[0]}' is given twice; leave it out of `columns` of all but one source"
         )
     rates = [source.risk_free for source in sources if source.risk_free is not None]
     if len(rates) > 1:
         raise ConfigError(
-            f"'factors': two risk-free rates, '{rates[0]}' and '{rates[1]}'; "
-            "set `risk_free` in one source only"
+            f"'factors': two risk-free rates, '{rates[0]}' and '{rates[1]}'; set `risk_free` in one source only"
         )
     return names
 

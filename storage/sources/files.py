@@ -67,9 +67,7 @@ class FilesOrigin:
     def fingerprint(self) -> tuple[SourceFile, ...]:
         """Return the SHA-256 of each file's bytes; names are relative to the folder they have in common."""
         folder = os.path.commonpath([file.parent for file in self.files])
-        return tuple(
-            SourceFile(name=file.relative_to(folder).as_posix(), sha256=_sha256(file)) for file in self.files
-        )
+        return tuple(SourceFile(name=file.relative_to(folder).as_posix(), sha256=_sha256(file)) for file in self.files)
 
 
 def _expand(path: Path) -> list[Path]:

@@ -106,14 +106,10 @@ def _schema(name: str, frame: pl.LazyFrame) -> pl.Schema:
     except _FAILURES as error:
         raise _unreadable(name, error) from None
     doubled = [
-        column
-        for column in schema
-        if "_duplicated_" in column and column.rsplit("_duplicated_", 1)[0] in schema
+        column for column in schema if "_duplicated_" in column and column.rsplit("_duplicated_", 1)[0] in schema
     ]
     if doubled:
-        raise SourceError(
-            f"{name}: the column '{doubled[0].rsplit('_duplicated_', 1)[0]}' is there twice; remove one"
-        )
+        raise SourceError(f"{name}: the column '{doubled[0].rsplit('_duplicated_', 1)[0]}' is there twice; remove one")
     return schema
 
 
@@ -185,18 +181,14 @@ def _check_range(name: str, table: pl.DataFrame, selection: Selection) -> None:
         latest = (latest.replace(day=1) + timedelta(days=32)).replace(day=1) - timedelta(days=1)
     strange = table.filter(~pl.col(DATE).is_between(EARLIEST, latest)).head(1)
     if not strange.is_empty():
-        raise DataError(
-            f"{name}: impossible date{_where(strange)}; dates must lie between {EARLIEST} and today"
-        )
+        raise DataError(f"{name}: impossible date{_where(strange)}; dates must lie between {EARLIEST} and today")
 
 
 def _check_tickers(name: str, table: pl.DataFrame) -> None:
     if TICKER in table.columns:
         nameless = table.filter(pl.col(TICKER).is_null() | (pl.col(TICKER).str.strip_chars() == ""))
         if not nameless.is_empty():
-            raise DataError(
-                f"{name}: {nameless.height} rows have no ticker, the first is of {nameless[DATE][0]}"
-            )
+            raise DataError(f"{name}: {nameless.height} rows have no ticker, the first is of {nameless[DATE][0]}")
 
 
 def _check_finite(name: str, table: pl.DataFrame, values: Mapping[str, str]) -> None:
@@ -205,8 +197,7 @@ def _check_finite(name: str, table: pl.DataFrame, values: Mapping[str, str]) -> 
         if infinite[alias][0]:
             row = table.filter(pl.col(alias).is_infinite()).head(1)
             raise SourceError(
-                f"{name}: column '{values[alias]}' holds an infinite value{_where(row)}; "
-                "leave it empty if missing"
+                f"{name}: column '{values[alias]}' holds an infinite value{_where(row)}; leave it empty if missing"
             )
 
 
@@ -246,9 +237,7 @@ def _odd_part(name: str, columns: list[str], first: str, expected: list[str]) ->
 
 def _unreadable(name: str, error: Exception) -> SourceError:
     reason = str(error).strip().split("\n", 1)[0]
-    return SourceError(
-        f"{name}: cannot be read: {reason}; is it complete, and of the kind that its name says?"
-    )
+    return SourceError(f"{name}: cannot be read: {reason}; is it complete, and of the kind that its name says?")
 
 
 def _hint(word: str, columns: list[str]) -> str:

@@ -17,6 +17,7 @@ import pandas as pd
 import polars as pl
 import xarray as xr
 
+from schemas.errors import DataError
 from schemas.settings import Settings
 from schemas.sources import LongPanel, LongPrices, MarketSource, WidePrices, WideReturns
 from schemas.spec import Frequency
@@ -106,11 +107,9 @@ def read_market(
         column = source.returns if isinstance(source, LongPanel) else "returns"
         check_returns(table.name, {column: dense.values["returns"]}, source.units, frequency)
     market = (
-        _with_characteristics(dense, source)
-        if isinstance(source, LongPanel)
-        else dense.dataset(list(dense.values))
+        _with_characteristics(dense, source) if isinstance(source, LongPanel) else dense.dataset(list(dense.values))
     )
-    return market.sel(date=slice(start, end)) if lagged else market
+    return _between(table.name, market, start, end) if lagged else market
 
 
 def _columns(source: LongPrices | LongPanel) -> dict[str, str]:
@@ -136,9 +135,7 @@ def _from_long(table: Table, frequency: Frequency) -> _Dense:
     row = days.search_sorted(rows[DATE]).to_numpy().astype(np.int64)
     column = rows[TICKER].cast(pl.Enum(names)).to_physical().to_numpy()
     keys, shape = row * len(names) + column, (len(days), len(names))
-    check_unique(
-        table.name, rows[DATE], rows[TICKER], keys, shape[0] * shape[1], monthly=frequency == "monthly"
-    )
+    check_unique(table.name, rows[DATE], rows[TICKER], keys, shape[0] * shape[1], monthly=frequency == "monthly")
     values = {}
     for name in [name for name in rows.columns if name not in (DATE, TICKER)]:
         flat = np.full(shape[0] * shape[1], np.nan)
@@ -154,6 +151,13 @@ def _with_characteristics(dense: _Dense, source: LongPanel) -> xr.Dataset:
         stacked[:-1], stacked[-1] = stacked[1:].copy(), np.nan
     market = dense.dataset(["returns"]).assign_coords(char=np.array(source.characteristics, dtype=np.str_))
     return market.assign(characteristics=(("date", "ticker", "char"), stacked))
+
+
+def _between(what: str, market: xr.Dataset, start: date | None, end: date | None) -> xr.Dataset:
+    kept = market.sel(date=slice(start and pd.Timestamp(start), end and pd.Timestamp(end)))
+    if kept.sizes["date"] == 0:
+        raise DataError(f"{what}: no rows from {start or 'the first date'} to {end or 'the last date'}")
+    return kept
 
 
 def _index(days: pl.Series) -> pd.DatetimeIndex:

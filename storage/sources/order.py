@@ -37,14 +37,11 @@ def check_order(name: str, dates: pl.Series, tickers: pl.Series | None) -> None:
     first = int(rows[late + 1].min())
     owner = "" if tickers is None else f" of ticker {tickers[first]}"
     raise SourceError(
-        f"{name}: the dates{owner} are not in order: {dates[first]} comes after a later one; "
-        "sort the rows by date"
+        f"{name}: the dates{owner} are not in order: {dates[first]} comes after a later one; sort the rows by date"
     )
 
 
-def check_unique(
-    what: str, dates: pl.Series, tickers: pl.Series | None, keys: Codes, size: int, monthly: bool
-) -> None:
+def check_unique(what: str, dates: pl.Series, tickers: pl.Series | None, keys: Codes, size: int, monthly: bool) -> None:
     """Refuse a key that is there twice.
 
     Parameters
@@ -77,6 +74,4 @@ def check_unique(
     owner = "" if tickers is None else f", ticker {tickers[row]}"
     key = "date" if tickers is None else "(date, ticker)"
     advice = "; a monthly universe takes one row per month" if monthly else "; remove all but one of each"
-    raise DataError(
-        f"{what}: {repeated} duplicated rows of the same {key}, the first is ({dates[row]}{owner}){advice}"
-    )
+    raise DataError(f"{what}: {repeated} duplicated rows of the same {key}, the first is ({dates[row]}{owner}){advice}")

@@ -58,9 +58,7 @@ class PackageOrigin:
             installed = distribution(self._dataset.package)
             self._bytes = Path(str(installed.locate_file(self._dataset.file))).read_bytes()
         except (PackageNotFoundError, OSError):
-            raise SourceError(
-                f"dataset {name}: install the package {self._dataset.package}, which ships it"
-            ) from None
+            raise SourceError(f"dataset {name}: install the package {self._dataset.package}, which ships it") from None
         self._version = installed.version
 
     def read(self) -> dict[str, pl.LazyFrame]:

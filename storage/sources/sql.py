@@ -42,9 +42,7 @@ class SqlOrigin:
 
     def __init__(self, query: str, url: SecretStr | None) -> None:
         if url is None:
-            raise ConfigError(
-                "a source of kind sql needs FACTORCUBE_SQL_URL in the environment, an SQLAlchemy URL"
-            )
+            raise ConfigError("a source of kind sql needs FACTORCUBE_SQL_URL in the environment, an SQLAlchemy URL")
         verb = (query.split(maxsplit=1) or [""])[0]
         if verb.upper() not in {"SELECT", "WITH"}:
             raise ConfigError(f"a query must begin with SELECT or WITH, not '{verb}'")
@@ -81,9 +79,7 @@ class SqlOrigin:
     def _unique(self, names: list[str]) -> list[str]:
         doubled = sorted({name for name in names if names.count(name) > 1})
         if doubled:
-            raise SourceError(
-                f"query {self.name}: it gives the column '{doubled[0]}' twice; name each column once"
-            )
+            raise SourceError(f"query {self.name}: it gives the column '{doubled[0]}' twice; name each column once")
         return names
 
     def _engine(self) -> Engine:
@@ -100,9 +96,7 @@ class SqlOrigin:
         """Return the first line of a database's message with every part of the URL taken out."""
         message = str(getattr(error, "orig", None) or error).strip().split("\n", 1)[0]
         url = make_url(self._url.get_secret_value())
-        values = [
-            value for item in url.query.values() for value in ([item] if isinstance(item, str) else item)
-        ]
+        values = [value for item in url.query.values() for value in ([item] if isinstance(item, str) else item)]
         for secret in (self._url.get_secret_value(), url.password, *values, url.username, url.host):
             if secret:
                 message = message.replace(str(secret), "***")
@@ -124,6 +118,4 @@ def _series(name: str, values: list[Any]) -> pl.Series:
 
 def _concatenate(parts: Sequence[pl.DataFrame]) -> pl.DataFrame:
     texts = [name for name in parts[0].columns if any(part.schema[name] == pl.String for part in parts)]
-    return pl.concat(
-        [part.with_columns(pl.col(texts).cast(pl.String)) for part in parts], how="vertical_relaxed"
-    )
+    return pl.concat([part.with_columns(pl.col(texts).cast(pl.String)) for part in parts], how="vertical_relaxed")

@@ -69,13 +69,9 @@ def check_returns(what: str, columns: Mapping[str, FloatArray], units: Units, fr
     sizes = {name: size for name, size in sizes.items() if np.isfinite(size)}
     for name, size in sizes.items():
         if size > _LARGEST_RETURN[frequency]:
-            declared, other = (
-                ("percent", "prices or levels") if units == "percent" else ("decimals", "percent")
-            )
+            declared, other = ("percent", "prices or levels") if units == "percent" else ("decimals", "percent")
             advice = (
-                "give returns"
-                if units == "percent"
-                else "set `units: percent`, or give returns if these are prices"
+                "give returns" if units == "percent" else "set `units: percent`, or give returns if these are prices"
             )
             raise SourceError(
                 f"{what}: '{name}' cannot be {frequency} returns in {declared}: a typical move would be "
@@ -105,9 +101,7 @@ def check_rate(what: str, name: str, rate: FloatArray, frequency: Frequency) -> 
         )
 
 
-def check_factor_codes(
-    what: str, columns: Mapping[str, FloatArray], dates: npt.NDArray[np.datetime64]
-) -> None:
+def check_factor_codes(what: str, columns: Mapping[str, FloatArray], dates: npt.NDArray[np.datetime64]) -> None:
     """Refuse a factor return of -99 % or worse: it is the code -99.99 of a missing value.
 
     Raises
