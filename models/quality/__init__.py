@@ -1,0 +1,32 @@
+"""What data-quality checks look at: flags of rows, and small summaries of everything else.
+
+Here belong pure functions of a market dataset, or of a slice of a cube, that say how the data look. What is
+expected of them is declared in `schemas.checks`; expecting it, and acting on it, belongs in
+`tasks.checking`.
+
+Where do I go to ...?
+
+======================================================  ==========================
+flag a row by its own prices or returns                  `models.quality.rows`
+flag a jump that looks like a split or a bad print       `models.quality.jumps`
+summarise what was read by date, ticker or variable      `models.quality.summaries`
+summarise what is about to be written to a cube          `models.quality.cube`
+======================================================  ==========================
+"""
+
+from models.quality.cube import cube_by_date
+from models.quality.rows import RowFlags, flag_rows, period_returns
+from models.quality.summaries import by_date, by_ticker, by_variable, keys, sessions_table, structure
+
+__all__ = [
+    "RowFlags",
+    "by_date",
+    "by_ticker",
+    "by_variable",
+    "cube_by_date",
+    "flag_rows",
+    "keys",
+    "period_returns",
+    "sessions_table",
+    "structure",
+]

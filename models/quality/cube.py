@@ -1,0 +1,130 @@
+"""Summaries of what is about to be written to a cube, beside what the cube already holds.
+
+Here belong coverage and drift of characteristics, and the sums of portfolio weights. What was read from a
+source belongs in `summaries`. A check that blocks here means that the run itself made a mistake, or that a
+source changed its meaning.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+import xarray as xr
+
+from models.quality.arrays import FloatArray, quantiles, trailing_median
+
+HISTORY = {"daily": 252, "monthly": 36}
+"""Dates that a trailing median looks back on, by frequency."""
+LEAST = {"daily": 21, "monthly": 12}
+_LEVELS = (0.1, 0.25, 0.5, 0.75, 0.9)
+_BLOCK = 256  # dates whose characteristics are in memory at once
+
+
+def cube_by_date(cube: xr.Dataset, previous: xr.Dataset | None, frequency: Literal["daily", "monthly"]) -> pd.DataFrame:
+    """Summarise a slice of a cube by date.
+
+    Parameters
+    ----------
+    cube : xarray.Dataset
+        Variables of `schemas.contracts.CUBE` over the dates to be written.
+    previous : xarray.Dataset or None
+        The cube before the write. Its dates before the first date to be written are the history that drift
+        is measured against; without it, or with too little, the earlier dates of the slice are.
+    frequency : {"daily", "monthly"}
+        Sets how far back the history goes.
+
+    Returns
+    -------
+    DataFrame
+        One row per date of the slice. Per characteristic only the worst value is kept, its name beside it.
+    """
+    history = None
+    if previous is not None:
+        earlier = int(previous.indexes["date"].searchsorted(cube.indexes["date"][0]))
+        if earlier:
+            history = previous.isel(date=slice(max(0, earlier - HISTORY[frequency]), earlier))
+    dates = np.datetime_as_string(cube["date"].values, unit="D")
+    table: dict[str, npt.NDArray[np.generic]] = {"date": dates}
+    returns = cube["returns"].values
+    infinite = np.isinf(returns).sum(axis=1)
+    table["cube_return_bound"] = np.fmax.reduce(np.abs(returns), axis=1)
+    if "characteristics" in cube:
+        sections = _sections(cube)
+        infinite = infinite + sections.infinite
+        before = None if history is None else _sections(history.reindex(char=cube["char"]))
+        table |= _characteristics(sections, before, cube["char"].values.astype(str), frequency)
+    table["infinite_value"] = infinite
+    if "weights" in cube:
+        table |= _weights(cube, history)
+    return pd.DataFrame(table)
+
+
+@dataclass(frozen=True)
+class _Sections:
+    """Cross-sections by date: coverage (date, char), levels (date, char, quantile), infinite (date)."""
+
+    coverage: FloatArray
+    levels: FloatArray
+    infinite: npt.NDArray[np.int64]
+
+
+def _sections(cube: xr.Dataset) -> _Sections:
+    coverage, levels, infinite = [], [], []
+    for start in range(0, cube.sizes["date"], _BLOCK):
+        block = cube.isel(date=slice(start, start + _BLOCK))
+        values = block["characteristics"].transpose("date", "char", "ticker").values
+        priced = np.isfinite(block["returns"].values).sum(axis=1, keepdims=True).astype(np.float64)
+        infinite.append(np.isinf(values).sum(axis=(1, 2)))
+        values = np.where(np.isfinite(values), values, np.nan)
+        coverage.append(np.isfinite(values).sum(axis=2) / np.where(priced > 0.0, priced, np.nan))
+        levels.append(quantiles(values, _LEVELS))
+    return _Sections(np.concatenate(coverage), np.concatenate(levels), np.concatenate(infinite))
+
+
+def _characteristics(
+    now: _Sections, before: _Sections | None, names: npt.NDArray[np.str_], frequency: str
+) -> dict[str, npt.NDArray[np.generic]]:
+    past = 0 if before is None else len(before.coverage)
+    coverage = now.coverage if before is None else np.concatenate([before.coverage, now.coverage])
+    levels = now.levels if before is None else np.concatenate([before.levels, now.levels])
+    window, least = HISTORY[frequency], LEAST[frequency]
+    spread = levels[..., -1] - levels[..., 0]
+    usual_coverage = trailing_median(coverage, window, least)
+    usual_spread = trailing_median(spread, window, least)
+    usual_levels = trailing_median(levels.reshape(len(levels), -1), window, least).reshape(levels.shape)
+    varies = np.where(usual_spread > 0.0, usual_spread, np.nan)
+    covered = np.where(usual_coverage > 0.0, usual_coverage, np.nan)
+    shift = np.abs(levels - usual_levels).max(axis=-1) / varies
+    return {
+        **_worst("characteristic_coverage", coverage / covered, names, past),
+        **_worst("characteristic_spread", spread / varies, names, past),
+        **_worst("characteristic_drift", shift, names, past, largest=True),
+    }
+
+
+def _worst(
+    check: str, values: FloatArray, names: npt.NDArray[np.str_], past: int, *, largest: bool = False
+) -> dict[str, npt.NDArray[np.generic]]:
+    """Worst value of each date after the history, and whose it is; NaN where none is known."""
+    values = values[past:]
+    filled = np.where(np.isnan(values), np.inf, -values if largest else values)
+    worst = filled.argmin(axis=1)
+    return {check: values[np.arange(len(values)), worst], f"{check}_of": names[worst]}
+
+
+def _weights(cube: xr.Dataset, history: xr.Dataset | None) -> dict[str, npt.NDArray[np.generic]]:
+    weights = cube["weights"].transpose("date", "portfolio", "ticker").values
+    held = np.isfinite(weights)
+    partial = held.any(axis=2) & ~held.all(axis=2)
+    net = np.where(held.all(axis=2), weights.sum(axis=2, dtype=np.float64), np.nan)
+    known = net
+    if history is not None and "weights" in history:
+        earlier = history["weights"].reindex(portfolio=cube["portfolio"]).sum("ticker", skipna=False)
+        known = np.concatenate([earlier.transpose("date", "portfolio").values, net])
+    deviation = np.abs(net - quantiles(known.T, (0.5,))[:, 0])
+    names = cube["portfolio"].values.astype(str)
+    return {"partial_weights": partial.sum(axis=1), **_worst("weights_sum", deviation, names, 0, largest=True)}

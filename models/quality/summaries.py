@@ -1,0 +1,189 @@
+"""Summaries of a market dataset: one small table per question, whatever the size of the data.
+
+Here belong counts and shares by date, ticker, variable, key and session. Rules of single rows belong in
+`rows`; what a cube is about to hold in `cube`.
+
+Each table is a pandas DataFrame whose columns are named as the checks of `schemas.checks` that look at
+them. The first column says what a row is about. A column `<check>_of` names the worst offender of the row.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import numpy as np
+import pandas as pd
+import xarray as xr
+
+from models.quality.arrays import BoolArray, FloatArray, trailing_median
+from models.quality.rows import RowFlags
+
+ACTIVE_SESSIONS = 21
+"""A ticker is active while it had a price or return within this many dates."""
+CLUSTER_LEAST = 5
+_KINDS = {"f": "float", "M": "datetime", "U": "str", "T": "str", "i": "int", "u": "int", "b": "bool"}
+
+
+def structure(market: xr.Dataset) -> pd.DataFrame:
+    """One row per variable and per axis: `item` and its `layout`, such as ``float(date, ticker)``."""
+    axes = {name: market.coords.get(name) for name in ("date", "ticker")}
+    found = axes | dict(market.data_vars) | {str(k): v for k, v in market.coords.items() if k not in axes}
+    rows = [(str(name), "missing" if array is None else _layout(array)) for name, array in found.items()]
+    return pd.DataFrame(rows, columns=["item", "layout"])
+
+
+def keys(market: xr.Dataset) -> pd.DataFrame:
+    """One row per label of the two axes: `duplicate_key` is the label, to be unique; the others are 0 or 1."""
+    dates = pd.DatetimeIndex(market["date"].values)
+    tickers = pd.Index(market["ticker"].values.astype(str))
+    parts = [
+        _key_rows("date", dates.strftime("%Y-%m-%d"), dates, (dates != dates.normalize()) | dates.isna()),
+        _key_rows("ticker", tickers, tickers, (tickers != tickers.str.strip()) | (tickers == "")),
+    ]
+    return pd.concat(parts, ignore_index=True)
+
+
+def sessions_table(
+    dates: pd.DatetimeIndex, sessions: pd.DatetimeIndex | None, frequency: Literal["daily", "monthly"]
+) -> pd.DataFrame:
+    """One row per date or session between the first and the last date.
+
+    With sessions given, 0 or 1 whether the date is not one (`unknown_session`) and whether the session has
+    no data (`missing_session`); monthly data are compared by month. Without, days since the date before
+    (`calendar_gap`).
+    """
+    if sessions is None:
+        gaps = dates.to_series().diff().dt.days.to_numpy(dtype=np.float64)
+        return pd.DataFrame({"date": _iso(dates), "calendar_gap": gaps})
+    wanted = sessions[(sessions >= dates[0]) & (sessions <= dates[-1])]
+    if frequency == "monthly":
+        months = pd.DatetimeIndex(sessions.to_period("M").to_timestamp().unique())
+        own = dates.to_period("M").to_timestamp()
+        wanted = months[(months >= own[0]) & (months <= own[-1])]
+        missing = wanted.difference(own)
+        unknown = ~own.isin(months) | own.duplicated()
+    else:
+        missing = wanted.difference(dates)
+        unknown = ~dates.isin(wanted)
+    table = pd.concat(
+        [
+            pd.DataFrame({"date": _iso(dates), "unknown_session": unknown.astype(int), "missing_session": 0}),
+            pd.DataFrame({"date": _iso(missing), "unknown_session": 0, "missing_session": 1}),
+        ]
+    )
+    return table.sort_values("date", kind="stable", ignore_index=True)
+
+
+def by_date(market: xr.Dataset, rows: RowFlags) -> pd.DataFrame:
+    """One row per date: shares missing, tickers over their trailing median, and rows that each rule flags.
+
+    The rule of row-scoped checks is counted under its own name. `null_rate` is the share of *active*
+    tickers without a price or return; over the first dates, all tickers seen among them count as active.
+    """
+    observed = _observed(market)
+    active = active_tickers(observed)
+    counts = observed.sum(axis=1)
+    usual = trailing_median(counts[:, None].astype(np.float64), ACTIVE_SESSIONS, 5)[:, 0]
+    table = {
+        "null_rate": _share(active & ~observed, active),
+        "count_ratio": _ratio(counts, usual),
+    }
+    others = _other_fields(market)
+    shares = {name: _share(observed & ~np.isfinite(values), observed) for name, values in others.items()}
+    if shares:
+        stacked = np.stack(list(shares.values()))
+        worst = np.where(np.isnan(stacked), -1.0, stacked).argmax(axis=0)
+        table["field_null_rate"] = stacked[worst, np.arange(len(worst))]
+        table["field_null_rate_of"] = np.array(list(shares))[worst]
+    for name, flagged in rows.flags.items():
+        table[name] = flagged.sum(axis=1)
+    jumps = rows.any_jump
+    if jumps is not None:
+        number = jumps.sum(axis=1)
+        table["jump_cluster"] = np.where(number >= CLUSTER_LEAST, _ratio(number, counts), 0.0)
+    return pd.DataFrame({"date": _iso(pd.DatetimeIndex(market["date"].values))} | table)
+
+
+def by_ticker(market: xr.Dataset) -> pd.DataFrame:
+    """One row per ticker: how many prices or returns it has (`empty_ticker`)."""
+    counts = _observed(market).sum(axis=0)
+    return pd.DataFrame({"ticker": market["ticker"].values.astype(str), "empty_ticker": counts})
+
+
+def by_variable(market: xr.Dataset) -> pd.DataFrame:
+    """One row per variable and characteristic: the share missing, of active rows (`column_null_rate`)."""
+    observed = _observed(market)
+    base = _share(active_tickers(observed) & ~observed, active_tickers(observed), axis=None)
+    shares = {_base_name(market): base}
+    shares |= {
+        name: _share(observed & ~np.isfinite(v), observed, axis=None) for name, v in _other_fields(market).items()
+    }
+    if "characteristics" in market:
+        values = market["characteristics"].transpose("date", "ticker", "char").values
+        for number, name in enumerate(market["char"].values.astype(str)):
+            missing = observed & ~np.isfinite(values[:, :, number])
+            shares[f"characteristics {name}"] = _share(missing, observed, axis=None)
+    rates = [float(share) for share in shares.values()]
+    return pd.DataFrame({"variable": list(shares), "column_null_rate": rates})
+
+
+def active_tickers(observed: BoolArray) -> BoolArray:
+    """Where a ticker was observed on the date or on the `ACTIVE_SESSIONS` dates before, (date, ticker)."""
+    seen = np.cumsum(observed, axis=0, dtype=np.int32)
+    active = seen > 0
+    active[ACTIVE_SESSIONS + 1 :] = seen[ACTIVE_SESSIONS + 1 :] > seen[: -ACTIVE_SESSIONS - 1]
+    start = slice(0, ACTIVE_SESSIONS)
+    active[start] = seen[start][-1] > 0
+    return active
+
+
+def _base_name(market: xr.Dataset) -> str:
+    return "returns" if "returns" in market else "close"
+
+
+def _observed(market: xr.Dataset) -> BoolArray:
+    name = _base_name(market)
+    if name not in market:
+        return np.zeros((market.sizes["date"], market.sizes["ticker"]), dtype=np.bool_)
+    observed: BoolArray = np.isfinite(market[name].values)
+    return observed
+
+
+def _other_fields(market: xr.Dataset) -> dict[str, FloatArray]:
+    base = _base_name(market)
+    fields = {str(name): array for name, array in market.data_vars.items() if name != base}
+    return {name: array.values for name, array in fields.items() if array.dims == ("date", "ticker")}
+
+
+def _share(part: BoolArray, whole: BoolArray, axis: int | None = 1) -> FloatArray:
+    return _ratio(np.asarray(part.sum(axis=axis)), np.asarray(whole.sum(axis=axis)))
+
+
+def _ratio(part: np.ndarray, whole: np.ndarray) -> FloatArray:
+    whole = whole.astype(np.float64)
+    ratio: FloatArray = np.divide(part, whole, out=np.full(whole.shape, np.nan), where=whole > 0.0)
+    return ratio
+
+
+def _iso(dates: pd.DatetimeIndex) -> np.ndarray:
+    return dates.strftime("%Y-%m-%d").to_numpy(dtype=object)
+
+
+def _layout(array: xr.DataArray) -> str:
+    kind = _KINDS.get(array.dtype.kind, str(array.dtype))
+    if array.dtype == object and all(isinstance(item, str) for item in array.values.ravel()):
+        kind = "str"
+    return f"{kind}({', '.join(map(str, array.dims))})"
+
+
+def _key_rows(axis: str, names: pd.Index, labels: pd.Index, bad: np.ndarray) -> pd.DataFrame:
+    ascends = np.ones(len(labels), dtype=np.bool_)
+    ascends[1:] = labels[1:] >= labels[:-1]
+    return pd.DataFrame(
+        {
+            "key": [f"{axis} {name}" for name in names],
+            "duplicate_key": [f"{axis} {label}" for label in labels],
+            "unsorted_key": (~ascends).astype(int),
+            "bad_key": np.asarray(bad).astype(int),
+        }
+    )

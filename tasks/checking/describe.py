@@ -1,0 +1,101 @@
+"""The words of a report: what a check saw, and what a flagged row looks like.
+
+Here belongs text for people. What decides belongs in `checks` and `expectations`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+import xarray as xr
+
+from models.quality import RowFlags
+from models.quality.arrays import FloatArray
+from schemas.checks import MAX_FLAGGED_ROWS, Check, CheckResult, FlaggedCells, FlaggedRow
+
+if TYPE_CHECKING:
+    from tasks.checking.expectations import Outcome
+
+_SHOWN = 3
+
+
+def result_of(outcome: Outcome, tables: Mapping[str, pd.DataFrame], rows: RowFlags) -> CheckResult:
+    """Say what a check saw in one line."""
+    check, failing = outcome.check, outcome.failing
+    table = tables[check.table]
+    failures = len(failing)
+    if check.scope == "row":
+        failures = int(rows.flags[check.name].sum()) if failing else 0
+        observed = f"{failures} rows on {len(failing)} of {len(table)} dates" if failing else "no rows"
+    elif check.rule in {"unique", "in_set"}:
+        seen = dict(zip(table.iloc[:, 0], table[check.name], strict=True))
+        labels = [f"{label}: {seen[label]}" for label in failing] if check.rule == "in_set" else failing
+        observed = _listed(labels) or f"all {len(table)}"
+    else:
+        observed = _worst(check, table)
+        if failing and len(table) > 1:
+            observed = f"{failures} of {len(table)} ({_listed(failing)}), worst {observed}"
+    return CheckResult(
+        check=check.name,
+        suite=check.suite,
+        severity=check.severity,
+        scope=check.scope,
+        passed=not failing,
+        observed=observed,
+        expected=check.expected,
+        failures=failures,
+    )
+
+
+def flagged(
+    checks: Iterable[Check], data: xr.Dataset, rows: RowFlags
+) -> tuple[tuple[FlaggedCells, ...], tuple[FlaggedRow, ...]]:
+    """Name all flagged rows of these checks, and describe the first of them."""
+    days = pd.DatetimeIndex(data["date"].values).date
+    tickers = data["ticker"].values.astype(str)
+    named: list[FlaggedCells] = []
+    described: list[FlaggedRow] = []
+    for check in checks:
+        places = np.argwhere(rows.flags[check.name])
+        cells: dict[str, list[object]] = {}
+        for row, column in places:
+            cells.setdefault(str(tickers[column]), []).append(days[row])
+        named.append(FlaggedCells(check=check.name, severity=check.severity, cells=cells))
+        described += [
+            FlaggedRow(
+                date=days[row],
+                ticker=str(tickers[column]),
+                check=check.name,
+                severity=check.severity,
+                detail=_detail(data, rows, row, column),
+            )
+            for row, column in places[: MAX_FLAGGED_ROWS - len(described)]
+        ]
+    return tuple(named), tuple(described)
+
+
+def _worst(check: Check, table: pd.DataFrame) -> str:
+    values = table[check.name].to_numpy(dtype=np.float64)
+    if np.isnan(values).all():
+        return "nothing to compare with"
+    place = int(np.nanargmin(values) if check.rule == "at_least" else np.nanargmax(values))
+    text = f"{values[place]:.4g}"
+    if len(table) == 1 or values[place] == 0.0:
+        return text
+    of = f"{check.name}_of"
+    culprit = f", {table[of].iloc[place]!s}" if of in table else ""
+    return f"{text} ({table.iloc[place, 0]!s}{culprit})"
+
+
+def _listed(labels: Sequence[str]) -> str:
+    more = f" and {len(labels) - _SHOWN} more" if len(labels) > _SHOWN else ""
+    return ", ".join(labels[:_SHOWN]) + more
+
+
+def _detail(data: xr.Dataset, rows: RowFlags, row: int, column: int) -> str:
+    fields = {str(name): array.values for name, array in data.data_vars.items() if array.dims == ("date", "ticker")}
+    shown: dict[str, FloatArray] = rows.evidence | fields
+    return ", ".join(f"{name} {float(array[row, column]):.6g}" for name, array in shown.items())

@@ -1,0 +1,114 @@
+"""Great Expectations suites made from declared checks, and their validation.
+
+Here belongs everything that knows the API of Great Expectations, but for the pages of the Data Docs. The context is
+ephemeral: nothing is read from or written to a project folder, nothing is sent anywhere.
+
+Labels come from data and end in HTML, and not all templates of Great Expectations escape what they show. So they are
+escaped before it sees them, and restored in what it returns.
+"""
+
+from __future__ import annotations
+
+import html
+import os
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import pandas as pd
+
+from schemas.checks import Check
+from schemas.errors import CheckError
+
+os.environ["GX_ANALYTICS_ENABLED"] = "false"  # read when the package is imported, so before that
+
+import great_expectations as gx
+from great_expectations.core.expectation_validation_result import ExpectationSuiteValidationResult
+from great_expectations.data_context.types.base import ProgressBarsConfig
+from great_expectations.expectations.core.expect_column_values_to_be_between import ExpectColumnValuesToBeBetween
+from great_expectations.expectations.core.expect_column_values_to_be_in_set import ExpectColumnValuesToBeInSet
+from great_expectations.expectations.core.expect_column_values_to_be_unique import ExpectColumnValuesToBeUnique
+from great_expectations.expectations.expectation import Expectation
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What came of one check: the labels of the rows of its table that failed."""
+
+    check: Check
+    failing: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class SuiteOutcome:
+    """What came of one suite: its checks, and the result of Great Expectations that Data Docs show."""
+
+    suite: str
+    outcomes: tuple[Outcome, ...]
+    validation: ExpectationSuiteValidationResult
+
+
+def validate(tables: Mapping[str, pd.DataFrame], checks: Iterable[Check]) -> list[SuiteOutcome]:
+    """Validate summary tables against checks, suite by suite.
+
+    Parameters
+    ----------
+    tables : Mapping of str to DataFrame
+        Summaries by the name that checks give them; the first column labels the rows. A check whose table or column
+        is not there is not run.
+    checks : iterable of Check
+        Checks in order.
+
+    Raises
+    ------
+    CheckError
+        If Great Expectations could not evaluate a check.
+    """
+    context = gx.get_context(mode="ephemeral")
+    context.variables.progress_bars = ProgressBarsConfig(globally=False)
+    source = context.data_sources.add_pandas("summaries")
+    suites: dict[str, list[Check]] = {}
+    for check in checks:
+        if check.table in tables and check.name in tables[check.table]:
+            suites.setdefault(check.suite, []).append(check)
+    done = []
+    for suite, members in suites.items():
+        table = _escaped(tables[members[0].table])
+        label = str(table.columns[0])
+        batch_definition = source.add_dataframe_asset(suite).add_batch_definition_whole_dataframe("all")
+        batch = batch_definition.get_batch(batch_parameters={"dataframe": table})
+        validation = batch.validate(
+            gx.ExpectationSuite(name=suite, expectations=[_expectation(check) for check in members]),
+            result_format={"result_format": "COMPLETE", "unexpected_index_column_names": [label]},
+        )
+        results = {_check_name(result): result for result in validation.results}
+        outcomes = tuple(Outcome(check, _failing(check, results[check.name], label)) for check in members)
+        done.append(SuiteOutcome(suite, outcomes, validation))
+    return done
+
+
+def _expectation(check: Check) -> Expectation:
+    common: dict[str, Any] = {"column": check.name, "meta": {"check": check.name}}
+    if check.rule == "unique":
+        return ExpectColumnValuesToBeUnique(**common)
+    if check.rule == "in_set":
+        return ExpectColumnValuesToBeInSet(value_set=list(check.allowed), **common)
+    if check.rule == "at_least":
+        return ExpectColumnValuesToBeBetween(min_value=check.threshold, **common)
+    limit = 0.0 if check.scope == "row" else check.threshold
+    return ExpectColumnValuesToBeBetween(max_value=limit, **common)
+
+
+def _check_name(result: Any) -> str:
+    return str(result.expectation_config.meta["check"])
+
+
+def _failing(check: Check, result: Any, label: str) -> tuple[str, ...]:
+    if "unexpected_index_list" not in result.result:
+        raise CheckError(f"the check '{check.name}' could not be evaluated: {result.exception_info}")
+    return tuple(html.unescape(str(row[label])) for row in result.result["unexpected_index_list"])
+
+
+def _escaped(table: pd.DataFrame) -> pd.DataFrame:
+    texts = {str(name): table[name].map(html.escape) for name in table.select_dtypes(exclude="number")}
+    return table.assign(**texts)

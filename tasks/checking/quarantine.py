@@ -1,0 +1,97 @@
+"""What follows from a report: rows that become missing, dates that do not land, rows that are not estimated on.
+
+Here belong pure functions of a dataset and a report. Deciding what fails belongs in `checks`.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+import xarray as xr
+
+from schemas.checks import CheckReport, Severity
+from schemas.errors import CheckError
+
+
+def apply_quarantine(market: xr.Dataset, report: CheckReport) -> tuple[xr.Dataset, pd.DataFrame]:
+    """Take out of a dataset what its report blocks.
+
+    Parameters
+    ----------
+    market : xarray.Dataset
+        The dataset that was checked, over (date, ticker).
+    report : CheckReport
+        What the checks said of it.
+
+    Returns
+    -------
+    clean : xarray.Dataset
+        Blocked rows are missing in every variable over date and ticker; blocked dates are gone.
+    quarantined : DataFrame
+        One row per blocked (date, ticker) that had any value, with those values and the checks that blocked it: "date"
+        where the whole date was blocked.
+
+    Raises
+    ------
+    CheckError
+        If the report blocks everything.
+    """
+    blocking = [result for result in report.failed if result.severity == "block" and result.scope == "ingest"]
+    if blocking:
+        told = "; ".join(f"{result.check}: {result.observed}, expected {result.expected}" for result in blocking)
+        raise CheckError(f"blocking checks rejected the whole ingest, nothing may land: {told}")
+    rows = _cells(market, report, "block")
+    dates = market["date"].isin(np.array(report.blocked_dates, dtype="datetime64[ns]"))
+    quarantined = _quarantined(market, report, (rows | dates).values)
+    missing = {
+        name: _blanked(market[name], rows) for name in market.data_vars if {"date", "ticker"} <= set(market[name].dims)
+    }
+    clean = market.assign(missing).isel(date=np.flatnonzero(~dates.values))
+    return clean, quarantined
+
+
+def estimation_exclusions(market: xr.Dataset, report: CheckReport) -> xr.DataArray:
+    """Where a row stays in the data but is not estimated on, since a row-scoped check warns; bool (date, ticker)."""
+    return _cells(market, report, "warn").rename("excluded")
+
+
+def _cells(market: xr.Dataset, report: CheckReport, severity: Severity) -> xr.DataArray:
+    flags: npt.NDArray[np.bool_] = np.zeros((market.sizes["date"], market.sizes["ticker"]), dtype=np.bool_)
+    dates, tickers = market.indexes["date"], pd.Index(market["ticker"].values.astype(str))
+    for item in report.flagged_cells:
+        if item.severity == severity:
+            for ticker, column in zip(item.cells, tickers.get_indexer(list(item.cells)), strict=True):
+                places = dates.get_indexer(pd.DatetimeIndex(np.array(item.cells[ticker], dtype="datetime64[ns]")))
+                if column >= 0:
+                    flags[places[places >= 0], column] = True
+    return xr.DataArray(flags, dims=("date", "ticker"), coords={"date": market["date"], "ticker": market["ticker"]})
+
+
+def _quarantined(market: xr.Dataset, report: CheckReport, blocked: npt.NDArray[np.bool_]) -> pd.DataFrame:
+    fields = [name for name, array in market.data_vars.items() if array.dims == ("date", "ticker")]
+    known = np.zeros(blocked.shape, dtype=np.bool_)
+    for name in fields:
+        known |= market[name].notnull().values
+    rows, columns = np.nonzero(blocked & known)
+    values = {str(name): market[name].values[rows, columns] for name in fields}
+    where = {"date": market["date"].values[rows], "ticker": market["ticker"].values[columns].astype(str)}
+    found = [
+        (pd.Timestamp(day), ticker, item.check)
+        for item in report.flagged_cells
+        if item.severity == "block"
+        for ticker, days in item.cells.items()
+        for day in days
+    ]
+    reasons = (
+        pd.DataFrame(found, columns=["date", "ticker", "checks"]).groupby(["date", "ticker"])["checks"].agg(", ".join)
+    )
+    table = pd.DataFrame(where | values).join(reasons, on=["date", "ticker"])
+    table.insert(2, "checks", table.pop("checks").fillna("date"))
+    return table
+
+
+def _blanked(array: xr.DataArray, rows: xr.DataArray) -> xr.DataArray:
+    """Make rows missing: False in a mask, NaN in numbers."""
+    nothing = False if array.dtype == np.bool_ else np.nan
+    return array.where(~rows, other=nothing).transpose(*array.dims)
