@@ -129,8 +129,9 @@ def write_dataset(
     before: xr.Dataset | None = None
     for raw in blocks:
         block = raw.compute().drop_encoding()
+        block.attrs = dict(block.attrs if attrs is None else attrs)  # each append writes them anew
         if before is None:
-            _write_first(folder, block.assign_attrs(attrs) if attrs is not None else block)
+            _write_first(folder, block)
         else:
             _refuse_gap(before, block)
             timeless = [name for name, variable in block.variables.items() if "date" not in variable.dims]
