@@ -263,7 +263,7 @@ def validate(dataset: xr.Dataset, contract: dict[str, Variable], error: type[Fac
         raise error(f"{what}: variables {', '.join(unknown)} are not in the contract")
     schema = pa.DatasetSchema(
         data_vars={
-            name: pa.DataVar(dtype=np.dtype(variable.dtype), dims=variable.dims, required=variable.required)
+            name: pa.DataVar(dtype=np.dtype(variable.dtype), dims=variable.dims, required=variable.required, nullable=True)
             for name, variable in contract.items()
         }
     )

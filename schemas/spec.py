@@ -62,13 +62,19 @@ PortfolioSpec = Annotated[EqualWeight | FixedWeights | LongShort | InverseVolati
 class PanelSpec(Frozen):
     """How the panel is made from a cube: what a model sees."""
 
-    characteristics: tuple[str, ...] | None = Field(default=None, description="Names to use; all of the cube if left out.")
+    characteristics: tuple[str, ...] | None = Field(
+        default=None, description="Names to use; all of the cube if left out."
+    )
     transform: Literal["rank", "standardise", "winsorise", "none"] = Field(
         default="rank", description="Cross-sectional transform: rank to [-1, 1], z-score, winsorised z-score, or none."
     )
-    lag: int = Field(default=1, ge=1, description="Periods between knowing a characteristic and the return it explains.")
+    lag: int = Field(
+        default=1, ge=1, description="Periods between knowing a characteristic and the return it explains."
+    )
     constant: bool = Field(default=True, description="Add a characteristic that is 1 for every covered stock.")
-    min_coverage: float = Field(default=0.5, gt=0.0, le=1.0, description="Least share of characteristics a stock needs.")
+    min_coverage: float = Field(
+        default=0.5, gt=0.0, le=1.0, description="Least share of characteristics a stock needs."
+    )
     market_portfolio: Name | None = Field(
         default=None, description="Portfolio whose weights make the universe's own market; equal weights if left out."
     )
@@ -79,7 +85,9 @@ class PanelSpec(Frozen):
 class WalkForward(Frozen):
     """When models are fitted again. A fit made as of a date serves the dates after it, up to the next refit."""
 
-    first: date = Field(description="First refit: models are fitted on data up to the last session not after this date.")
+    first: date = Field(
+        description="First refit: models are fitted on data up to the last session not after this date."
+    )
     every: Literal["month", "quarter", "year"] = Field(default="year", description="Refit at the end of each of these.")
     window: int | None = Field(default=None, ge=24, description="Periods a fit looks back on; expanding if left out.")
 
@@ -104,8 +112,12 @@ class SpecificSpec(Frozen):
     """Specific variance: EWMA of squared residuals with a floor."""
 
     halflife: float = Field(default=60.0, gt=1.0, description="Periods after which an observation counts half.")
-    floor: float = Field(default=0.1, ge=0.0, le=1.0, description="Least variance as a share of the cross-section median.")
-    min_observations: int = Field(default=20, ge=2, description="With fewer residuals a stock gets the median variance.")
+    floor: float = Field(
+        default=0.1, ge=0.0, le=1.0, description="Least variance as a share of the cross-section median."
+    )
+    min_observations: int = Field(
+        default=20, ge=2, description="With fewer residuals a stock gets the median variance."
+    )
 
 
 class GateSpec(Frozen):
@@ -119,7 +131,9 @@ class GateSpec(Frozen):
 class ReportSpec(Frozen):
     """What the report shows."""
 
-    tickers: tuple[str, ...] = Field(default=(), max_length=8, description="Stocks whose loadings are drawn; the largest if empty.")
+    tickers: tuple[str, ...] = Field(
+        default=(), max_length=8, description="Stocks whose loadings are drawn; the largest if empty."
+    )
 
 
 class RunSpec(Frozen):
@@ -128,13 +142,16 @@ class RunSpec(Frozen):
     universe: Name = Field(description="Name of the universe; its cube and its published models live under it.")
     frequency: Frequency = "daily"
     calendar: str = Field(
-        default="XNYS", pattern=r"^[A-Za-z0-9_-]+$", description="Exchange calendar (ISO 10383), or 'none' to take the dates as they come."
+        default="XNYS",
+        pattern=r"^[A-Za-z0-9_-]+$",
+        description="Exchange calendar (ISO 10383), or 'none' to take the dates as they come.",
     )
     currency: str = Field(default="USD", pattern=r"^[A-Z]{3}$", description="Currency of the prices (ISO 4217).")
     data: MarketSource
     factors: tuple[FactorSource, ...] = ()
     characteristics: tuple[str, ...] | None = Field(
-        default=None, description="Characteristics to compute from prices and volumes; all that the data allow if left out."
+        default=None,
+        description="Characteristics to compute from prices and volumes; all that the data allow if left out.",
     )
     portfolios: tuple[PortfolioSpec, ...] = (EqualWeight(),)
     checks: CheckOverrides = CheckOverrides()
@@ -176,6 +193,17 @@ class RunSpec(Frozen):
         )
 
 
+class _StrictLoader(yaml.SafeLoader):
+    """Safe tags only, and no key twice: YAML itself keeps the last of two equal keys without a word."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        keys = [self.construct_object(key, deep=deep) for key, _ in node.value]
+        doubled = next((key for key in keys if keys.count(key) > 1), None)
+        if doubled is not None:
+            raise yaml.constructor.ConstructorError(None, None, f"the key '{doubled}' is given twice", node.start_mark)
+        return super().construct_mapping(node, deep=deep)
+
+
 def load_spec(path: Path) -> RunSpec:
     """Read a run spec from a YAML file (safe tags only); relative data paths are taken from the file's folder.
 
@@ -185,7 +213,7 @@ def load_spec(path: Path) -> RunSpec:
         If the file is missing, is not YAML, or does not validate; the message names the file and the key.
     """
     try:
-        document = yaml.safe_load(path.read_text(encoding="utf-8"))
+        document = yaml.load(path.read_text(encoding="utf-8"), Loader=_StrictLoader)  # noqa: S506  # a SafeLoader
     except FileNotFoundError:
         raise ConfigError(f"{path}: no such file; give the path of a config file, see examples/") from None
     except (OSError, UnicodeDecodeError) as error:

@@ -57,7 +57,7 @@ def evaluate_models(
         for risk in risks
     ]
     metrics = cluster.gather(
-        futures, lambda found: f"evaluated, out-of-sample total R2 {found['total_r2_out_of_sample']}"
+        futures, lambda found: f"evaluated: out-of-sample total R2 {found['total_r2_out_of_sample']:.4f}"
     )
     rows = [{"model": risk.model, **found} for risk, found in zip(risks, metrics, strict=True)]
     publish_metrics_table(spec.universe, rows)

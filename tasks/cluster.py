@@ -93,7 +93,7 @@ class Cluster:
     def _open(self) -> Client:
         from distributed import Client, LocalCluster
 
-        logging.getLogger("distributed").setLevel(logging.ERROR)
+        logging.getLogger("distributed").setLevel(logging.CRITICAL)
         address: Any = self._settings.dask_scheduler
         if address is None:
             address = self._stack.enter_context(
@@ -104,7 +104,7 @@ class Cluster:
                     host="127.0.0.1",
                     dashboard_address=None,
                     memory_limit=self._settings.worker_memory_bytes,
-                    silence_logs=logging.ERROR,
+                    silence_logs=logging.CRITICAL,
                     env=_ONE_THREAD,
                 )
             )

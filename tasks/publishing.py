@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -95,7 +96,7 @@ def publish_version(
     space = Workspace(settings.root)
     dataset = _dataset(space, spec, risk)
     arrays, meta = space.work.get_arrays("states", risk.key)
-    config = spec.model_dump(mode="json")
+    config = _portable(spec)
     sources = space.work.open_dataset("staged", panel.snapshot.ingest_key).attrs["sources"]
     manifest = Manifest(
         universe=spec.universe,
@@ -175,6 +176,15 @@ def report_of(
         for ref in versions
     ]
     return render_report(loaded, checks, title=f"Factor risk of {versions[0].universe}", tickers=tickers)
+
+
+def _portable(spec: RunSpec) -> dict[str, Any]:
+    """Return the config as JSON without folders of this machine: files are named, their hashes are in `sources`."""
+    config = spec.model_dump(mode="json")
+    for source in (config["data"], *config["factors"]):
+        if "paths" in source["origin"]:
+            source["origin"]["paths"] = [Path(path).name for path in source["origin"]["paths"]]
+    return config
 
 
 def _dataset(space: Workspace, spec: RunSpec, risk: RiskRef) -> xr.Dataset:

@@ -44,7 +44,7 @@ SMALL: dict[str, Any] = {
         "low": "low",
         "volume": "volume",
     },
-    "panel": {"min_coverage": 0.3},
+    "characteristics": ["mom1m", "mom6m", "maxret", "retvol", "dolvol", "baspread"],
     "portfolios": [{"kind": "equal_weight"}, {"kind": "fixed", "name": "pair", "weights": {"S000": 0.5, "S001": 0.5}}],
     "models": [
         {"kind": "market"},

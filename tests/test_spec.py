@@ -214,3 +214,10 @@ def test_the_database_url_is_never_shown(monkeypatch):
     with pytest.raises(ConfigError) as error:
         load_settings()
     assert "hunter2" not in str(error.value)
+
+
+def test_a_key_given_twice_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "config.yaml"
+    path.write_text("universe: one\nuniverse: two\n")
+    with pytest.raises(ConfigError, match=r"'universe' is given twice.*line 1"):
+        load_spec(path)
