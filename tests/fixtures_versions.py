@@ -157,7 +157,7 @@ def _manifest(model, place, dataset, evaluated, periods):
         params={"n_factors": dataset.sizes["factor"]} | ({"seed": 7} if model == "autoencoder" else {}),
         state_meta={},
         refits=tuple(date(year, 12, 31) for year in range(2018, 2022)),
-        metrics=metrics,
+        metrics={name: value if np.isfinite(value) else None for name, value in metrics.items()},
         gate=GateDecision(
             passed=passed,
             reasons=(

@@ -7,6 +7,7 @@ writes them above it, where they cover no line.
 from __future__ import annotations
 
 import io
+import math
 import re
 import threading
 import unicodedata
@@ -29,8 +30,8 @@ from matplotlib.layout_engine import ConstrainedLayoutEngine
 WIDE, HALF = 11.29, 5.48
 """Widths of pictures in inches: of the page, and of half of it. One point is 4/3 CSS pixels at full size."""
 
-PALETTE = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#5d3a9b")
-"""Okabe and Ito's colours without black and yellow, and a violet: told apart by colour-blind readers."""
+PALETTE = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#8a8a8a")
+"""Okabe and Ito's colours without black and yellow, and a grey: told apart by colour-blind readers."""
 
 INK, MUTED, GRID, SHADE, PAPER = "#101011", "#707172", "#d0d1d2", "#e8e9ea", "#fdfdfe"
 _THEMED = {INK: "ink", MUTED: "muted", GRID: "grid", SHADE: "shade", PAPER: "paper"}
@@ -188,7 +189,7 @@ def date_axis(axes: Sequence[Axes], dates: pd.DatetimeIndex, label: str = "date"
     first, last = days(dates[[0, -1]])
     margin = max(0.01 * (last - first), 1.0)
     for ax in axes:
-        locator, formatter = _ticks(last - first, 8 if len(axes) < 3 else 6)
+        locator, formatter = _ticks(last - first, _width(ax))
         ax.xaxis.set_major_locator(locator)
         ax.xaxis.set_major_formatter(formatter)
         ax.set_xlim(first - margin, last + margin)
@@ -196,12 +197,24 @@ def date_axis(axes: Sequence[Axes], dates: pd.DatetimeIndex, label: str = "date"
             ax.set_xlabel(label)
 
 
-def _ticks(length: float, most: int) -> tuple[Any, Any]:
-    """Locator and formatter of dates; a span of months shows its year too."""
-    locator = mdates.AutoDateLocator(minticks=3, maxticks=most)  # type: ignore[no-untyped-call]  # not typed
-    by_year = mdates.ConciseDateFormatter(locator, show_offset=False)  # type: ignore[no-untyped-call]  # not typed
-    by_day = mdates.DateFormatter("%Y-%m-%d")  # type: ignore[no-untyped-call]  # not typed
-    return locator, by_year if length > 1000 else by_day
+def _width(ax: Axes) -> float:
+    """Inches that a panel has for its ticks."""
+    place = ax.get_subplotspec()
+    columns = 1 if place is None else place.get_gridspec().ncols
+    return float(ax.figure.get_figwidth()) / columns  # type: ignore[union-attr]  # a figure, and no subfigure of one
+
+
+def _ticks(length: float, width: float) -> tuple[mdates.DateLocator, mdates.DateFormatter]:
+    """Locator and formatter for a span of days over so many inches: full dates, months, or years alone."""
+    if length > 1000:
+        years = next(step for step in (1, 2, 5, 10, 20, 50, 100) if length / 365 / step <= 1.8 * width)
+        return mdates.YearLocator(years), mdates.DateFormatter("%Y")  # type: ignore[no-untyped-call]  # not typed
+    if length > 100:
+        months = next(step for step in (1, 2, 3, 6, 12) if length / 30 / step <= width or step == 12)
+        locator = mdates.MonthLocator(range(1, 13, months))  # type: ignore[no-untyped-call]  # not typed
+        return locator, mdates.DateFormatter("%Y-%m")  # type: ignore[no-untyped-call]  # not typed
+    step = max(1, math.ceil(length / (0.8 * width)))
+    return mdates.DayLocator(interval=step), mdates.DateFormatter("%Y-%m-%d")  # type: ignore[no-untyped-call]  # not typed
 
 
 def shade(ax: Axes, spans: Sequence[tuple[pd.Timestamp, pd.Timestamp]]) -> None:

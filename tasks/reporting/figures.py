@@ -167,7 +167,7 @@ def _omega(version: PublishedVersion, position: int, key: str) -> Picture:
         names = [f"{name}  {level:.1f}%" for name, level in zip(names, volatility, strict=True)]
     ticks = np.arange(0, count, -(-count // _LABELLED))
     short = [shown(version.factors[tick], 14) for tick in ticks]
-    ax.set_xticks(ticks + 0.5, short, rotation=0 if count < 5 else 90)
+    ax.set_xticks(ticks + 0.5, short, rotation=90 if max(map(len, short)) * len(short) > 36 else 0)
     ax.set_yticks(ticks + 0.5, [names[tick] for tick in ticks])
     ax.invert_yaxis()
     ax.set(aspect="equal", facecolor=SHADE)
@@ -229,11 +229,13 @@ def r_squared(versions: Sequence[PublishedVersion]) -> Chart:
     periods = versions[0].periods_per_year
     starts = sorted({start for v in versions if (start := out_of_sample_start(v)) is not None})
     figure, axes = grid(2, 1, row_height=2.1)
+    drawn = False
     for ax, name, title in zip(axes, ("total_r2", "predictive_r2"), ("Total R2", "Predictive R2"), strict=True):
         ax.axhline(0.0, color=INK, linewidth=0.6)
         for position, version in enumerate(versions):
             values = trailing_mean(version.dataset[name].values.astype(np.float64), periods)
             line(ax, version.dates, values * 100.0, position)
+            drawn = drawn or bool(np.isfinite(values).any())
         for start in starts:
             ax.axvline(days(start), color=INK, linewidth=1.0, linestyle="dotted")
         ax.set_title(title)
@@ -242,8 +244,9 @@ def r_squared(versions: Sequence[PublishedVersion]) -> Chart:
     svg = to_svg(figure, "r2", "Trailing-year total and predictive R2 by model")
     mark = (Key("out of sample from here", INK, "dotted"),) if starts else ()
     legend = (*keys([version.model for version in versions]), *mark)
+    note = "" if drawn else "Nothing to draw: the dates do not reach half a year."
     return Chart(
-        (Picture("R2 by model and date", dated(*versions), svg, legend),),
+        (Picture("R2 by model and date", dated(*versions), svg, legend, note),),
         f"Mean over the trailing year ({periods} dates, at least half of them known) of each date's uncentred R2 over "
         "stocks; the pooled totals are in the summary. Total R2 uses the factor returns of the date, predictive R2 "
         "only what was expected before it. A lasting fall after the dotted line is overfitting.",

@@ -75,7 +75,7 @@ def volatility(versions: Sequence[PublishedVersion]) -> Chart | None:
         f"Annualised (× √{periods}). The forecast is for the period after the as-of date; it starts at the first "
         f"refit. Realised is the root mean square of the last {window} portfolio returns, as the first model holds the "
         "portfolio: it looks back where the forecast looks ahead, and so lags by construction. A forecast that stays "
-        "below the black line understates risk.",
+        "below realised volatility understates risk.",
     )
 
 
@@ -87,7 +87,8 @@ def decomposition(versions: Sequence[PublishedVersion]) -> Chart | None:
         tuple(_decomposition(v, f"parts{place}") for place, v in enumerate(versions) if v.portfolios),
         "Euler contributions of the factors and the specific part, as shares of the forecast variance; they sum to "
         "100% at every date. An area below zero is a factor that hedges. Empty before the first refit, and where a "
-        "held stock is not covered. A large specific share means that the factors do not see what the portfolio bets on.",
+        "held stock is not covered. A large specific share means that the factors do not see what the portfolio bets "
+        "on.",
     )
 
 

@@ -21,7 +21,7 @@ MOST_FLAGGED = 15
 
 @dataclass(frozen=True)
 class Cell:
-    """One cell: its text, and the style sheet's word for it (num, good, bad, warn, best, code)."""
+    """One cell: its text, and the style sheet's word for it (num, date, key, good, bad, warn, best, code)."""
 
     text: str
     css: str = ""
@@ -85,8 +85,8 @@ def summary(versions: Sequence[PublishedVersion]) -> Table:
     rows = tuple(
         (
             Cell(version.model, "key"),
-            Cell(str(version.manifest.as_of)),
-            Cell(MISSING if start is None else f"{start:%Y-%m-%d}"),
+            Cell(str(version.manifest.as_of), "date"),
+            Cell(MISSING if start is None else f"{start:%Y-%m-%d}", "date"),
             *cells,
             _gate(version),
         )
@@ -156,7 +156,13 @@ def flagged(report: CheckReport) -> Table:
     return Table(
         heads("Date", "Ticker", "Check", "Severity", "Detail"),
         tuple(
-            (Cell(str(row.date)), Cell(row.ticker, "key"), Cell(row.check), Cell(row.severity), Cell(row.detail))
+            (
+                Cell(str(row.date), "date"),
+                Cell(row.ticker, "key"),
+                Cell(row.check),
+                Cell(row.severity),
+                Cell(row.detail),
+            )
             for row in kept
         ),
         f"{len(kept)} of {flagged_count(report):,} flagged rows, blocking ones first, then the latest.",
@@ -180,7 +186,9 @@ def parameters(version: PublishedVersion) -> tuple[tuple[str, str], ...]:
 
 def config_yaml(version: PublishedVersion) -> str:
     """Return the run's config as YAML."""
-    return yaml.safe_dump(version.manifest.config, sort_keys=False, allow_unicode=True, width=100)
+    return yaml.safe_dump(
+        version.manifest.model_dump(mode="json")["config"], sort_keys=False, allow_unicode=True, width=100
+    )
 
 
 def _flat(values: dict[str, object]) -> str:

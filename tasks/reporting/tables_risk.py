@@ -140,7 +140,7 @@ def _risk_row(version: PublishedVersion, portfolio: str) -> tuple[Cell, ...]:
     return (
         Cell(portfolio, "key"),
         Cell(version.model),
-        Cell(f"{version.dates[known[-1]]:%Y-%m-%d}"),
+        Cell(f"{version.dates[known[-1]]:%Y-%m-%d}", "date"),
         num(percent(math.sqrt(total * version.periods_per_year))),
         num(percent(float(last["portfolio_variance_systematic"]) / total)),
         num(percent(float(last["portfolio_variance_specific"]) / total)),
