@@ -10,7 +10,8 @@ import xarray as xr
 
 from models import evaluation
 from schemas.checks import CheckReport, CheckResult, FlaggedRow
-from schemas.contracts import VERSION, GateDecision, Manifest, SourceFile
+from schemas.contracts import VERSION, GateDecision, Manifest, SourceFile, validate
+from schemas.errors import PublishError
 from tasks.reporting import PublishedVersion
 
 MODELS = ("market", "fama_macbeth", "pca", "ipca", "autoencoder")
@@ -109,9 +110,7 @@ def _version(model, place, rng, realised, loadings, factors, specific, n_portfol
     for name in ("total_r2", "predictive_r2", "portfolio_return", "standardised_return", "qlike"):
         dataset[name] = evaluated[name]
     dataset.attrs["as_of"] = str(dataset.indexes["date"][-1].date())
-    for name, variable in VERSION.items():
-        if variable.required or name in dataset:
-            assert (dataset[name].dims, dataset[name].dtype) == (variable.dims, np.dtype(variable.dtype)), name
+    validate(dataset, VERSION, PublishError, model)
     return PublishedVersion(dataset, _manifest(model, place, dataset, evaluated, periods))
 
 
