@@ -137,25 +137,21 @@ def _print_models(console: Console, versions: Sequence[VersionRef], manifests: S
 
 
 def _print_volatilities(console: Console, spec: RunSpec, manifests: Sequence[Manifest]) -> None:
-    table = Table(
-        title="Annualised volatility out of sample: forecast / realised (bias statistic)", title_justify="left"
-    )
-    table.add_column("portfolio")
+    def found(manifest: Manifest, metric: str, portfolio: str, form: str) -> str:
+        return _number(manifest.metrics.get(f"{metric}.{portfolio}"), form)
+
+    table = Table(title="Annualised volatility out of sample: forecast (bias statistic)", title_justify="left")
+    table.add_column("portfolio", no_wrap=True)
     for manifest in manifests:
         table.add_column(manifest.model)
-    for portfolio in spec.portfolios:
-        cells = []
-        for manifest in manifests:
-            found = [
-                _number(manifest.metrics.get(f"{name}.{portfolio.name}"), form)
-                for name, form in (
-                    ("forecast_volatility", ".1%"),
-                    ("realised_volatility", ".1%"),
-                    ("bias_statistic", ".2f"),
-                )
-            ]
-            cells.append(f"{found[0]} / {found[1]} ({found[2]})")
-        table.add_row(portfolio.name, *cells)
+    table.add_column("realised")
+    for portfolio in (item.name for item in spec.portfolios):
+        cells = [
+            f"{found(manifest, 'forecast_volatility', portfolio, '.1%')} "
+            f"({found(manifest, 'bias_statistic', portfolio, '.2f')})"
+            for manifest in manifests
+        ]
+        table.add_row(portfolio, *cells, found(manifests[0], "realised_volatility", portfolio, ".1%"))
     console.print(table)
 
 

@@ -159,7 +159,7 @@ CHECKS: tuple[Check, ...] = (
     _check("characteristic_coverage", "cube", _WARN_DATE,
            "coverage of each characteristic over its trailing median at least {}", 0.5, rule="at_least"),
     _check("characteristic_drift", "cube", _WARN_DATE,
-           "deciles of each characteristic within {} usual spreads of their trailing median", 1.5),
+           "deciles of each characteristic within {} usual spreads of their trailing median", 5.0),
     _check("characteristic_spread", "cube", _WARN_DATE,
            "spread of each characteristic over its trailing median at least {}", 0.05, rule="at_least"),
 )

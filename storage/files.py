@@ -18,6 +18,7 @@ import shutil
 import socket
 import uuid
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
@@ -27,6 +28,7 @@ from filelock import FileLock, Timeout
 from schemas.errors import ConflictError
 
 _STAGING = ".staging-"
+_SYNCERS = 8
 LOCK_SECONDS = 600.0
 """How long a writer waits for another writer of the same thing before it gives up."""
 
@@ -130,8 +132,9 @@ def place(folder: Path, target: Path) -> bool:
     bool
         False if something is there already: it is left as it is.
     """
-    for path in [*folder.rglob("*"), folder]:
-        fsync(path)
+    with ThreadPoolExecutor(_SYNCERS) as pool:  # the file system commits what waits together in one go
+        list(pool.map(fsync, folder.rglob("*")))
+    fsync(folder)
     try:
         folder.rename(target)
     except OSError as error:

@@ -56,8 +56,9 @@ def derive_cube(
             "returns": returns.astype(np.float32),
             "characteristics": values,
             "estimation": present & ~excluded.reindex_like(present, fill_value=False),
-            "weights": xr.concat(weights, pd.Index([item.name for item in spec.portfolios], name="portfolio")),
-        }
+            "weights": xr.concat(weights, "portfolio"),
+        },
+        coords={"portfolio": np.array([item.name for item in spec.portfolios])},
     ).sel(date=dates)
     if observed is not None:
         for name in ("risk_free", "factors"):

@@ -5,6 +5,7 @@ Nothing becomes visible before the one commit at the end; whatever happens befor
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -104,7 +105,7 @@ def check_data(spec: RunSpec, staged: StagedRef, settings: Settings) -> str:
         overrides=spec.checks,
         data_docs=space.layout.data_docs(spec.universe),
     )
-    space.work.put_json("checks", staged.key, report.model_dump(mode="json"))
+    space.work.put_json("checks", staged.key, _portable(report, settings))
     publish_check_table(spec.universe, report)
     _refuse_blocked(report)
     for result in report.results:
@@ -139,7 +140,7 @@ def write_cube(spec: RunSpec, staged: StagedRef, checks_key: str, settings: Sett
     )
     merged = checking.merge([report, late])
     derived_key = key(checks=checks_key, step="derived", snapshot=None if head is None else head.id)
-    space.work.put_json("checks", derived_key, merged.model_dump(mode="json"))
+    space.work.put_json("checks", derived_key, _portable(merged, settings))
     publish_check_table(spec.universe, merged)
     _refuse_blocked(late)
     if len(quarantined):
@@ -161,6 +162,14 @@ def write_cube(spec: RunSpec, staged: StagedRef, checks_key: str, settings: Sett
     )
     space.work.put_json("ingests", ingest_record(staged.key, commit.snapshot_id), ref.model_dump(mode="json"))
     return ref
+
+
+def _portable(report: CheckReport, settings: Settings) -> dict[str, Any]:
+    """Return the report as JSON, its Data Docs named relative to the root, which may move."""
+    content = report.model_dump(mode="json")
+    if report.data_docs is not None:
+        content["data_docs"] = Path(report.data_docs).relative_to(settings.root).as_posix()
+    return content
 
 
 def ingest_record(ingest_key: str, snapshot_id: str) -> str:

@@ -14,6 +14,7 @@ summarise what is about to be written to a cube          `models.quality.cube`
 ======================================================  ==========================
 """
 
+from models.quality.arrays import labels
 from models.quality.cube import cube_by_date
 from models.quality.rows import RowFlags, flag_rows, period_returns
 from models.quality.summaries import by_date, by_ticker, by_variable, keys, sessions_table, structure
@@ -26,6 +27,7 @@ __all__ = [
     "cube_by_date",
     "flag_rows",
     "keys",
+    "labels",
     "period_returns",
     "sessions_table",
     "structure",

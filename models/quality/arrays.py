@@ -11,9 +11,15 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
+import xarray as xr
 
 FloatArray = npt.NDArray[np.floating[Any]]
 BoolArray = npt.NDArray[np.bool_]
+
+
+def labels(coordinate: xr.DataArray) -> npt.NDArray[np.str_]:
+    """Labels of an axis as plain numpy strings, whichever of its types of strings they came in."""
+    return np.array([str(label) for label in coordinate.values], dtype=np.str_)
 
 
 def quantiles(values: FloatArray, levels: Sequence[float]) -> FloatArray:

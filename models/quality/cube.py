@@ -15,7 +15,7 @@ import numpy.typing as npt
 import pandas as pd
 import xarray as xr
 
-from models.quality.arrays import FloatArray, quantiles, trailing_median
+from models.quality.arrays import FloatArray, labels, quantiles, trailing_median
 
 HISTORY = {"daily": 252, "monthly": 36}
 """Dates that a trailing median looks back on, by frequency."""
@@ -56,7 +56,7 @@ def cube_by_date(cube: xr.Dataset, previous: xr.Dataset | None, frequency: Liter
         sections = _sections(cube)
         infinite = infinite + sections.infinite
         before = None if history is None else _sections(history.reindex(char=cube["char"]))
-        table |= _characteristics(sections, before, cube["char"].values.astype(str), frequency)
+        table |= _characteristics(sections, before, labels(cube["char"]), frequency)
     table["infinite_value"] = infinite
     if "weights" in cube:
         table |= _weights(cube, history)
@@ -123,8 +123,8 @@ def _weights(cube: xr.Dataset, history: xr.Dataset | None) -> dict[str, npt.NDAr
     net = np.where(held.all(axis=2), weights.sum(axis=2, dtype=np.float64), np.nan)
     known = net
     if history is not None and "weights" in history:
-        earlier = history["weights"].reindex(portfolio=cube["portfolio"]).sum("ticker", skipna=False)
+        earlier = history["weights"].reindex(portfolio=cube["portfolio"]).astype(np.float64).sum("ticker", skipna=False)
         known = np.concatenate([earlier.transpose("date", "portfolio").values, net])
     deviation = np.abs(net - quantiles(known.T, (0.5,))[:, 0])
-    names = cube["portfolio"].values.astype(str)
+    names = labels(cube["portfolio"])
     return {"partial_weights": partial.sum(axis=1), **_worst("weights_sum", deviation, names, 0, largest=True)}

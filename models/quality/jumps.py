@@ -1,16 +1,15 @@
 """Jumps that news does not explain: bad prints, spin-offs, special dividends, unadjusted splits.
 
-Here belong the statistic of a jump and the three rules that use it. Rules that need no statistic belong in
-`rows`.
+Here belong the statistic of a jump and the three rules that use it. Rules that need none belong in `rows`.
 
-A jump is measured as in Lee and Mykland (2008, "Jumps in financial markets", eq. 7): the return over a
-trailing volatility from bipower variation (Barndorff-Nielsen and Shephard, 2004), which a single jump in
-the window hardly moves. The return is the stock's log return less the median of that date, so that a crash
-of the market is not a jump of each stock.
+A jump is measured as in Lee and Mykland (2008, "Jumps in financial markets", definition 1): the return over a trailing
+volatility from bipower variation (Barndorff-Nielsen and Shephard, 2004), which one jump in the window moves little. The
+return is the stock's log return less the median of that date, so that a crash of the market is not a jump of each
+stock.
 
-News makes people trade. A jump is *confirmed* by turnover (price times volume) of several times its usual
-level, and then nothing here objects to it. A price that jumps between a close and the next open, on
-ordinary turnover, was moved by something else: cash or shares were paid out, or the number is wrong.
+News makes people trade. A jump is *confirmed* by turnover of several times its usual level, and then nothing here
+objects to it. A price that jumps between a close and the next open, on ordinary turnover, was moved by something else:
+cash or shares were paid out, or the number is wrong.
 """
 
 from __future__ import annotations
@@ -50,7 +49,8 @@ class Moves:
     overnight : ndarray or None
         The part of the move between the close before and the open; None without opens.
     turnover : ndarray or None
-        Price times volume over its geometric mean of the dates before; None without volumes.
+        Traded shares, or their value where that is less, over the geometric mean of the dates before: a split changes
+        the one and a bad print the other, news raises both. None without volumes.
     prices : bool
         Whether the returns come from prices: a split can only hide there.
     """
@@ -85,8 +85,9 @@ def measure(returns: FloatArray, fields: Mapping[str, FloatArray]) -> Moves:
     if prices and "open" in fields:
         overnight = _abnormal(_log(fields["open"]) - previous(_log(fields["close"])))
     if "close" in fields and "volume" in fields:
-        traded = _log(fields["close"]) + _log(fields["volume"])
-        turnover = np.exp(traded - trailing_mean(traded, WINDOW, LEAST // 2))
+        shares = _log(fields["volume"])
+        money = shares + _log(fields["close"])
+        turnover = np.exp(np.minimum(_over_usual(shares), _over_usual(money)))
     return Moves(abnormal, scale, overnight, turnover, prices)
 
 
@@ -142,6 +143,10 @@ def split_like_jump(moves: Moves, sigmas: float) -> BoolArray:
 def _log(values: FloatArray) -> FloatArray:
     positive = np.isfinite(values) & (values > 0.0)
     return np.log(np.where(positive, values, np.nan), dtype=np.float64)
+
+
+def _over_usual(values: FloatArray) -> FloatArray:
+    return values - trailing_mean(values, WINDOW, LEAST // 2)
 
 
 def _abnormal(values: FloatArray) -> FloatArray:

@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
-from models.quality.arrays import BoolArray, FloatArray, trailing_median
+from models.quality.arrays import BoolArray, FloatArray, labels, trailing_median
 from models.quality.rows import RowFlags
 
 ACTIVE_SESSIONS = 21
@@ -35,7 +35,7 @@ def structure(market: xr.Dataset) -> pd.DataFrame:
 def keys(market: xr.Dataset) -> pd.DataFrame:
     """One row per label of the two axes: `duplicate_key` is the label, to be unique; the others are 0 or 1."""
     dates = pd.DatetimeIndex(market["date"].values)
-    tickers = pd.Index(market["ticker"].values.astype(str))
+    tickers = pd.Index(labels(market["ticker"]))
     parts = [
         _key_rows("date", dates.strftime("%Y-%m-%d"), dates, (dates != dates.normalize()) | dates.isna()),
         _key_rows("ticker", tickers, tickers, (tickers != tickers.str.strip()) | (tickers == "")),
@@ -48,23 +48,20 @@ def sessions_table(
 ) -> pd.DataFrame:
     """One row per date or session between the first and the last date.
 
-    With sessions given, 0 or 1 whether the date is not one (`unknown_session`) and whether the session has
-    no data (`missing_session`); monthly data are compared by month. Without, days since the date before
+    With sessions given, 0 or 1 whether the date is not one (`unknown_session`) and whether the session has no data
+    (`missing_session`); every month is a session of monthly data, once. Without, days since the date before
     (`calendar_gap`).
     """
     if sessions is None:
         gaps = dates.to_series().diff().dt.days.to_numpy(dtype=np.float64)
         return pd.DataFrame({"date": _iso(dates), "calendar_gap": gaps})
-    wanted = sessions[(sessions >= dates[0]) & (sessions <= dates[-1])]
     if frequency == "monthly":
-        months = pd.DatetimeIndex(sessions.to_period("M").to_timestamp().unique())
-        own = dates.to_period("M").to_timestamp()
-        wanted = months[(months >= own[0]) & (months <= own[-1])]
-        missing = wanted.difference(own)
-        unknown = ~own.isin(months) | own.duplicated()
+        months = dates.to_period("M")
+        missing = pd.period_range(months[0], months[-1], freq="M").difference(months).to_timestamp("M").normalize()
+        unknown = months.duplicated()
     else:
-        missing = wanted.difference(dates)
-        unknown = ~dates.isin(wanted)
+        missing = sessions[(sessions >= dates[0]) & (sessions <= dates[-1])].difference(dates)
+        unknown = ~dates.isin(sessions)
     table = pd.concat(
         [
             pd.DataFrame({"date": _iso(dates), "unknown_session": unknown.astype(int), "missing_session": 0}),
@@ -85,7 +82,7 @@ def by_date(market: xr.Dataset, rows: RowFlags) -> pd.DataFrame:
     counts = observed.sum(axis=1)
     usual = trailing_median(counts[:, None].astype(np.float64), ACTIVE_SESSIONS, 5)[:, 0]
     table = {
-        "null_rate": _share(active & ~observed, active),
+        "null_rate": np.where(np.cumsum(counts) > 0, _share(active & ~observed, active), np.nan),
         "count_ratio": _ratio(counts, usual),
     }
     others = _other_fields(market)
@@ -107,7 +104,7 @@ def by_date(market: xr.Dataset, rows: RowFlags) -> pd.DataFrame:
 def by_ticker(market: xr.Dataset) -> pd.DataFrame:
     """One row per ticker: how many prices or returns it has (`empty_ticker`)."""
     counts = _observed(market).sum(axis=0)
-    return pd.DataFrame({"ticker": market["ticker"].values.astype(str), "empty_ticker": counts})
+    return pd.DataFrame({"ticker": labels(market["ticker"]), "empty_ticker": counts})
 
 
 def by_variable(market: xr.Dataset) -> pd.DataFrame:
@@ -120,7 +117,7 @@ def by_variable(market: xr.Dataset) -> pd.DataFrame:
     }
     if "characteristics" in market:
         values = market["characteristics"].transpose("date", "ticker", "char").values
-        for number, name in enumerate(market["char"].values.astype(str)):
+        for number, name in enumerate(labels(market["char"])):
             missing = observed & ~np.isfinite(values[:, :, number])
             shares[f"characteristics {name}"] = _share(missing, observed, axis=None)
     rates = [float(share) for share in shares.values()]
@@ -132,8 +129,7 @@ def active_tickers(observed: BoolArray) -> BoolArray:
     seen = np.cumsum(observed, axis=0, dtype=np.int32)
     active = seen > 0
     active[ACTIVE_SESSIONS + 1 :] = seen[ACTIVE_SESSIONS + 1 :] > seen[: -ACTIVE_SESSIONS - 1]
-    start = slice(0, ACTIVE_SESSIONS)
-    active[start] = seen[start][-1] > 0
+    active[:ACTIVE_SESSIONS] = seen[:ACTIVE_SESSIONS][-1] > 0
     return active
 
 
@@ -176,14 +172,14 @@ def _layout(array: xr.DataArray) -> str:
     return f"{kind}({', '.join(map(str, array.dims))})"
 
 
-def _key_rows(axis: str, names: pd.Index, labels: pd.Index, bad: np.ndarray) -> pd.DataFrame:
-    ascends = np.ones(len(labels), dtype=np.bool_)
-    ascends[1:] = labels[1:] >= labels[:-1]
+def _key_rows(axis: str, names: pd.Index, values: pd.Index, bad: np.ndarray) -> pd.DataFrame:
+    descends = np.zeros(len(values), dtype=np.bool_)
+    descends[1:] = values[1:] < values[:-1]
     return pd.DataFrame(
         {
             "key": [f"{axis} {name}" for name in names],
-            "duplicate_key": [f"{axis} {label}" for label in labels],
-            "unsorted_key": (~ascends).astype(int),
+            "duplicate_key": [f"{axis} {value}" for value in values],
+            "unsorted_key": descends.astype(int),
             "bad_key": np.asarray(bad).astype(int),
         }
     )

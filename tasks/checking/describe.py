@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
-from models.quality import RowFlags
+from models.quality import RowFlags, labels
 from models.quality.arrays import FloatArray
 from schemas.checks import MAX_FLAGGED_ROWS, Check, CheckResult, FlaggedCells, FlaggedRow
 
@@ -55,7 +55,7 @@ def flagged(
 ) -> tuple[tuple[FlaggedCells, ...], tuple[FlaggedRow, ...]]:
     """Name all flagged rows of these checks, and describe the first of them."""
     days = pd.DatetimeIndex(data["date"].values).date
-    tickers = data["ticker"].values.astype(str)
+    tickers = labels(data["ticker"])
     named: list[FlaggedCells] = []
     described: list[FlaggedRow] = []
     for check in checks:

@@ -10,6 +10,7 @@ import numpy.typing as npt
 import pandas as pd
 import xarray as xr
 
+from models.quality import labels
 from schemas.checks import CheckReport, Severity
 from schemas.errors import CheckError
 
@@ -58,10 +59,10 @@ def estimation_exclusions(market: xr.Dataset, report: CheckReport) -> xr.DataArr
 
 def _cells(market: xr.Dataset, report: CheckReport, severity: Severity) -> xr.DataArray:
     flags: npt.NDArray[np.bool_] = np.zeros((market.sizes["date"], market.sizes["ticker"]), dtype=np.bool_)
-    dates, tickers = market.indexes["date"], pd.Index(market["ticker"].values.astype(str))
+    dates, tickers = market.indexes["date"], pd.Index(labels(market["ticker"]))
     for item in report.flagged_cells:
         if item.severity == severity:
-            for ticker, column in zip(item.cells, tickers.get_indexer(list(item.cells)), strict=True):
+            for ticker, column in zip(item.cells, tickers.get_indexer(pd.Index(list(item.cells))), strict=True):
                 places = dates.get_indexer(pd.DatetimeIndex(np.array(item.cells[ticker], dtype="datetime64[ns]")))
                 if column >= 0:
                     flags[places[places >= 0], column] = True
@@ -75,7 +76,7 @@ def _quarantined(market: xr.Dataset, report: CheckReport, blocked: npt.NDArray[n
         known |= market[name].notnull().values
     rows, columns = np.nonzero(blocked & known)
     values = {str(name): market[name].values[rows, columns] for name in fields}
-    where = {"date": market["date"].values[rows], "ticker": market["ticker"].values[columns].astype(str)}
+    where = {"date": market["date"].values[rows], "ticker": labels(market["ticker"])[columns]}
     found = [
         (pd.Timestamp(day), ticker, item.check)
         for item in report.flagged_cells
@@ -83,9 +84,8 @@ def _quarantined(market: xr.Dataset, report: CheckReport, blocked: npt.NDArray[n
         for ticker, days in item.cells.items()
         for day in days
     ]
-    reasons = (
-        pd.DataFrame(found, columns=["date", "ticker", "checks"]).groupby(["date", "ticker"])["checks"].agg(", ".join)
-    )
+    named = pd.DataFrame(found, columns=["date", "ticker", "checks"]).astype({"date": "datetime64[ns]"})
+    reasons = named.groupby(["date", "ticker"])["checks"].agg(", ".join)
     table = pd.DataFrame(where | values).join(reasons, on=["date", "ticker"])
     table.insert(2, "checks", table.pop("checks").fillna("date"))
     return table

@@ -48,7 +48,7 @@ from tasks.reporting.published import (
 MOST_FACTORS = 6
 """Factors drawn per model; a note under the picture says how many are not."""
 
-_ANNOTATED = 10
+_ANNOTATED = 6
 _LABELLED = 25
 
 

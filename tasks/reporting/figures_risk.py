@@ -86,7 +86,7 @@ def decomposition(versions: Sequence[PublishedVersion]) -> Chart | None:
     return Chart(
         tuple(_decomposition(v, f"parts{place}") for place, v in enumerate(versions) if v.portfolios),
         "Euler contributions of the factors and the specific part, as shares of the forecast variance; they sum to "
-        "100% at every date. An area below zero is a factor that hedges. Empty before the first refit, and where a "
+        "100% at every date, from the first refit on. An area below zero is a factor that hedges. Empty where a "
         "held stock is not covered. A large specific share means that the factors do not see what the portfolio bets "
         "on.",
     )
@@ -95,14 +95,15 @@ def decomposition(versions: Sequence[PublishedVersion]) -> Chart | None:
 def _decomposition(version: PublishedVersion, key: str) -> Picture:
     parts, shares = variance_shares(version, MOST_FACTORS)
     colours = [_part_colour(part, position) for position, part in enumerate(parts)]
-    kept = thin(len(version.dates), 180)
+    first = int(np.argmax(np.isfinite(shares).any(axis=(0, 1))))
+    kept = first + thin(len(version.dates) - first, 180)
     figure, axes = grid(len(version.portfolios), 3, row_height=1.9, sharey=True)
     for number, (ax, portfolio) in enumerate(zip(axes, version.portfolios, strict=True)):
         _stack(ax, version.dates[kept], shares[:, number, kept], colours)
         ax.set_title(shown(portfolio, 40))
         if number % 3 == 0:
             ax.set_ylabel("share of variance, %")
-    date_axis(axes, version.dates, "as-of date")
+    date_axis(axes, version.dates[first:], "as-of date")
     svg = to_svg(figure, key, f"Portfolio variance by factor and specific, {version.model}")
     legend = tuple(Key(part, colour, "area") for part, colour in zip(parts, colours, strict=True))
     return Picture(version.model, dated(version), svg, legend)
