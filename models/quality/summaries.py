@@ -75,7 +75,8 @@ def by_date(market: xr.Dataset, rows: RowFlags) -> pd.DataFrame:
     """One row per date: shares missing, tickers over their trailing median, and rows that each rule flags.
 
     The rule of row-scoped checks is counted under its own name. `null_rate` is the share of *active*
-    tickers without a price or return; over the first dates, all tickers seen among them count as active.
+    tickers without a price or return. Over the first dates, all tickers seen among them count as active;
+    before the very first price or return it is not known.
     """
     observed = _observed(market)
     active = active_tickers(observed)
