@@ -40,7 +40,9 @@ def root() -> Path:
 
 
 def files_of(folder: Path) -> dict[str, tuple[int, int]]:
-    return {str(p.relative_to(folder)): (p.stat().st_mtime_ns, p.stat().st_size) for p in folder.rglob("*") if p.is_file()}
+    return {
+        str(p.relative_to(folder)): (p.stat().st_mtime_ns, p.stat().st_size) for p in folder.rglob("*") if p.is_file()
+    }
 
 
 @pytest.fixture(scope="module")
@@ -288,7 +290,9 @@ def test_kill_in_the_middle_leaves_the_old_state_whole_and_the_rerun_completes(p
     assert new.changed
     assert new.version != old.version
     assert xr.open_zarr(latest).attrs["as_of"] == "2016-12-30"
-    assert not [p for p in (root() / "published/small/market").iterdir() if not re.match(r"\d{4}-|latest$|\.lock", p.name)]
+    assert not [
+        p for p in (root() / "published/small/market").iterdir() if not re.match(r"\d{4}-|latest$|\.lock", p.name)
+    ]
 
 
 class scheduler:  # noqa: N801  # reads as a context manager

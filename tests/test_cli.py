@@ -1,0 +1,111 @@
+"""The command line as a user meets it: another process, its exit status and what it prints."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import polars as pl
+import pytest
+import yaml
+from small_market import SMALL, make_market, write_config
+
+COMMAND = str(Path(sys.executable).with_name("factorcube"))
+
+
+def factorcube(folder: Path, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [COMMAND, *arguments],
+        cwd=folder,
+        env={**os.environ, "FACTORCUBE_ROOT": str(folder / "out"), "COLUMNS": "200", **environment},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def test_help_explains_itself(tmp_path: Path) -> None:
+    shown = factorcube(tmp_path, "--help")
+    assert shown.returncode == 0
+    for command in ("run", "show", "report", "schema"):
+        assert command in shown.stdout
+
+
+def test_schema_is_a_json_schema_of_a_config(tmp_path: Path) -> None:
+    schema = json.loads(factorcube(tmp_path, "schema").stdout)
+    assert {"universe", "data", "models", "walk_forward"} <= set(schema["properties"])
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("cli")
+    make_market().write_parquet(folder / "prices.parquet")
+    write_config(folder, {"models": [SMALL["models"][0], SMALL["models"][3]]})
+    return folder
+
+
+def test_run_show_report_and_run_again(folder: Path) -> None:
+    first = factorcube(folder, "run", "config.yaml")
+    assert first.returncode == 0, first.stderr[-2000:]
+    for expected in ("Checks", "market", "ipca", "equal_weight", "realised", "xr.open_zarr(", ".html"):
+        assert expected in first.stdout
+    listed = factorcube(folder, "show")
+    versions = re.findall(r"small/\w+/\d{4}-\d{2}-\d{2}-[0-9a-f]{8}", listed.stdout)
+    assert len(versions) == 2
+    described = factorcube(folder, "show", versions[0])
+    assert "snapshot" in described.stdout
+    assert "portfolio_variance" in described.stdout
+    manifest = json.loads(factorcube(folder, "show", "small/ipca/latest", "--json").stdout)
+    assert manifest["kind"] == "ipca"
+    assert str(folder) not in json.dumps(manifest), "a manifest names no folder of this machine"
+    page = factorcube(folder, "report", "small/ipca/latest", "--output", "one.html")
+    assert page.returncode == 0, page.stderr
+    assert "<html" in (folder / "one.html").read_text()
+    again = factorcube(folder, "run", "config.yaml")
+    assert again.returncode == 0
+    assert "Nothing changed" in again.stdout
+    assert "Dask" not in again.stdout + again.stderr, "a run with nothing to do starts no cluster"
+
+
+BAD = {
+    "no such file": ("nowhere.yaml", None, "nowhere.yaml: no such file"),
+    "unknown key": ("config.yaml", {"modles": []}, "modles' (did you mean 'models'?)"),
+    "missing column": ("config.yaml", {"data": {**SMALL["data"], "close": "Close"}}, "did you mean 'close'"),
+    "percent as decimals": (
+        "config.yaml",
+        {"factors": [{"origin": {"kind": "files", "paths": ["factors.csv"]}, "columns": ["Mkt"], "units": "decimal"}]},
+        "percent",
+    ),
+    "too many factors": ("config.yaml", {"models": [{"kind": "ipca", "n_factors": 20}]}, "n_factors"),
+}
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_a_mistake_is_one_message_without_a_traceback(case: str, tmp_path: Path) -> None:
+    name, changes, message = BAD[case]
+    market = make_market()
+    market.write_parquet(tmp_path / "prices.parquet")
+    days = market["date"].unique().sort().cast(pl.Date).to_list()
+    pl.DataFrame({"date": days, "Mkt": [(-1.0) ** n * 0.9 for n in range(len(days))]}).write_csv(
+        tmp_path / "factors.csv"
+    )
+    write_config(tmp_path, {})
+    if changes is not None:
+        (tmp_path / "config.yaml").write_text(yaml.safe_dump({**SMALL, **changes}))
+    shown = factorcube(tmp_path, "run", name)
+    assert shown.returncode == 1
+    assert message in shown.stderr.replace("\n", " "), shown.stderr[-1500:]
+    assert "Traceback" not in shown.stderr + shown.stdout
+    assert not list((tmp_path / "out" / "published").rglob("manifest.json"))
+
+
+def test_an_unknown_setting_is_named(tmp_path: Path) -> None:
+    make_market().write_parquet(tmp_path / "prices.parquet")
+    write_config(tmp_path, {})
+    shown = factorcube(tmp_path, "run", "config.yaml", FACTORCUBE_ROOTS="x")
+    assert shown.returncode == 1
+    assert "FACTORCUBE_ROOTS (did you mean 'FACTORCUBE_ROOT'?)" in shown.stderr.replace("\n", " ")
