@@ -27,7 +27,7 @@ def shared_data() -> Path:
 
 @pytest.fixture(scope="session")
 def prefect_api() -> Iterator[None]:
-    """A Prefect server of its own, with its own database, for the whole session."""
+    """Start a Prefect server of its own, with its own database, for the whole session."""
     from prefect.testing.utilities import prefect_test_harness
 
     with prefect_test_harness(server_startup_timeout=120):
@@ -36,7 +36,7 @@ def prefect_api() -> Iterator[None]:
 
 @pytest.fixture
 def small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder with prices and a config; returns the path of the config."""
+    """Make a folder with prices and a config; return the path of the config."""
     monkeypatch.setenv("FACTORCUBE_ROOT", str(tmp_path / "out"))
     make_market().write_parquet(tmp_path / "prices.parquet")
     return write_config(tmp_path, {})

@@ -16,10 +16,11 @@ summarise what is about to be written to a cube          `models.quality.cube`
 
 from models.quality.arrays import labels
 from models.quality.cube import cube_by_date
-from models.quality.rows import RowFlags, flag_rows, period_returns
+from models.quality.rows import PRICES, RowFlags, flag_rows, period_returns
 from models.quality.summaries import by_date, by_ticker, by_variable, keys, sessions_table, structure
 
 __all__ = [
+    "PRICES",
     "RowFlags",
     "by_date",
     "by_ticker",

@@ -7,8 +7,8 @@ volatility from bipower variation (Barndorff-Nielsen and Shephard, 2004), which 
 return is the stock's log return less the median of that date, so that a crash of the market is not a jump of each
 stock.
 
-News makes people trade. A jump is *confirmed* by turnover of several times its usual level, and then nothing here
-objects to it. A price that jumps between a close and the next open, on ordinary turnover, was moved by something else:
+News makes people trade. A jump is *confirmed* by turnover of three times its usual level, and more for jumps beyond ten
+sigmas (growing with the square root of the jump); then nothing here objects to it. A price that jumps between a close and the next open, on ordinary turnover, was moved by something else:
 cash or shares were paid out, or the number is wrong.
 """
 
@@ -30,6 +30,7 @@ LEAST = 20
 LARGEST_RETURN = 0.5
 LEAST_SCALE = 0.005
 CONFIRMING_TURNOVER = 3.0
+CONFIRMED_SIGMAS = 10.0
 OVERNIGHT_SHARE = 0.7
 _FACTORS = np.array([1.5, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0, 9.0, 10.0, 20.0, 50.0, 100.0])
 SPLIT_LOGS = np.sort(np.log(np.concatenate([_FACTORS, 1.0 / _FACTORS])))
@@ -63,8 +64,12 @@ class Moves:
 
     def jump(self, sigmas: float) -> BoolArray:
         """Where the move is of at least so many sigmas and turnover does not confirm it."""
-        large: BoolArray = np.abs(self.abnormal) >= sigmas * self.scale
-        return large if self.turnover is None else large & ~(self.turnover >= CONFIRMING_TURNOVER)
+        size = np.abs(self.abnormal) / self.scale
+        large: BoolArray = size >= sigmas
+        if self.turnover is None:
+            return large
+        confirming = CONFIRMING_TURNOVER * np.sqrt(np.maximum(size / CONFIRMED_SIGMAS, 1.0))
+        return large & ~(self.turnover >= confirming)
 
     def overnight_by(self, share: float) -> BoolArray:
         """Where at least this share of the move was made overnight; everywhere if opens are not known."""
