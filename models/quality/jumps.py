@@ -7,9 +7,10 @@ volatility from bipower variation (Barndorff-Nielsen and Shephard, 2004), which 
 return is the stock's log return less the median of that date, so that a crash of the market is not a jump of each
 stock.
 
-News makes people trade. A jump is *confirmed* by turnover of three times its usual level, and more for jumps beyond ten
-sigmas (growing with the square root of the jump); then nothing here objects to it. A price that jumps between a close and the next open, on ordinary turnover, was moved by something else:
-cash or shares were paid out, or the number is wrong.
+News makes people trade. A jump is *confirmed* by turnover of three times its usual level, and of more beyond ten
+sigmas, growing with the square root of the jump; then nothing here objects to it. A price that jumps between a close
+and the next open, on ordinary turnover, was moved by something else: cash or shares were paid out, or the number is
+wrong.
 """
 
 from __future__ import annotations

@@ -32,7 +32,7 @@ _STYLE = """
 body{font:15px/1.5 system-ui,sans-serif;color:#1c2530;background:#fff;max-width:70rem;margin:2rem auto;padding:0 1rem}
 h1{font-size:1.6rem}h2{font-size:1.2rem;margin-top:2rem}h5,h6{font-size:1rem;margin:1rem 0 .3rem}a{color:#0b5cad}
 table{border-collapse:collapse;width:100%;margin:.4rem 0 1rem}th,td{border:1px solid #d5dbe1;padding:.3rem .55rem}
-th,td{text-align:left;vertical-align:top;overflow-wrap:anywhere}th{background:#f1f4f7}thead[hidden]{display:none}
+th,td{text-align:left;vertical-align:top;overflow-wrap:break-word}th{background:#f1f4f7}thead[hidden]{display:none}
 .badge{background:#e6ebf0;border-radius:.25rem;padding:0 .3rem}.text-danger{color:#b3261e}.collapse{display:none}
 .pass,.text-success{color:#1a7f37}.warn{color:#8a5a00}.block{color:#b3261e;font-weight:600}.quiet{color:#5b6773}
 .fa-check-circle::before{content:"passed"}.fa-times::before{content:"failed"}i{font-style:normal}
@@ -58,7 +58,9 @@ _PAGE = """<!DOCTYPE html>
 _SUITE = """{% extends "page" %}{% block body %}
 <p><a href="index.html">Data quality</a></p>
 <h1>{{ title }}</h1>
-<p>{{ passed }} of {{ total }} expectations met.</p>
+<p>{{ passed }} of {{ outcomes | length }} expectations met, of a summary of the data.</p>
+<ul>{% for o in outcomes %}<li><b>{{ o.check.name }}</b>: {{ o.check.expected }}; on failure {{ o.check.severity }}
+{{ o.check.scope }}</li>{% endfor %}</ul>
 {{ sections }}
 {% endblock %}"""
 
@@ -119,7 +121,7 @@ def write_data_docs(folder: Path, part: Part, report: CheckReport, suites: Itera
     for suite in suites:
         passed = sum(not outcome.failing for outcome in suite.outcomes)
         page = template.render(
-            title=f"{_PARTS[part]}: {suite.suite}", passed=passed, total=len(suite.outcomes), sections=_sections(suite)
+            title=f"{_PARTS[part]}: {suite.suite}", passed=passed, outcomes=suite.outcomes, sections=_sections(suite)
         )
         (folder / f"{part}-{suite.suite}.html").write_text(page, encoding="utf-8")
     page = environment.get_template("index").render(title="Data quality", parts=_parts(folder), shown=_SHOWN_ROWS)

@@ -29,7 +29,9 @@ def result_of(outcome: Outcome, tables: Mapping[str, pd.DataFrame], rows: RowFla
     failures = len(failing)
     if check.scope == "row":
         failures = int(rows.flags[check.name].sum()) if failing else 0
-        observed = f"{failures} rows on {len(failing)} of {len(table)} dates" if failing else "no rows"
+        observed = (
+            f"{failures} row{'s' * (failures != 1)} on {len(failing)} of {len(table)} dates" if failing else "no rows"
+        )
     elif check.rule in {"unique", "in_set"}:
         seen = dict(zip(table.iloc[:, 0], table[check.name], strict=True))
         labels = [f"{label}: {seen[label]}" for label in failing] if check.rule == "in_set" else failing
@@ -82,7 +84,7 @@ def _worst(check: Check, table: pd.DataFrame) -> str:
     if np.isnan(values).all():
         return "nothing to compare with"
     place = int(np.nanargmin(values) if check.rule == "at_least" else np.nanargmax(values))
-    text = f"{values[place]:.4g}"
+    text = f"{values[place]:,.0f}" if values[place] >= 1000.0 else f"{values[place]:.4g}"
     if len(table) == 1 or values[place] == 0.0:
         return text
     of = f"{check.name}_of"
