@@ -140,18 +140,21 @@ def _print_volatilities(console: Console, spec: RunSpec, manifests: Sequence[Man
     def found(manifest: Manifest, metric: str, portfolio: str, form: str) -> str:
         return _number(manifest.metrics.get(f"{metric}.{portfolio}"), form)
 
+    portfolios = [item.name for item in spec.portfolios]
     table = Table(title="Annualised volatility out of sample: forecast (bias statistic)", title_justify="left")
-    table.add_column("portfolio", no_wrap=True)
+    table.add_column("model", no_wrap=True)
+    for portfolio in portfolios:
+        table.add_column(portfolio, overflow="fold")
     for manifest in manifests:
-        table.add_column(manifest.model)
-    table.add_column("realised")
-    for portfolio in (item.name for item in spec.portfolios):
         cells = [
             f"{found(manifest, 'forecast_volatility', portfolio, '.1%')} "
             f"({found(manifest, 'bias_statistic', portfolio, '.2f')})"
-            for manifest in manifests
+            for portfolio in portfolios
         ]
-        table.add_row(portfolio, *cells, found(manifests[0], "realised_volatility", portfolio, ".1%"))
+        table.add_row(manifest.model, *cells)
+    table.add_section()
+    realised = [found(manifests[0], "realised_volatility", portfolio, ".1%") for portfolio in portfolios]
+    table.add_row("realised", *realised)
     console.print(table)
 
 

@@ -100,7 +100,7 @@ def check_data(spec: RunSpec, staged: StagedRef, settings: Settings) -> str:
     market, _ = _staged(space, staged)
     report = checking.check_market(
         market,
-        sessions=_sessions(spec, market),
+        sessions=None if spec.calendar == "none" else _sessions(spec, market),
         frequency=spec.frequency,
         overrides=spec.checks,
         data_docs=space.layout.data_docs(spec.universe),
