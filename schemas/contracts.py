@@ -11,7 +11,7 @@ from typing import Any, Literal
 import numpy as np
 import pandera.xarray as pa
 import xarray as xr
-from pandera.errors import SchemaError, SchemaErrors
+from pandera.errors import SchemaErrors
 from pydantic import Field
 
 from schemas.base import Frozen, Name
@@ -53,7 +53,11 @@ CUBE: dict[str, Variable] = {
         "date ticker char", "float32", "mixed", "raw characteristics known at the close of date", _MISSING
     ),
     "estimation": _variable(
-        "date ticker", "bool", "1", "member of the estimation universe at date", "False where there is no return, or a check suspects it."
+        "date ticker",
+        "bool",
+        "1",
+        "member of the estimation universe at date",
+        "False where there is no return, or a check suspects it.",
     ),
     "risk_free": _variable("date", "float32", "1", "risk-free return over the period", _MISSING, required=False),
     "factors": _variable(
@@ -263,11 +267,14 @@ def validate(dataset: xr.Dataset, contract: dict[str, Variable], error: type[Fac
         raise error(f"{what}: variables {', '.join(unknown)} are not in the contract")
     schema = pa.DatasetSchema(
         data_vars={
-            name: pa.DataVar(dtype=np.dtype(variable.dtype), dims=variable.dims, required=variable.required, nullable=True)
+            name: pa.DataVar(
+                dtype=np.dtype(variable.dtype), dims=variable.dims, required=variable.required, nullable=True
+            )
             for name, variable in contract.items()
         }
     )
     try:
-        schema.validate(dataset, lazy=False)
-    except (SchemaError, SchemaErrors) as failure:
-        raise error(f"{what}: {failure}") from None
+        schema.validate(dataset, lazy=True)
+    except SchemaErrors as failure:
+        reasons = [f"{getattr(one.schema, 'name', None) or 'dataset'}: {one}" for one in failure.schema_errors]
+        raise error(f"{what}: {'; '.join(reasons)}") from None

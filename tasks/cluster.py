@@ -111,7 +111,7 @@ class Cluster:
                         threads_per_worker=1,
                         processes=True,
                         host="127.0.0.1",
-                        dashboard_address=None,
+                        dashboard_address="127.0.0.1:0",
                         memory_limit=self._settings.worker_memory_bytes,
                         silence_logs=logging.CRITICAL,
                     )

@@ -26,12 +26,13 @@ def shared_data() -> Path:
 
 
 @pytest.fixture(scope="session")
-def prefect_api() -> Iterator[None]:
-    """Start a Prefect server of its own, with its own database, for the whole session."""
+def prefect_api() -> Iterator[str]:
+    """Start a Prefect server of its own, with its own database, for the whole session; give its address."""
+    from prefect.settings import PREFECT_API_URL
     from prefect.testing.utilities import prefect_test_harness
 
     with prefect_test_harness(server_startup_timeout=120):
-        yield
+        yield str(PREFECT_API_URL.value())
 
 
 @pytest.fixture

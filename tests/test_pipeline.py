@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import polars as pl
+import psutil
 import pytest
 import xarray as xr
 from small_market import SMALL, make_market, write_config
@@ -25,6 +26,7 @@ from schemas.settings import load_settings
 from schemas.spec import load_spec
 from storage import published
 from storage.cube import Cube
+from tasks.cluster import open_cluster
 from tasks.registry import MODELS
 from tasks.workspace import Workspace
 
@@ -168,6 +170,20 @@ def test_workers_with_other_code_are_refused(small: Path, tmp_path: Path, monkey
     assert not list((root() / "published").rglob("manifest.json"))
 
 
+def test_the_local_cluster_listens_on_loopback_only() -> None:
+    with open_cluster(load_settings(), print) as cluster:
+        assert cluster.client.nthreads()
+        us = psutil.Process()
+        listening = [
+            connection.laddr.ip
+            for process in (us, *us.children(recursive=True))
+            for connection in process.net_connections()
+            if connection.status == psutil.CONN_LISTEN
+        ]
+    assert listening
+    assert set(listening) <= {"127.0.0.1", "::1"}
+
+
 def test_no_scheduler_is_one_clear_message(small: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FACTORCUBE_DASK_SCHEDULER", f"tcp://127.0.0.1:{free_port()}")
     monkeypatch.setattr("tasks.cluster._CONNECT_SECONDS", 1)
@@ -278,17 +294,25 @@ for module in (files, storage.published, storage.versions):
 
 
 @pytest.mark.parametrize("patch", [IN_INGEST, IN_PUBLISH], ids=["ingest", "publish"])
-def test_kill_in_the_middle_leaves_the_old_state_whole_and_the_rerun_completes(patch: str, small: Path) -> None:
+def test_kill_in_the_middle_leaves_the_old_state_whole_and_the_rerun_completes(
+    patch: str, small: Path, prefect_api: str
+) -> None:
     config = write_config(small.parent, {"models": SMALL["models"][:1]})
     make_market(end="2016-10-31").write_parquet(small.parent / "prices.parquet")
     (old,) = run(config)
     latest = root() / "published/small/market/latest"
     before = xr.open_zarr(latest).load()
     make_market().write_parquet(small.parent / "prices.parquet")
-    killed = subprocess.run(
-        [sys.executable, "-c", KILL.format(patch=patch), str(config)], check=False, capture_output=True, text=True
-    )
-    assert killed.returncode == -9, killed.stderr[-2000:]
+    log = small.parent / "killed.log"
+    with log.open("w") as output:
+        killed = subprocess.run(
+            [sys.executable, "-c", KILL.format(patch=patch), str(config)],
+            env={**os.environ, "PREFECT_API_URL": prefect_api},
+            stdout=output,
+            stderr=output,
+            check=False,
+        )
+    assert killed.returncode == -9, log.read_text()[-2000:]
     xr.testing.assert_identical(xr.open_zarr(latest).load(), before)
     published.verify(Workspace(root()).layout, old)
     (new,) = run(config)
@@ -327,9 +351,8 @@ class scheduler:  # noqa: N801  # reads as a context manager
         )
 
     def __exit__(self, *_: object) -> None:
-        for process in reversed(self.processes):
-            process.terminate()
         for process in self.processes:
+            process.kill()
             process.wait(30)
 
 

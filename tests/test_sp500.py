@@ -35,7 +35,7 @@ def check_published(root: Path, models: list[str], factors: dict[str, int]) -> N
         assert ds.attrs["as_of"] == "2018-02-07"
         outside = ds.sel(date=ds.out_of_sample)
         assert np.isfinite(outside.portfolio_variance.isel(date=slice(1, None))).all(), model
-        assert float(outside.total_r2.mean()) > 0.1, model
+        assert float(outside.total_r2.mean()) > 0.05, model
 
 
 def test_the_whole_way_with_linear_models(shared_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
