@@ -165,10 +165,10 @@ def panel_blocks(
 ) -> Iterator[xr.Dataset]:
     """Build the panel of a cube span by span, so that no more than a span and its lag is ever in memory.
 
-    At date t: ``returns`` is r[t] less the risk-free rate of t; characteristics, estimation flag and market
-    weight are those stored ``lag`` dates earlier; mask is a finite excess return that is in the estimation universe on both dates, & coverage.
-    The first ``lag`` dates cover nobody. Blocks joined along ``date`` are the same bit for bit whatever the
-    block size.
+    At date t: ``returns`` is r[t] less the risk-free rate of t; characteristics and market weight are those stored
+    ``lag`` dates earlier; mask is a finite excess return of a covered stock that is in the estimation universe both
+    ``lag`` dates earlier and at t. The first ``lag`` dates cover nobody. Blocks joined along ``date`` are the same bit
+    for bit whatever the block size.
 
     Parameters
     ----------

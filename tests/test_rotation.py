@@ -5,6 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.linalg import orthogonal_procrustes
+from test_ipca import instrumented
 
 from models.base import FactorModel
 from models.ipca import IPCA
@@ -12,7 +13,6 @@ from models.panel import Panel
 from models.pca import PCA
 from models.rotation import align
 from schemas.errors import ModelError
-from test_ipca import instrumented
 
 
 def random_rotation(n_factors: int, seed: int) -> np.ndarray:
