@@ -6,6 +6,7 @@ model's module.
 
 from __future__ import annotations
 
+import copy
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, Self
@@ -15,6 +16,7 @@ import numpy.typing as npt
 import xarray as xr
 from sklearn.base import BaseEstimator, clone
 
+from models.rotation import check_rotation
 from schemas.errors import ModelError
 
 if TYPE_CHECKING:
@@ -92,10 +94,21 @@ class FactorModel(BaseEstimator, ABC):  # type: ignore[misc]  # scikit-learn shi
         Raises
         ------
         ModelError
-            If the factors of the model are given, so that a rotation would only relabel them wrongly.
+            If the factors of the model are given, so that a rotation would only relabel them wrongly, or if the matrix
+            is not orthogonal.
         """
-        del rotation
-        raise ModelError(f"{type(self).__name__} has given factors; they cannot be rotated.")
+        self._check_fitted()
+        if not self.latent:
+            raise ModelError(f"{type(self).__name__} has given factors; they cannot be rotated.")
+        matrix = check_rotation(rotation, len(self.factors_))
+        rotated = copy.copy(self)
+        rotated.premia_ = self.premia_ @ matrix
+        rotated._turn(matrix)  # noqa: SLF001  # of the same class
+        return rotated
+
+    def _turn(self, rotation: FloatArray) -> None:
+        """Turn what `loadings` and `factor_returns` are computed from; latent models only."""
+        raise NotImplementedError
 
     def clone(self) -> Self:
         """Return an unfitted copy with the same parameters."""

@@ -6,7 +6,6 @@ of stocks does not matter. Kernels and networks of characteristics belong elsewh
 
 from __future__ import annotations
 
-import copy
 import warnings
 from typing import Any, ClassVar, Self
 
@@ -25,7 +24,6 @@ from models.gram import (
     solve_gram,
 )
 from models.panel import Panel
-from models.rotation import check_rotation
 from schemas.errors import ModelError
 
 
@@ -112,20 +110,8 @@ class IPCA(FactorModel):
         factors = factor_step(gram, self.gamma_.values)
         return xr.DataArray(factors, coords, ("date", "factor"), name="factor_returns")
 
-    def rotate(self, rotation: FloatArray) -> Self:
-        """Return the same fitted model with loadings X R and factor returns R' f; Gamma'Gamma stays I.
-
-        Raises
-        ------
-        ModelError
-            If the matrix is not orthogonal, or not (factor, factor).
-        """
-        self._check_fitted()
-        matrix = check_rotation(rotation, self.n_factors)
-        rotated = copy.copy(self)
-        rotated.gamma_ = self.gamma_.copy(data=self.gamma_.values @ matrix)
-        rotated.premia_ = self.premia_ @ matrix
-        return rotated
+    def _turn(self, rotation: FloatArray) -> None:
+        self.gamma_ = self.gamma_.copy(data=self.gamma_.values @ rotation)
 
     def state(self) -> ModelState:
         """Gamma, premia, and the certificate of convergence."""

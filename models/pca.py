@@ -5,7 +5,6 @@ Here belongs what is estimated from returns alone. Loadings that move with chara
 
 from __future__ import annotations
 
-import copy
 import warnings
 from typing import Any, ClassVar, Self
 
@@ -19,7 +18,6 @@ from models.base import FactorModel, FloatArray, ModelState
 from models.gram import RANK_TOLERANCE, solve_gram
 from models.inference import time_series_regression
 from models.panel import Panel
-from models.rotation import check_rotation
 from schemas.errors import ModelError
 
 BoolArray = npt.NDArray[np.bool_]
@@ -134,20 +132,8 @@ class PCA(FactorModel):
         factors = _cross_sectional_factors(returns, known, loadings)
         return xr.DataArray(factors, coords, ("date", "factor"), name="factor_returns")
 
-    def rotate(self, rotation: FloatArray) -> Self:
-        """Return the same fitted model with loadings X R and factor returns R' f; X'X / n stays the identity.
-
-        Raises
-        ------
-        ModelError
-            If the matrix is not orthogonal, or not (factor, factor).
-        """
-        self._check_fitted()
-        matrix = check_rotation(rotation, self.n_factors)
-        rotated = copy.copy(self)
-        rotated.loadings_ = self.loadings_.copy(data=self.loadings_.values @ matrix)
-        rotated.premia_ = self.premia_ @ matrix
-        return rotated
+    def _turn(self, rotation: FloatArray) -> None:
+        self.loadings_ = self.loadings_.copy(data=self.loadings_.values @ rotation)
 
     def state(self) -> ModelState:
         """Keep the loadings by ticker, and premia."""

@@ -6,10 +6,14 @@ closest.
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 
-from models.base import FloatArray
 from schemas.errors import ModelError
+
+if TYPE_CHECKING:
+    from models.base import FloatArray
 
 
 def align(factor_returns: FloatArray, reference: FloatArray) -> FloatArray:
