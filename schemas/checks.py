@@ -153,6 +153,8 @@ CHECKS: tuple[Check, ...] = (
     # What is about to be written to a cube.
     _check("infinite_value", "cube", _BLOCK_INGEST, "no infinite return or characteristic", 0.0),
     _check("partial_weights", "cube", _BLOCK_INGEST, "weights for all tickers or for none", 0.0),
+    _check("known_tickers", "cube", _BLOCK_INGEST,
+           "share of the cube's active tickers that are in the ingest at least {}", 0.5, rule="at_least"),
     _check("weights_sum", "cube", _BLOCK_INGEST,
            "net weight of each portfolio within {} of its median over time", 1e-3),
     _check("cube_return_bound", "cube", _WARN_DATE, "absolute return at most {}", 1.0, monthly=5.0),

@@ -57,7 +57,7 @@ def test_clean_data_pass_every_check_there_is():
         check(MARKET),
         check(MARKET, sessions=None),
         check(MARKET[["close"]].assign(returns=MARKET["close"] / MARKET["close"].shift(date=1) - 1.0)),
-        check_derived(cube_of(MARKET), previous=None, overrides=NONE, data_docs=None),
+        check_derived(cube_of(MARKET), previous=cube_of(MARKET), overrides=NONE, data_docs=None),
     ]
     report = merge(reports)
     assert failed(report) == {}
