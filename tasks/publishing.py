@@ -37,15 +37,18 @@ Metrics = dict[str, float | None]
 @task(name="plan versions", cache_policy=NO_CACHE)
 def plan_versions(spec: RunSpec, snapshot: SnapshotRef, settings: Settings) -> dict[str, VersionRef]:
     """Name the versions that this run makes, by model; `changed` is False for those already published."""
-    layout = Workspace(settings.root).layout
+    space = Workspace(settings.root)
     as_of = open_span(spec, snapshot, settings).indexes["date"][-1].date()
     planned = {}
     for model in spec.models:
         version = version_of(spec, model, snapshot, as_of)
         there = [
-            ref for ref in published.list_versions(layout, spec.universe, model.name) if ref.version == version.version
+            ref
+            for ref in published.list_versions(space.layout, spec.universe, model.name)
+            if ref.version == version.version
         ]
-        planned[model.name] = there[0].model_copy(update={"changed": False}) if there else version
+        finished = there and space.work.has("published", _publication(version))
+        planned[model.name] = there[0].model_copy(update={"changed": False}) if finished else version
     done = [name for name, ref in planned.items() if not ref.changed]
     if done:
         get_run_logger().info("already published, nothing to compute: %s", ", ".join(done))
@@ -119,6 +122,7 @@ def publish_version(
         packages=library_versions(),
     )
     ref: VersionRef = published.publish(space.layout, dataset, manifest, arrays, promote=decision.passed)
+    space.work.put_json("published", _publication(ref), {"promoted": ref.promoted})
     get_run_logger().info(
         "%s %s/%s/%s%s",
         "published" if ref.changed else "already published",
@@ -176,6 +180,11 @@ def report_of(
         for ref in versions
     ]
     return render_report(loaded, checks, title=f"Factor risk of {versions[0].universe}", tickers=tickers)
+
+
+def _publication(version: VersionRef) -> str:
+    """Key of the record that a version was published and offered for promotion: a run killed between goes on there."""
+    return digest([version.universe, version.model, version.version])[:32]
 
 
 def _portable(spec: RunSpec) -> dict[str, Any]:

@@ -342,7 +342,14 @@ for module in (files, storage.published, storage.versions):
 """
 
 
-@pytest.mark.parametrize("patch", [IN_INGEST, IN_PUBLISH], ids=["ingest", "publish"])
+IN_PROMOTE = """
+import storage.published
+def die(*args): os.kill(os.getpid(), signal.SIGKILL)
+storage.published._point_latest = die
+"""
+
+
+@pytest.mark.parametrize("patch", [IN_INGEST, IN_PUBLISH, IN_PROMOTE], ids=["ingest", "publish", "promote"])
 def test_kill_in_the_middle_leaves_the_old_state_whole_and_the_rerun_completes(
     patch: str, small: Path, prefect_api: str
 ) -> None:
@@ -365,7 +372,7 @@ def test_kill_in_the_middle_leaves_the_old_state_whole_and_the_rerun_completes(
     xr.testing.assert_identical(xr.open_zarr(latest).load(), before)
     published.verify(Workspace(root()).layout, old)
     (new,) = run(config)
-    assert new.changed
+    assert new.promoted
     assert new.version != old.version
     assert xr.open_zarr(latest).attrs["as_of"] == "2016-12-30"
     assert not [
