@@ -70,8 +70,7 @@ class FamaMacBeth(FactorModel):
         if kept.sum() < 2:
             raise ModelError(
                 f"Only {int(kept.sum())} of {len(gram.dates)} dates can be regressed on {len(gram.chars)} "
-                f"regressors; the largest cross-section has {int(gram.n.max())} stocks. "
-                "Use fewer or less collinear characteristics."
+                f"regressors; the largest cross-section has {int(gram.n.max())} stocks. {_advice(gram)}"
             )
         slopes = slopes[kept]
         lags = automatic_lags(len(slopes)) if self.newey_west_lags is None else self.newey_west_lags
@@ -135,3 +134,12 @@ class FamaMacBeth(FactorModel):
         solution, rank = solve_gram(gram.zz, gram.zr[..., None])
         enough = gram.n >= (n_regressors + 1 if self.min_stocks is None else self.min_stocks)
         return np.where((enough & (rank == n_regressors))[:, None], solution[..., 0], np.nan)
+
+
+def _advice(gram: GramStatistics) -> str:
+    """Say what to do: name the characteristics that no stock has on most dates, if that is the cause."""
+    squares = np.diagonal(gram.zz, axis1=1, axis2=2)[gram.n > 0]
+    empty = [name for name, share in zip(gram.chars, (squares == 0.0).mean(axis=0), strict=True) if share > 0.5]
+    if empty:
+        return f"No stock has {', '.join(empty)} on most of them: leave these out, or start the panel later."
+    return "Use fewer or less collinear characteristics."

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -168,5 +169,8 @@ def _single_threaded(function: Callable[..., Result], *arguments: Any) -> Result
     import torch
 
     torch.set_num_threads(1)
-    with threadpool_limits(1):
-        return function(*arguments)
+    with threadpool_limits(1), warnings.catch_warnings(record=True) as caught:
+        result = function(*arguments)
+    for text in sorted({str(item.message) for item in caught if issubclass(item.category, UserWarning)}):
+        report_progress(f"  warning: {text}")
+    return result

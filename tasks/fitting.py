@@ -110,6 +110,9 @@ def fit_model(
             estimator.combine(train, [_unpack(*space.work.get_arrays("members", member)) for member in members])
         else:
             estimator.fit(train)
+        dropped = getattr(estimator, "n_dropped_", 0)
+        if dropped:
+            report_progress(f"  {model.name} as of {as_of:%Y-%m-%d}: {dropped} date(s) were singular and left out")
         state = estimator.state()
         meta = {"state": state.meta, "in_sample": estimator.score(train), "statistics": _statistics(estimator)}
         space.work.put_arrays("fits", fit_key, state.arrays, meta)

@@ -136,3 +136,12 @@ def test_managed_portfolios_are_finite_at_any_rank() -> None:
         Z, r = characteristics[t, known].astype(float), returns[t, known]
         peer = np.linalg.lstsq(Z, r)[0]
         np.testing.assert_allclose(Z @ portfolios[t], Z @ peer, atol=1e-10)
+
+
+def test_characteristics_that_nobody_has_are_named():
+    rng = np.random.default_rng(0)
+    characteristics = rng.uniform(-1.0, 1.0, (30, 20, 3)).astype(np.float32)
+    characteristics[:, :, 1] = 0.0
+    panel = Panel.from_arrays(rng.normal(size=(30, 20)), characteristics, chars=["size", "mom36m", "value"])
+    with pytest.raises(ModelError, match=r"No stock has mom36m on most of them"):
+        FamaMacBeth().fit(panel)
