@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import uuid
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -32,9 +33,6 @@ _WORKER_ENVIRONMENT = {
     "MALLOC_TRIM_THRESHOLD_": str(2**30),
     "MALLOC_MMAP_THRESHOLD_": str(2**30),
 }
-_RETRIES = 2
-"""How often a task is run again when its worker dies under it, before it is given up."""
-
 _CONNECT_SECONDS = 30
 
 Result = TypeVar("Result")
@@ -57,8 +55,13 @@ class Cluster:
         return self._client
 
     def submit(self, function: Callable[..., Result], *arguments: Any, key: str) -> Future[Result]:
-        """Submit one idempotent call; what it returns must be a small reference."""
-        return self.client.submit(_single_threaded, function, *arguments, key=key, pure=False, retries=_RETRIES)
+        """Submit one idempotent call; what it returns must be a small reference.
+
+        A scheduler may be shared, and it takes two calls with one key for the same: the key is made unique. What is
+        done already is recognised by its content, in the work store.
+        """
+        unique = f"{key}-{uuid.uuid4().hex[:12]}"
+        return self.client.submit(_single_threaded, function, *arguments, key=unique, pure=False)
 
     def gather(self, futures: Sequence[Future[Any]], describe: Callable[[Any], str]) -> list[Any]:
         """Wait for all futures, logging each as it completes; results come in the order of the futures.
@@ -72,6 +75,7 @@ class Cluster:
         """
         from distributed import as_completed
         from distributed.client import FutureCancelledError
+        from distributed.comm.core import CommClosedError
         from distributed.scheduler import KilledWorker
 
         done = 0
@@ -83,15 +87,16 @@ class Cluster:
             return [future.result() for future in futures]
         except KilledWorker as error:
             raise ExecutionError(
-                f"the worker died {_RETRIES + 1} times while running {error.task}; it may need more memory "
+                f"worker after worker died while running {error.task}; it may need more memory "
                 "(FACTORCUBE_WORKER_MEMORY_BYTES) or fewer workers (FACTORCUBE_WORKERS)"
             ) from None
-        except (FutureCancelledError, OSError, TimeoutError) as error:
+        except (FutureCancelledError, CommClosedError, TimeoutError) as error:
             raise ExecutionError(
                 f"the Dask scheduler was lost: {error}; run again to go on with what is not done"
             ) from None
         finally:
-            self.client.cancel(futures, force=True) if done < len(futures) else None
+            if done < len(futures):
+                self.client.cancel(futures, force=True)
 
     def close(self) -> None:
         """Close the client, and the cluster if it was started here."""

@@ -184,6 +184,14 @@ def test_the_local_cluster_listens_on_loopback_only() -> None:
     assert set(listening) <= {"127.0.0.1", "::1"}
 
 
+def test_work_that_always_kills_its_worker_is_given_up_with_a_reason(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FACTORCUBE_WORKERS", "1")
+    with open_cluster(load_settings(), print) as cluster:
+        future = cluster.submit(os._exit, 1, key="deadly")
+        with pytest.raises(ExecutionError, match="worker after worker died while running deadly"):
+            cluster.gather([future], str)
+
+
 def test_no_scheduler_is_one_clear_message(small: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FACTORCUBE_DASK_SCHEDULER", f"tcp://127.0.0.1:{free_port()}")
     monkeypatch.setattr("tasks.cluster._CONNECT_SECONDS", 1)
