@@ -8,7 +8,6 @@ UV_VERSION := 0.13.8
 export UV_FIND_LINKS ?= $(or $(PIP_FIND_LINKS),$(shell $(PYTHON) -m pip config get global.find-links 2>/dev/null))
 BIN := .venv/bin
 READY := .venv/.ready
-PACKAGES := schemas storage models tasks flows deploy
 
 export PREFECT_SERVER_ANALYTICS_ENABLED := false
 export DO_NOT_TRACK := 1

@@ -6,7 +6,7 @@ import logging
 from collections.abc import Sequence
 
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 
 from schemas.checks import CheckReport
 from schemas.contracts import Manifest
@@ -53,7 +53,7 @@ def print_versions(console: Console, layout: Layout) -> None:
     if not refs:
         console.print(f"nothing is published under {layout.root}; run `factorcube run CONFIG.yaml` first", markup=False)
         return
-    table = Table("version", "as of", "total R2 out of sample", "gate", "latest")
+    table = Table(Column("version", overflow="fold"), "as of", "total R2 out of sample", "gate", "latest")
     for ref in refs:
         manifest = published.read_manifest(layout, ref)
         champion = published.latest(layout, ref.universe, ref.model)
