@@ -68,7 +68,8 @@ def evaluate_models(
 def assemble(root: Path, panel: PanelRef, spec: RunSpec, model: ModelSpec, fits: tuple[FitRef, ...]) -> RiskRef:
     """Join the fits of one model and add Omega, specific and portfolio variance. Runs on a worker."""
     space = Workspace(root)
-    risk_key = key(fits=[fit.key for fit in fits], covariance=spec.covariance.model_dump())
+    portfolios = [item.name for item in spec.portfolios]
+    risk_key = key(fits=[fit.key for fit in fits], covariance=spec.covariance.model_dump(), portfolios=portfolios)
     if not space.work.has("risks", risk_key):
         loaded = [space.work.get_arrays("projections", fit.key) for fit in fits]
         final = restore(space, model, loaded[-1][1]["fit"])
@@ -89,7 +90,7 @@ def assemble(root: Path, panel: PanelRef, spec: RunSpec, model: ModelSpec, fits:
 def evaluate(root: Path, panel: PanelRef, spec: RunSpec, risk: RiskRef) -> dict[str, float | None]:
     """Add the evaluation of one model's forecasts, and return its metrics. Runs on a worker."""
     space = Workspace(root)
-    if not space.work.has("evaluations", risk.key):
+    if not space.work.has("metrics", risk.key):  # kept last
         data = space.panel(panel).data.isel(date=slice(0, -1))
         version = space.work.open_dataset("risks", risk.key).load()
         series = evaluation.evaluate(version, data["returns"].load(), data["mask"].load())
@@ -154,7 +155,8 @@ def _join(
         realised = _stamps(fit["panel_date"])
         inside = realised.isin(dates)
         factor_returns[dates.get_indexer(realised[inside])] = history.sel(date=realised[inside]).values
-    weights = cube["weights"].load().drop_attrs()
+    # A cube keeps the weights of portfolios that a spec no longer names.
+    weights = cube["weights"].sel(portfolio=[item.name for item in spec.portfolios]).load().drop_attrs()
     traded = cube["estimation"].load().drop_attrs() | (abs(weights) > 0).any("portfolio")
     filled, imputed = _impute(exposure, traded)
     risk = xr.Dataset(

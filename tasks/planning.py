@@ -15,6 +15,8 @@ from tasks.provenance import key
 
 _PERIODS = {"month": "M", "quarter": "Q", "year": "Y"}
 _LEAST_HISTORY = 24
+_DECISIVE = {"frequency", "calendar", "portfolios", "panel", "walk_forward", "covariance", "specific", "gate"}
+"""Parts of the spec that a version depends on beside its snapshot and its model."""
 
 
 def refit_dates(dates: pd.DatetimeIndex, schedule: WalkForward, next_session: pd.Timestamp) -> list[pd.Timestamp]:
@@ -49,8 +51,6 @@ def refit_dates(dates: pd.DatetimeIndex, schedule: WalkForward, next_session: pd
 
 def version_of(spec: RunSpec, model: ModelSpec, snapshot: SnapshotRef, as_of: date) -> VersionRef:
     """Name of the version that these inputs, this config and this code make; known before anything is computed."""
-    decisive = spec.model_dump(
-        mode="json", include={"frequency", "calendar", "panel", "walk_forward", "covariance", "specific", "gate"}
-    )
+    decisive = spec.model_dump(mode="json", include=_DECISIVE)
     content = key(snapshot=snapshot.snapshot_id, spec=decisive, model=model.model_dump(mode="json"))
     return VersionRef(universe=spec.universe, model=model.name, version=f"{as_of:%Y-%m-%d}-{content[:8]}")

@@ -149,8 +149,7 @@ def write_version_report(space: Workspace, version: str, output: Path | None) ->
     ref = published.resolve(space.layout, version)
     manifest = published.read_manifest(space.layout, ref)
     path = output or space.layout.reports / ref.universe / f"{ref.model}-{ref.version}.html"
-    tickers = tuple(manifest.config["report"]["tickers"])
-    write_atomic(path, report_of(space, [ref], checks_of(space, manifest), tickers))
+    write_atomic(path, report_of(space, [ref], checks_of(space, manifest), ()))
     return path
 
 
@@ -188,8 +187,8 @@ def _publication(version: VersionRef) -> str:
 
 
 def _portable(spec: RunSpec) -> dict[str, Any]:
-    """Return the config as JSON without folders of this machine: files are named, their hashes are in `sources`."""
-    config = spec.model_dump(mode="json")
+    """Return what decides a version as JSON: without the report's looks, and without folders of this machine."""
+    config = spec.model_dump(mode="json", exclude={"report"})
     for source in (config["data"], *config["factors"]):
         if "paths" in source["origin"]:
             source["origin"]["paths"] = [Path(path).name for path in source["origin"]["paths"]]
