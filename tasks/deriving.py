@@ -48,7 +48,7 @@ def derive_cube(
     if "characteristics" in grid:
         values = grid["characteristics"].astype(np.float32)
     else:
-        values = chars.compute(grid.drop_vars("characteristics", errors="ignore"), spec.characteristics, spec.frequency)
+        values = chars.compute(grid, spec.characteristics, spec.frequency)
     present = returns.notnull()
     weights = [_weights(item, returns, values, present) for item in spec.portfolios]
     cube = xr.Dataset(

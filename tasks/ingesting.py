@@ -18,7 +18,7 @@ from prefect.logging import get_run_logger
 from schemas.base import digest
 from schemas.checks import CheckReport
 from schemas.contracts import CUBE, SourceFile, validate
-from schemas.errors import CheckError, CubeError
+from schemas.errors import CheckError, CubeError, SourceError
 from schemas.refs import SnapshotRef, StagedRef
 from schemas.settings import Settings
 from schemas.spec import RunSpec
@@ -35,7 +35,13 @@ _INGEST_FIELDS = {"universe", "frequency", "calendar", "currency", "characterist
 
 @task(name="read source", task_run_name="read {spec.universe}", cache_policy=NO_CACHE)
 def read_source(spec: RunSpec, settings: Settings) -> StagedRef:
-    """Read the market data and factors as they come, and stage them; the key is the hash of their content."""
+    """Read the market data and factors as they come, and stage them; the key is the hash of their content.
+
+    Raises
+    ------
+    SourceError
+        If the source changed between hashing and reading, so that the hash would name other data.
+    """
     work = Workspace(settings.root).work
     files = source_files(spec, settings)
     staged = StagedRef(universe=spec.universe, key=_ingest_key(spec, files))
@@ -48,6 +54,10 @@ def read_source(spec: RunSpec, settings: Settings) -> StagedRef:
             calendar=spec.calendar,
             settings=settings,
         )
+        if source_files(spec, settings) != files:
+            raise SourceError(
+                f"the source of {spec.universe} changed while it was being read; run again when it is whole"
+            )
         parts = market if observed is None else xr.merge([market, observed], join="left")
         work.put_dataset("staged", staged.key, parts, attrs={"sources": [file.model_dump() for file in files]})
         get_run_logger().info(

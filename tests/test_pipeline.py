@@ -21,10 +21,10 @@ from small_market import SMALL, make_market, write_config
 from flows.ingest import ingest
 from flows.pipeline import pipeline
 from models import FactorModel, ModelState, Panel
-from schemas.errors import CheckError, DataError, ExecutionError, FactorcubeError, ModelError
+from schemas.errors import CheckError, DataError, ExecutionError, FactorcubeError, ModelError, SourceError
 from schemas.settings import load_settings
 from schemas.spec import load_spec
-from storage import published
+from storage import published, sources
 from storage.cube import Cube
 from tasks.cluster import open_cluster
 from tasks.registry import MODELS
@@ -260,6 +260,20 @@ def test_the_walk_forward_does_not_look_ahead(small: Path, monkeypatch: pytest.M
     for model in ("market", "fama_macbeth", "pca", "ipca"):
         before, after = (published_at[name, model].sel(date=slice("2016-10-24")) for name in ("before", "after"))
         xr.testing.assert_identical(before[forecasts].drop_attrs(), after[forecasts].drop_attrs())
+
+
+def test_a_source_that_changes_while_it_is_read_is_refused(small: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    read = sources.read_market
+
+    def read_and_replace(*args, **kwargs):
+        market = read(*args, **kwargs)
+        make_market(seed=1).write_parquet(small.parent / "prices.parquet")
+        return market
+
+    monkeypatch.setattr(sources, "read_market", read_and_replace)
+    with pytest.raises(SourceError, match="changed while it was being read"):
+        ingest(load_spec(small))
+    assert not (root() / "cubes").exists()
 
 
 def test_new_dates_and_tickers_extend_the_cube_and_old_snapshots_stay(small: Path) -> None:
