@@ -108,7 +108,7 @@ def _without_traceback(record: logging.LogRecord) -> bool:
 def _print_checks(console: Console, report: CheckReport | None) -> None:
     if report is None:
         return
-    failed = [result for result in report.results if not result.passed]
+    failed = report.failed
     console.print(
         f"[bold]Checks[/]  {len(report.results)} run, {len(report.results) - len(failed)} passed, "
         f"{len(failed)} failed; {len(report.blocked_dates)} date(s) blocked"

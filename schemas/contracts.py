@@ -191,16 +191,6 @@ VERSION: dict[str, Variable] = {
 }
 """Variables of a published version. The label of every row is its as-of date."""
 
-COORDS: dict[str, str] = {
-    "date": "datetime64[ns]",
-    "ticker": "str",
-    "char": "str",
-    "factor": "str",
-    "factor_": "str",
-    "portfolio": "str",
-    "observed_factor": "str",
-}
-
 
 class SourceFile(Frozen):
     """One input as it was read."""

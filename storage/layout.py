@@ -54,11 +54,6 @@ class Layout:
         """Folder of the reports of runs."""
         return self._at("reports")
 
-    @property
-    def checks(self) -> Path:
-        """Folder of the stored outcomes of data-quality checks."""
-        return self._at("checks")
-
     def cube(self, universe: str) -> Path:
         """Icechunk repository of a universe."""
         return self._at("cubes", _name("universe", universe))

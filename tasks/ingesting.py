@@ -202,8 +202,8 @@ def _sessions(spec: RunSpec, market: xr.Dataset) -> pd.DatetimeIndex:
 
 
 def _refuse_blocked(report: CheckReport) -> None:
-    failed = [r for r in report.results if not r.passed and r.severity == "block" and r.scope == "ingest"]
-    if failed:
+    if report.blocked_ingest:
+        failed = [result for result in report.failed if (result.severity, result.scope) == ("block", "ingest")]
         reasons = "; ".join(f"{r.check}: {r.observed} (expected {r.expected})" for r in failed)
         raise CheckError(f"the ingest is blocked and nothing was written: {reasons}")
 

@@ -114,7 +114,7 @@ def test_r_equals_x_f_plus_e_with_the_labels_of_the_published_rows(done) -> None
 def test_state_gives_the_same_loadings_again(done) -> None:
     config, versions = done
     space = Workspace(config.parent / "out")
-    (panel_key,) = [p.name for p in (config.parent / "out/work/panels").iterdir() if not p.name.startswith(".")]
+    (panel_key,) = [path.name for path in space.layout.work("panels").iterdir() if not path.name.startswith(".")]
     panel = Panel(space.work.open_dataset("panels", panel_key)).load()
     for version in versions:
         manifest = published.read_manifest(space.layout, version)
