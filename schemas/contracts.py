@@ -12,7 +12,7 @@ import numpy as np
 import pandera.xarray as pa
 import xarray as xr
 from pandera.errors import SchemaErrors
-from pydantic import Field
+from pydantic import AwareDatetime, Field
 
 from schemas.base import Frozen, Name
 from schemas.errors import FactorcubeError
@@ -199,11 +199,26 @@ class SourceFile(Frozen):
     sha256: str
 
 
+class Criterion(Frozen):
+    """One thing that the gate asks of a version."""
+
+    name: str
+    passed: bool
+    value: float | None = Field(description="What the version has.")
+    champion: float | None = Field(default=None, description="What the champion has on the same dates; None if alone.")
+    limit: str = Field(description="What is asked for, in words.")
+
+
 class GateDecision(Frozen):
     """Whether a version may become `latest`, and why."""
 
     passed: bool
     reasons: tuple[str, ...]
+    criteria: tuple[Criterion, ...] = ()
+    champion: str | None = Field(default=None, description="Version it was compared with; None if there was none.")
+    first_date: date | None = Field(default=None, description="First of the held-out dates that both were scored on.")
+    last_date: date | None = None
+    dates: int = Field(default=0, description="Number of held-out dates that both were scored on.")
 
 
 class Manifest(Frozen):
@@ -214,7 +229,12 @@ class Manifest(Frozen):
     model: Name
     version: str
     as_of: date
+    made_by: Literal["retrain", "update"] = Field(
+        default="retrain", description="`update`: rows up to the parent's as-of date are the parent's, bit for bit."
+    )
+    parent: str | None = Field(default=None, description="Version that an update continues.")
     created_at: datetime
+    input_digest: str = Field(description="Hash of all cube rows up to the as-of date that the numbers depend on.")
     snapshot_id: str
     ingest_key: str
     sources: tuple[SourceFile, ...]
@@ -231,6 +251,16 @@ class Manifest(Frozen):
     checksums: dict[str, str] = Field(
         default_factory=dict, description="SHA-256 of every file of the version, by path."
     )
+
+
+class Promotion(Frozen):
+    """One entry of the history of `latest`."""
+
+    version: str
+    previous: str | None = Field(description="The champion until then; None if there was none.")
+    promoted_at: AwareDatetime
+    by: str
+    reason: str
 
 
 def validate(dataset: xr.Dataset, contract: dict[str, Variable], error: type[FactorcubeError], what: str) -> None:

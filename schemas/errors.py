@@ -6,6 +6,11 @@ that escapes is a bug. No error class belongs anywhere else.
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from schemas.backfill import BackfillSummary
+
 
 class FactorcubeError(Exception):
     """Base of all foreseeable failures; ``str(error)`` is fit to be shown to a user as it is."""
@@ -43,12 +48,32 @@ class ExecutionError(FactorcubeError):
     """A step could not be run: the cluster cannot be reached, or a worker runs another version of the code."""
 
 
+class BackfillError(ExecutionError):
+    """A backfill ended with partitions that failed or were not reached; `summary` says what became of each."""
+
+    def __init__(self, message: str, summary: BackfillSummary | None = None) -> None:
+        super().__init__(message)
+        self.summary = summary
+
+
 class PublishError(FactorcubeError):
     """A version cannot be published, found or read."""
 
 
+class StoreError(FactorcubeError, OSError):
+    """An object store cannot be reached, or refuses what was asked; an `OSError`, as those of a disk are."""
+
+
 class ConflictError(PublishError):
     """Another writer of the same thing won; nothing of this one became visible."""
+
+
+class HeldError(ConflictError):
+    """Another run works on the same model already; this one ends before it changes anything."""
+
+
+class ClosedError(FactorcubeError):
+    """The exchange was closed on the day that a run was scheduled for: there is nothing to bring in."""
 
 
 class CorruptionError(PublishError):

@@ -10,7 +10,7 @@ from datetime import date
 
 from pydantic import Field
 
-from schemas.base import Frozen, Name
+from schemas.base import Frozen, Name, digest
 
 Key = str
 """Content address of an intermediate result: the hash of everything it was made from."""
@@ -31,17 +31,29 @@ class StagedRef(Frozen):
 
     universe: Name
     key: Key
+    start: date | None = Field(default=None, description="First date to commit; all from the first on if left out.")
+    end: date | None = None
+
+    @property
+    def span(self) -> tuple[date | None, date | None] | None:
+        """The dates to commit; None for all of them."""
+        return None if self.start is None and self.end is None else (self.start, self.end)
+
+    @property
+    def ingest_key(self) -> Key:
+        """Names what an ingest commits: these data, over this span."""
+        return self.key if self.span is None else digest([self.key, f"{self.start}", f"{self.end}"])[:32]
 
 
 class PanelRef(Frozen):
-    """A panel built from a snapshot."""
+    """What was known of a snapshot as of a date, in a panel that may hold more."""
 
     universe: Name
     key: Key
+    inputs: Key = Field(description="Where the digests of the data behind it are kept.")
     snapshot: SnapshotRef
-    periods: int
-    tickers: int
-    characteristics: int
+    as_of: date
+    next_date: date = Field(description="The session after it: the label of the row with what is known at its close.")
 
 
 class FitRef(Frozen):
@@ -51,6 +63,7 @@ class FitRef(Frozen):
     as_of: date
     until: date = Field(description="Last date that this fit serves.")
     key: Key
+    changed: bool = Field(default=True, description="Whether it was made now; False if it was there already.")
 
 
 class RiskRef(Frozen):

@@ -6,10 +6,11 @@ understood. Any origin goes with any shape. Reading belongs in `storage.sources`
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from schemas.base import Frozen, Name
 
@@ -21,6 +22,14 @@ class FilesOrigin(Frozen):
 
     kind: Literal["files"] = "files"
     paths: tuple[Path, ...] = Field(min_length=1)
+
+    @field_validator("paths", mode="before")
+    @classmethod
+    def _no_urls(cls, paths: Any) -> Any:
+        for path in paths if isinstance(paths, list | tuple) else ():
+            if re.match(r"[A-Za-z][A-Za-z0-9+.-]+:/", str(path)):
+                raise ValueError("a source of files is read from disk, not from a URL; fetch the file first")
+        return paths
 
     def resolved(self, folder: Path) -> Self:
         """Return the same origin with relative paths taken from a folder."""

@@ -126,6 +126,18 @@ class GateSpec(Frozen):
     min_total_r2: float = Field(default=0.0, description="Least out-of-sample total R2.")
     max_bias_statistic: float = Field(default=2.0, gt=1.0, description="Largest mean bias statistic of the portfolios.")
     min_bias_statistic: float = Field(default=0.5, gt=0.0, lt=1.0, description="Smallest mean bias statistic.")
+    window: int | None = Field(
+        default=252, ge=12, description="Last held-out dates that champion and challenger are compared on; all if null."
+    )
+    max_total_r2_loss: float = Field(
+        default=0.02, ge=0.0, description="Most out-of-sample total R2 that a challenger may lose against the champion."
+    )
+    max_qlike_loss: float = Field(
+        default=0.05, ge=0.0, description="Most that its mean QLIKE over common portfolios may exceed the champion's."
+    )
+    max_coverage_loss: float = Field(
+        default=0.05, ge=0.0, le=1.0, description="Most of the returns the champion explains that it may not."
+    )
 
 
 class ReportSpec(Frozen):
