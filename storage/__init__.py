@@ -8,11 +8,18 @@ Where do I go to ...?
 
 ==============================================  ===========================
 know which folder holds what                    `storage.layout`
+change what a disk and an object store share    `storage.stores`
 read or upsert a cube, open an old snapshot     `storage.cube`
 know what an upsert does to which cell          `storage.upsert`
 publish or promote a version                    `storage.published`
 find, read or verify a version                  `storage.versions`
+know how `latest` moves, and what it keeps      `storage.pointer`
+check and write the files of a version          `storage.staged`
 keep an intermediate result                     `storage.work`
+say what is damaged instead of a traceback      `storage.damage`
+expire snapshots, re-read a cube                `storage.cube_upkeep`
+find and remove what nobody needs any more      `storage.leftovers`
+describe what is published to other programs    `storage.catalog`
 keep the weights of a model                     `storage.weights`
 change chunks, compression, labels of arrays    `storage.arrays`
 write a file, take a lock, stage a folder       `storage.files`

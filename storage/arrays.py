@@ -28,8 +28,10 @@ import pandas as pd
 import xarray as xr
 import zarr
 from zarr.codecs import ZstdCodec
+from zarr.storage import LocalStore
 
 from schemas.errors import AlignmentError
+from storage.damage import Guard, GuardedStore
 
 CHUNK_BYTES = 4 * 2**20
 MAX_CHUNK_DATES = 256
@@ -145,9 +147,27 @@ def write_dataset(
             zarr.consolidate_metadata(str(folder), zarr_format=3)
 
 
-def read_dataset(store: Any, *, consolidated: bool = False) -> xr.Dataset:
-    """Open a Zarr group lazily, with labels as plain numpy strings."""
-    dataset: xr.Dataset = xr.open_zarr(store, consolidated=consolidated, chunks=None)
+def read_dataset(store: Any, *, guard: Guard | None = None, consolidated: bool = False) -> xr.Dataset:
+    """Open a Zarr group lazily, with labels as plain numpy strings; damage is told as `guard` says, whenever it is met.
+
+    Parameters
+    ----------
+    store : zarr.abc.store.Store, Path or str
+        The group; a path is that of its folder.
+    guard : Guard, optional
+        What is read, and what to do if it is damaged; not needed for a store that is guarded already.
+    consolidated : bool
+        Whether the metadata are gathered in one file.
+    """
+    if guard is not None:
+        opened = LocalStore(store, read_only=True) if isinstance(store, str | Path) else store
+        store = GuardedStore(opened, guard)
+    with store.guard.told():
+        return _read(store, consolidated=consolidated)
+
+
+def _read(store: GuardedStore, *, consolidated: bool) -> xr.Dataset:
+    dataset: xr.Dataset = xr.open_zarr(store, consolidated=consolidated, chunks=None, zarr_format=3)
     labels = {
         name: (coordinate.dims, np.array(coordinate.values.tolist(), dtype=str), coordinate.attrs)
         for name, coordinate in dataset.coords.items()

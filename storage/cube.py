@@ -6,15 +6,21 @@ chunks and compression to `storage.arrays`.
 Whatever an upsert changes becomes visible in one commit; readers keep the snapshot they opened, for ever. On
 a local disk Icechunk does not notice that another commit has slipped in between reading and committing, and
 drops one of the two in silence. A file lock therefore spans the whole of reading, merging and committing, and
-no other code may write to the repository. A process that dies leaves unreferenced chunks and no commit.
+no other code may write to the repository without `Cube.exclusive`. In an object store the commit itself is
+conditional: whoever comes too late merges anew into what the other committed. A process that dies leaves unreferenced
+chunks and no commit.
 """
 
 from __future__ import annotations
 
+import random
+import time
+import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import datetime
+from itertools import islice
 from typing import Any
 
 import icechunk
@@ -23,13 +29,19 @@ import xarray as xr
 import zarr
 
 from schemas.contracts import FORMAT_VERSION
-from schemas.errors import CubeError
+from schemas.errors import ConflictError, CubeError
 from storage.arrays import read_dataset
-from storage.files import locked, user
+from storage.damage import Guard, GuardedStore, panicked, seal
+from storage.files import user
 from storage.layout import Layout
 from storage.upsert import Labels, Merge, apply, checked
 
 BRANCH = "main"
+_SEAL, _COMMIT = "seal", "commit"
+_REMEMBERED = 32
+"""Newest commits among which a writer looks for its own."""
+_ATTEMPTS = 8
+"""How often an upsert is merged anew because another writer committed first; only where nothing is locked."""
 
 
 @dataclass(frozen=True)
@@ -78,13 +90,15 @@ class Cube:
     ----------
     universe : str
         Name of the universe.
+    repository : icechunk.Repository
+        For maintenance, within `exclusive`.
     """
 
     def __init__(self, layout: Layout, universe: str, repository: icechunk.Repository) -> None:
         self.universe = universe
+        self.repository = repository
         self._what = f"cube '{universe}'"
-        self._lock = layout.cube(universe).with_suffix(".lock")
-        self._repository = repository
+        self._layout = layout
 
     @classmethod
     def open(cls, layout: Layout, universe: str) -> Cube:
@@ -95,19 +109,23 @@ class Cube:
         CubeError
             If there is none.
         """
-        storage = _storage(layout, universe)
-        with _told(f"cube '{universe}'"):
-            if not layout.cube(universe).is_dir() or not icechunk.Repository.exists(storage):
-                raise CubeError(f"cube '{universe}' does not exist under {layout.cubes}; ingest the universe first")
-            return cls(layout, universe, icechunk.Repository.open(storage))
+        with told(f"cube '{universe}'"):
+            there = universe in layout.store.folders(layout.cube(universe).rpartition("/")[0])
+            if not there or not _exists(layout, universe):
+                where = layout.store.locate(layout.cube(universe))
+                raise CubeError(f"cube '{universe}' does not exist at {where}; ingest the universe first")
+            return cls(layout, universe, icechunk.Repository.open(_storage(layout, universe)))
 
     @classmethod
     def open_or_create(cls, layout: Layout, universe: str) -> Cube:
         """Open the cube of a universe, and create an empty one if there is none."""
-        path = layout.cube(universe)
-        with _told(f"cube '{universe}'"), locked(path.with_suffix(".lock")):
-            path.mkdir(parents=True, exist_ok=True)
+        with told(f"cube '{universe}'"), _exclusive(layout, universe):
+            _exists(layout, universe)
             return cls(layout, universe, icechunk.Repository.open_or_create(_storage(layout, universe)))
+
+    def exclusive(self) -> AbstractContextManager[None]:
+        """Hold the writers' lock of this cube; in an object store, whose commits are conditional, it holds nothing."""
+        return _exclusive(self._layout, self.universe)
 
     def upsert(self, ds: xr.Dataset, *, message: str, metadata: dict[str, Any]) -> Commit:
         """Write a dataset over a span of dates, in one commit.
@@ -137,26 +155,43 @@ class Cube:
         AlignmentError
             If the dataset does not align with the cube; nothing was written.
         ConflictError
-            If another process held the cube for ten minutes.
+            If another process held the cube for ten minutes, or other writers committed first time and again.
         CubeError
             If storing fails.
         """
         ds = checked(ds, self._what)
         new = {str(dim): ds.indexes[str(dim)] for dim in ds.dims}
-        with locked(self._lock), _told(self._what):
-            base = self._repository.readonly_session(BRANCH)
-            session = self._repository.writable_session(BRANCH)
-            empty = self.head() is None
-            old_group = zarr.create_group({}) if empty else zarr.open_group(base.store, mode="r")
-            merge = Merge.of(_labels(old_group), new, self._what)
-            target = zarr.open_group(session.store, mode="a", zarr_format=3)
-            if empty:
-                target.attrs.update({"universe": self.universe, "format_version": FORMAT_VERSION})
-            if not apply(merge, ds, old_group, target):
-                session.discard_changes()
-                return Commit(base.snapshot_id, changed=False)
-            facts = {"user": user(), **_summary(merge), **metadata}
-            return Commit(session.commit(message, metadata=facts), changed=True)
+        mine = uuid.uuid4().hex
+        for attempt in range(_ATTEMPTS):
+            time.sleep(random.uniform(0, 0.1 * attempt))  # noqa: S311
+            with self.exclusive(), told(self._what), suppress(icechunk.ConflictError):
+                landed = self._committed(mine) if attempt else None
+                return landed or self._merge(ds, new, message, {**metadata, _COMMIT: mine})
+        raise ConflictError(
+            f"{self._what}: other writers committed first {_ATTEMPTS} times; nothing was written, run again"
+        )
+
+    def _merge(self, ds: xr.Dataset, new: Labels, message: str, metadata: dict[str, Any]) -> Commit:
+        """Merge into the head and commit; `icechunk.ConflictError` if another writer committed meanwhile."""
+        session = self.repository.writable_session(BRANCH)
+        base = session.snapshot_id  # and never the branch, which may have moved on since
+        empty = self.repository.lookup_snapshot(base).parent_id is None
+        old_group = zarr.create_group({}) if empty else self.open_group(base)
+        merge = Merge.of({} if empty else _labels(old_group), new, self._what)
+        target = zarr.open_group(session.store, mode="a", zarr_format=3)
+        if empty:
+            target.attrs.update({"universe": self.universe, "format_version": FORMAT_VERSION})
+        if not apply(merge, ds, old_group, target):
+            session.discard_changes()
+            return Commit(base, changed=False)
+        facts = {"user": user(), **_summary(merge), **metadata}
+        facts[_SEAL] = seal(session.store, facts)
+        return Commit(session.commit(message, metadata=facts), changed=True)
+
+    def _committed(self, mine: str) -> Commit | None:
+        """Return the commit that was refused although it had landed: its answer was lost, and it was sent again."""
+        newest = islice(self._ancestry(), _REMEMBERED)
+        return next((Commit(info.id, changed=True) for info in newest if info.metadata.get(_COMMIT) == mine), None)
 
     def open_dataset(self, snapshot_id: str | None = None) -> xr.Dataset:
         """Open one state of the cube lazily; later writes do not show in it.
@@ -169,14 +204,21 @@ class Cube:
         Raises
         ------
         CubeError
-            If there is no such snapshot, or the cube is still empty.
+            If there is no such snapshot, the cube is still empty, or its metadata are damaged. A damaged chunk raises
+            when it is read.
         """
-        with _told(f"{self._what}, snapshot {snapshot_id or 'newest'}"):
+        with told(f"{self._what}, snapshot {snapshot_id or 'newest'}"):
             if snapshot_id is None:
-                snapshot_id = self._repository.lookup_branch(BRANCH)
-            if self._repository.lookup_snapshot(snapshot_id).parent_id is None:
+                snapshot_id = self.repository.lookup_branch(BRANCH)
+            if self.repository.lookup_snapshot(snapshot_id).parent_id is None:
                 raise CubeError(f"{self._what} is empty at snapshot {snapshot_id}; ingest the universe first")
-            return read_dataset(self._repository.readonly_session(snapshot_id=snapshot_id).store)
+            return read_dataset(self._store(snapshot_id), guard=self._guard(snapshot_id))
+
+    def open_group(self, snapshot_id: str) -> zarr.Group:
+        """Open one state of the cube as Zarr sees it, for reading; raises as `open_dataset` does."""
+        guard = self._guard(snapshot_id)
+        with told(f"{self._what}, snapshot {snapshot_id}"), guard.told():
+            return zarr.open_group(GuardedStore(self._store(snapshot_id), guard), mode="r")
 
     def head(self) -> SnapshotInfo | None:
         """Return the newest state; None while the cube is empty."""
@@ -186,25 +228,57 @@ class Cube:
         """Return all states, newest first."""
         return list(self._ancestry())
 
+    def _guard(self, snapshot_id: str) -> Guard:
+        remedy = "restore the cube from a copy, or read another snapshot"
+        return Guard(f"{self._what}, snapshot {snapshot_id}", remedy, CubeError)
+
+    def _store(self, snapshot_id: str) -> icechunk.IcechunkStore:
+        """Return what Zarr opens, after its metadata have been compared with the seal that the commit carries."""
+        store = self.repository.readonly_session(snapshot_id=snapshot_id).store
+        facts = dict(self.repository.lookup_snapshot(snapshot_id).metadata)
+        sealed = facts.pop(_SEAL, None)
+        guard = self._guard(snapshot_id)
+        with guard.told():
+            found = None if sealed is None else seal(store, facts)
+        if found != sealed:
+            raise guard.damaged("its metadata", "are not what was committed")
+        return store
+
     def _ancestry(self) -> Iterator[SnapshotInfo]:
         """Yield the states from the newest, without the empty one that every repository starts with."""
-        with _told(self._what):
-            for item in self._repository.ancestry(branch=BRANCH):
+        with told(self._what):
+            for item in self.repository.ancestry(branch=BRANCH):
                 if item.parent_id is not None:
                     yield SnapshotInfo(item.id, item.written_at, item.message, dict(item.metadata))
 
 
 def _storage(layout: Layout, universe: str) -> icechunk.Storage:
     icechunk.set_logs_filter("icechunk=error")  # it warns of concurrent commits, which the lock rules out
-    return icechunk.local_filesystem_storage(str(layout.cube(universe)))
+    return layout.store.cube(layout.cube(universe))
+
+
+def _exists(layout: Layout, universe: str) -> bool:
+    """Whether there is a cube; one that lost its branch is an error, not an empty place for a new one."""
+    if icechunk.Repository.exists(_storage(layout, universe)):
+        return True
+    key = layout.cube(universe)
+    if any(name.startswith(("chunks/", "manifests/")) for name in layout.store.files(key)):
+        raise CubeError(f"{layout.store.locate(key)}: data without the branch '{BRANCH}'; restore refs/ from a copy")
+    return False
+
+
+def _exclusive(layout: Layout, universe: str) -> AbstractContextManager[None]:
+    return layout.store.exclusive(f"{layout.cube(universe)}.lock")
 
 
 @contextmanager
-def _told(what: str) -> Iterator[None]:
+def told(what: str) -> Iterator[None]:
     """Turn the errors of storing into one line that names the cube."""
     try:
         yield
-    except (icechunk.IcechunkError, OSError) as error:
+    except BaseException as error:
+        if not isinstance(error, icechunk.IcechunkError | OSError) and not panicked(error):
+            raise
         first = next((line.strip(" x×") for line in str(error).splitlines() if line.strip()), type(error).__name__)
         raise CubeError(f"{what}: {first}") from error
 

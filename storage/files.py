@@ -25,9 +25,9 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from schemas.errors import ConflictError
+from schemas.errors import ConflictError, ExecutionError
 
-_STAGING = ".staging-"
+STAGING = ".staging-"
 _SYNCERS = 8
 LOCK_SECONDS = 600.0
 """How long a writer waits for another writer of the same thing before it gives up."""
@@ -56,23 +56,30 @@ def write_atomic(path: Path, content: bytes | str) -> None:
         Where to; its folder is created if it is missing.
     content : bytes or str
         What; text is encoded as UTF-8.
+
+    Raises
+    ------
+    ExecutionError
+        If it cannot be written, as on a full disk; the old content stays.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         with temporary.open("xb") as file:
             file.write(content.encode() if isinstance(content, str) else content)
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
-    fsync(path.parent)
+        fsync(path.parent)
+    except OSError as error:
+        raise _unwritable(path, error) from error
+    finally:
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
 
 
 @contextmanager
-def locked(path: Path, *, timeout_seconds: float = LOCK_SECONDS) -> Iterator[None]:
+def locked(path: Path, *, timeout_seconds: float = LOCK_SECONDS, note: str = "") -> Iterator[None]:
     """Hold an exclusive lock between processes and threads; the kernel releases it if the holder dies.
 
     Parameters
@@ -81,30 +88,37 @@ def locked(path: Path, *, timeout_seconds: float = LOCK_SECONDS) -> Iterator[Non
         The lock file; it stays where it is, and names its holder while it is held.
     timeout_seconds : float
         How long to wait for another holder.
+    note : str
+        What the holder is doing; named beside its process.
 
     Raises
     ------
     ConflictError
         If the lock is still held after that time; the message names the holder.
+    ExecutionError
+        If there can be no lock file, as on a full disk.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
     lock = FileLock(path)
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         lock.acquire(timeout=timeout_seconds)
     except Timeout:
         holder = path.read_text(encoding="utf-8").strip() or "another process"
         raise ConflictError(
             f"{path}: still held by {holder} after {timeout_seconds:g} s; wait for it to end and run again"
         ) from None
+    except OSError as error:
+        raise _unwritable(path, error) from error
     try:
         now = datetime.now(UTC).isoformat(timespec="seconds")
-        path.write_text(f"process {os.getpid()} of {user()} on {socket.gethostname()} since {now}\n", encoding="utf-8")
+        holder = f"process {os.getpid()} of {user()} on {socket.gethostname()} since {now}"
+        with suppress(OSError):  # the name is a courtesy: a full disk must not keep anybody from removing things
+            path.write_text(f"{holder}, {note}\n" if note else f"{holder}\n", encoding="utf-8")
         yield
     finally:
-        try:
+        with suppress(OSError):
             path.write_text("", encoding="utf-8")
-        finally:
-            lock.release()
+        lock.release()
 
 
 @contextmanager
@@ -115,13 +129,27 @@ def staging(parent: Path) -> Iterator[Path]:
     in `parent`.
     """
     parent.mkdir(parents=True, exist_ok=True)
-    _remove_abandoned(parent)
+    for left in parent.glob(f"{STAGING}*"):
+        remove_abandoned(left)
     folder, descriptor = _owned_folder(parent)
     try:
         yield folder
     finally:
         shutil.rmtree(folder, ignore_errors=True)
         os.close(descriptor)
+
+
+def remove_abandoned(folder: Path) -> bool:
+    """Remove a staging folder if its owner has died; return whether it did."""
+    with suppress(FileNotFoundError):
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            if _lock(descriptor):
+                shutil.rmtree(folder, ignore_errors=True)
+                return True
+        finally:
+            os.close(descriptor)
+    return False
 
 
 def place(folder: Path, target: Path) -> bool:
@@ -154,27 +182,20 @@ def fsync(path: Path) -> None:
         os.close(descriptor)
 
 
+def _unwritable(path: Path, error: OSError) -> ExecutionError:
+    return ExecutionError(f"{path}: cannot be written: {error.strerror or error}; mend that and run again")
+
+
 def _owned_folder(parent: Path) -> tuple[Path, int]:
     """Create a staging folder and lock it; once more if a cleaner took it between the two."""
     while True:
-        folder = parent / f"{_STAGING}{uuid.uuid4().hex}"
+        folder = parent / f"{STAGING}{uuid.uuid4().hex}"
         folder.mkdir()
         with suppress(FileNotFoundError):
             descriptor = os.open(folder, os.O_RDONLY)
             if _lock(descriptor) is not False and folder.exists():
                 return folder, descriptor
             os.close(descriptor)
-
-
-def _remove_abandoned(parent: Path) -> None:
-    for folder in parent.glob(f"{_STAGING}*"):
-        with suppress(FileNotFoundError):
-            descriptor = os.open(folder, os.O_RDONLY)
-            try:
-                if _lock(descriptor):
-                    shutil.rmtree(folder, ignore_errors=True)
-            finally:
-                os.close(descriptor)
 
 
 def _lock(descriptor: int) -> bool | None:

@@ -1,8 +1,9 @@
-"""Which folder holds what. Paths only: nothing here creates, reads or writes.
+"""Which folder holds what. Names only: nothing here creates, reads or writes.
 
-Every name that becomes a folder is validated, so that no universe, model or kind leads out of the root, and a
-symbolic link inside the root that leads outside is refused. What lies inside the folders belongs to the
-module that writes it.
+Cubes and published versions lie in a `storage.stores.Store`, under the keys that are given here; everything else lies
+in folders below the root. Every name that becomes a folder is validated, so that no universe, model or kind leads out
+of the root, and a symbolic link inside the root that leads outside is refused. What lies inside the folders belongs to
+the module that writes it.
 """
 
 from __future__ import annotations
@@ -14,19 +15,27 @@ from pydantic import TypeAdapter, ValidationError
 
 from schemas.base import Name
 from schemas.errors import ConfigError
+from storage.stores import Store
+from storage.stores.local import LocalStore
 
 _NAME: TypeAdapter[str] = TypeAdapter(Name)
+CUBES = "cubes"
+"""Key of all cubes, as one repository per universe below it."""
+VERSIONS = "published"
+"""Key of all published versions, as universe/model/version below it."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, init=False)
 class Layout:
-    """The folders of one installation.
+    """The folders and keys of one installation.
 
     Attributes
     ----------
     root : Path
         Folder of everything that is written; made absolute. It need not exist yet, and may itself be a
         symbolic link.
+    store : Store
+        Where cubes and published versions lie; in the root if left out.
 
     Raises
     ------
@@ -35,37 +44,42 @@ class Layout:
     """
 
     root: Path
+    store: Store
 
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "root", Path(self.root).expanduser().absolute())
+    def __init__(self, root: Path, store: Store | None = None) -> None:
+        folder = Path(root).expanduser().absolute()
+        object.__setattr__(self, "root", folder)
+        object.__setattr__(self, "store", LocalStore(folder) if store is None else store)
 
-    @property
-    def cubes(self) -> Path:
-        """Folder of all cubes and their locks."""
-        return self._at("cubes")
+    def cube(self, universe: str) -> str:
+        """Key of the Icechunk repository of a universe."""
+        return f"{CUBES}/{_name('universe', universe)}"
 
-    @property
-    def versions(self) -> Path:
-        """Folder of all published versions, as universe/model/version."""
-        return self._at("published")
+    def home(self, universe: str, model: str | None = None) -> str:
+        """Key of the published models of a universe, or of the versions of one model and their pointer."""
+        parts = [VERSIONS, _name("universe", universe)] + ([] if model is None else [_name("model", model)])
+        return "/".join(parts)
+
+    def published(self, universe: str, model: str | None = None) -> Path:
+        """Folder of `home`, where versions lie on a local disk; `published.locate` knows where they lie anywhere."""
+        return self.store.path(self.home(universe, model))
 
     @property
     def reports(self) -> Path:
         """Folder of the reports of runs."""
         return self._at("reports")
 
-    def cube(self, universe: str) -> Path:
-        """Icechunk repository of a universe."""
-        return self._at("cubes", _name("universe", universe))
-
-    def published(self, universe: str, model: str | None = None) -> Path:
-        """Folder of the published models of a universe, or of the versions of one model."""
-        parts = [_name("universe", universe)] + ([] if model is None else [_name("model", model)])
-        return self._at("published", *parts)
-
     def work(self, kind: str) -> Path:
         """Folder of the intermediate results of one kind."""
         return self._at("work", _name("kind", kind))
+
+    def retrain_lock(self, universe: str, model: str) -> Path:
+        """Lock that a retrain of a model holds from its first step to its last."""
+        return self._at("locks", f"retrain.{_name('universe', universe)}.{_name('model', model)}")
+
+    def partitions(self, universe: str) -> Path:
+        """Folder of the records of the partitions of a universe, which outlive the intermediate results."""
+        return self._at("partitions", _name("universe", universe))
 
     def quarantine(self, universe: str) -> Path:
         """Folder of the rows of a universe that a blocking check kept out of its cube."""
@@ -76,10 +90,7 @@ class Layout:
         return self._at("data_docs", _name("universe", universe))
 
     def _at(self, *parts: str) -> Path:
-        path = self.root.joinpath(*parts)
-        if not path.resolve().is_relative_to(self.root.resolve()):
-            raise ConfigError(f"{path}: a symbolic link leads outside the root {self.root}; remove the link")
-        return path
+        return LocalStore(self.root).path("/".join(parts))
 
 
 def _name(what: str, name: str) -> str:

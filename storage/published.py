@@ -1,80 +1,89 @@
-"""Publishing: the transaction that makes a version visible, and the pointer `latest`.
+"""Publishing: the transaction that makes a version visible, and what moves or guards the pointer `latest`.
 
 Here belongs everything that writes to published versions; finding and reading them is `storage.versions`, and
 is offered here under the same names. What a version must hold is declared in `schemas.contracts`; whether it
-may become `latest` is decided in `tasks`.
+may become `latest` is decided in `tasks`. The pointer document and its swap are `storage.pointer`, what a disk and
+an object store do differently is `storage.stores`.
 
-Publishing stages the folder under a hidden name, reads it back, syncs it, renames it, and only then moves
-`latest`; each step is atomic, so that a process may die anywhere and readers see the old state whole. Running
-again completes what is missing. A version that exists is never written to again.
+Publishing stages the folder locally, reads it back, and makes it visible in one step; promoting swaps a small
+document. A process may die anywhere and readers see the old state whole; running again completes what is missing. A
+version that exists is never written to again.
 
-``xr.open_zarr(".../latest")`` follows the link at every chunk that it reads. A reader that stays open while a
-new version is promoted would mix the two; it should resolve the link first
-(``Path(".../latest").resolve()``), or load at once. `open_version` always opens the version itself.
+A known hole: ``xr.open_zarr(".../latest")`` on a disk follows the link at every chunk that it reads. A reader that
+stays open while a new version is promoted mixes the two, and nothing on the side of the writer can prevent it. Whoever
+reads lazily asks the pointer first; it needs no factorcube, and works alike on an object store::
+
+    version = json.load(fsspec.open(".../us_large/ipca/latest.json").open())["promotions"][-1]["version"]
+    dataset = xr.open_zarr(f".../us_large/ipca/{version}")
+
+`open_version` always opens the version itself.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
-from typing import Any
+from datetime import UTC, datetime, timedelta
+from typing import Any, Final
 
 import numpy.typing as npt
 import xarray as xr
 from pydantic import ValidationError
 
-from schemas.contracts import VERSION, Manifest, validate
-from schemas.errors import ConflictError, CorruptionError, PublishError
+from schemas.contracts import Manifest
+from schemas.errors import ConflictError, CorruptionError, ExecutionError, PublishError
 from schemas.refs import VersionRef
-from storage.arrays import LABEL_ATTRS, date_blocks, read_dataset, same_bits, write_dataset
-from storage.files import fsync, locked, place, sha256_file, staging, write_atomic
+from storage import pointer, staged
 from storage.layout import Layout
+from storage.pointer import Pointer
 from storage.versions import (
-    LATEST,
-    MANIFEST,
-    SEAL,
-    STATE,
-    files_in,
+    damages,
     find,
     latest,
+    latest_at,
     list_versions,
+    locate,
+    locate_latest,
     manifest_in,
     open_version,
+    pins,
+    promotions,
     read_manifest,
     read_state,
     resolve,
-    seal,
     verify,
 )
-from storage.weights import save_state
 
 __all__ = [
+    "damages",
+    "find",
     "latest",
+    "latest_at",
     "list_versions",
+    "locate",
+    "locate_latest",
     "open_version",
+    "pin",
+    "pins",
     "promote",
+    "promotions",
     "publish",
     "read_manifest",
     "read_state",
+    "remove",
     "resolve",
+    "unpin",
     "verify",
 ]
 
-_LOCK = ".lock"
-_BROUGHT = ("frequency", "periods_per_year")
-"""Attributes that a dataset must bring along; the others come from the manifest."""
+ANY: Final = "<any>"
+"""Whatever the champion is now."""
+_REMOVAL = timedelta(hours=1)
+"""After this time whoever removes a version has died."""
 
 
-def publish(
-    layout: Layout,
-    dataset: xr.Dataset,
-    manifest: Manifest,
-    state: dict[str, npt.NDArray[Any]],
-    *,
-    promote: bool,
-) -> VersionRef:
-    """Publish one version whole, or nothing.
+def publish(layout: Layout, dataset: xr.Dataset, manifest: Manifest, state: dict[str, npt.NDArray[Any]]) -> VersionRef:
+    """Publish one version whole, or nothing; `latest` stays where it is.
 
     Parameters
     ----------
@@ -87,146 +96,181 @@ def publish(
         What the version was made from; its checksums are filled in here.
     state : dict[str, numpy.ndarray]
         Arrays of the model's state.
-    promote : bool
-        Whether the version is to become `latest`. Publishing never moves `latest` to an earlier as-of date (a
-        backfill that ends late would otherwise unseat the champion); the function `promote` does.
 
     Returns
     -------
     VersionRef
         With `changed=False` if the same version was there already; `created_at` does not count. `promoted`
-        says whether `latest` names it now.
+        says whether `latest` names it.
 
     Raises
     ------
     ConflictError
-        If other content was published under this version, or another process held the lock for ten minutes.
+        If other content was published under this version, or it is being removed.
     PublishError
         If the dataset or the manifest breaks the contract, or storing fails; nothing became visible.
     CorruptionError
         If what was read back is not what was written.
     """
-    ref = _reference(manifest)
-    complete = _complete(dataset, manifest)
-    home = layout.published(ref.universe, ref.model)
-    with _told(_shown(ref)), staging(home) as folder:
-        _write(folder, complete, manifest, state)
-        _read_back(folder, complete)
-        with locked(home / _LOCK):
-            changed = place(folder, home / ref.version)
-            if not changed:
-                _refuse_other(manifest_in(home / ref.version), manifest_in(folder))
-            champion = latest(layout, ref.universe, ref.model)
-            if promote and (champion is None or champion.version[:10] <= ref.version[:10]):
-                champion = _point_latest(home, ref)
-    promoted = champion is not None and champion.version == ref.version
-    return ref.model_copy(update={"changed": changed, "promoted": promoted})
+    ref = staged.reference(manifest)
+    complete = staged.completed(dataset, manifest)
+    store, home = layout.store, layout.home(ref.universe, ref.model)
+    with _told(_shown(ref)):
+        _finish_removals(layout, ref)
+        with store.staging(home) as folder:
+            staged.write(folder, complete, manifest, state)
+            mine = staged.read_back(folder, complete)
+            key = f"{home}/{ref.version}"
+            changed = store.place(folder, key, lambda there: _refuse_other(there, mine))
+        if not changed:
+            manifest_in(store, key)
+        champion = pointer.read(layout, ref.universe, ref.model).champion
+    return ref.model_copy(update={"changed": changed, "promoted": champion == ref.version})
 
 
-def promote(layout: Layout, universe: str, model: str, version: str) -> VersionRef:
+def promote(
+    layout: Layout,
+    universe: str,
+    model: str,
+    version: str,
+    *,
+    reason: str,
+    expected: str | None = ANY,
+    forward_only: bool = False,
+) -> VersionRef:
     """Make `latest` name a published version, at once for all readers; also an earlier one, to roll back.
+
+    Parameters
+    ----------
+    layout : Layout
+        Where.
+    universe, model, version : str
+        Which version.
+    reason : str
+        Why, for the history.
+    expected : str, optional
+        The champion that the decision was based on; None if there was none. Any if left out.
+    forward_only : bool
+        Leave a champion of a later as-of date where it is: a backfill that ends late would otherwise unseat it.
+
+    Returns
+    -------
+    VersionRef
+        `promoted` says whether `latest` names it now. Promoting the champion changes nothing.
 
     Raises
     ------
     PublishError
         If there is no such version.
+    ConflictError
+        If the champion is neither this version nor `expected`; the message says who promoted it, when and why.
     """
     ref = find(layout, universe, model, version) or resolve(layout, f"{universe}/{model}/{version}")
-    home = layout.published(universe, model)
-    with _told(_shown(ref)), locked(home / _LOCK):
-        return _point_latest(home, ref)
+
+    def step(now: Pointer) -> Pointer:
+        champion = now.champion
+        if champion == version:
+            return now
+        if expected not in (ANY, champion):
+            raise ConflictError(f"{_shown(ref)} is not promoted: {_told_champion(now)}, expected {expected or 'none'}")
+        if version in now.removing or find(layout, universe, model, version) is None:
+            raise PublishError(f"{_shown(ref)} is being removed; publish it again first")
+        if forward_only and champion is not None and champion[:10] > version[:10]:
+            return now
+        return now.promoted(version, reason)
+
+    with _told(_shown(ref)):
+        after = pointer.change(layout, universe, model, step)
+    return ref.model_copy(update={"promoted": after.champion == version})
 
 
-def _reference(manifest: Manifest) -> VersionRef:
+def pin(layout: Layout, universe: str, model: str, version: str, *, reason: str) -> None:
+    """Keep a version whatever the retention rule says."""
+    ref = find(layout, universe, model, version) or resolve(layout, f"{universe}/{model}/{version}")
+
+    def step(now: Pointer) -> Pointer:
+        if version in now.removing:
+            raise PublishError(f"{_shown(ref)} is being removed; publish it again first")
+        return now.model_copy(update={"pins": {**now.pins, version: reason}})
+
+    with _told(_shown(ref)):
+        pointer.change(layout, universe, model, step)
+
+
+def unpin(layout: Layout, universe: str, model: str, version: str) -> None:
+    """Leave a version to the retention rule again.
+
+    Raises
+    ------
+    PublishError
+        If it is not pinned.
+    """
+
+    def step(now: Pointer) -> Pointer:
+        if version not in now.pins:
+            raise PublishError(
+                f"{universe}/{model}/{version} is not pinned; pinned: {', '.join(sorted(now.pins)) or 'none'}"
+            )
+        return now.model_copy(update={"pins": {one: why for one, why in now.pins.items() if one != version}})
+
+    with _told(f"{universe}/{model}/{version}"):
+        pointer.change(layout, universe, model, step)
+
+
+def remove(layout: Layout, ref: VersionRef) -> None:
+    """Remove a version for ever: invisible first, then its files.
+
+    Also removes what an interrupted upload or removal of it has left. A reader that has it open meets missing files.
+
+    Raises
+    ------
+    PublishError
+        If it is the champion or pinned.
+    """
+
+    def begin(now: Pointer) -> Pointer:
+        if now.champion == ref.version:
+            raise PublishError(f"{_shown(ref)} is the champion; promote another version first")
+        if ref.version in now.pins:
+            raise PublishError(f"{_shown(ref)} is pinned ({now.pins[ref.version]}); unpin it first")
+        return now.model_copy(update={"removing": {**now.removing, ref.version: datetime.now(UTC)}})
+
+    def end(now: Pointer) -> Pointer:
+        left = {one: since for one, since in now.removing.items() if one != ref.version}
+        return now.model_copy(update={"removing": left})
+
+    with _told(_shown(ref)):
+        pointer.change(layout, ref.universe, ref.model, begin)
+        layout.store.remove(f"{layout.home(ref.universe, ref.model)}/{ref.version}")
+        pointer.change(layout, ref.universe, ref.model, end)
+
+
+def _finish_removals(layout: Layout, ref: VersionRef) -> None:
+    """Remove what died while it removed this version; refuse while another process may still be at it."""
+    since = pointer.read(layout, ref.universe, ref.model).removing.get(ref.version)
+    if since is None:
+        return
+    if datetime.now(UTC) - since < _REMOVAL:
+        raise ConflictError(
+            f"{_shown(ref)} is being removed since {since:%Y-%m-%d %H:%M} UTC; run again when that has ended, or "
+            f"{_REMOVAL} after it began if it has died"
+        )
+    remove(layout, ref)
+
+
+def _refuse_other(there: bytes, mine: Manifest) -> None:
+    what = f"{mine.universe}/{mine.model}/{mine.version}"
     try:
-        ref = VersionRef(universe=manifest.universe, model=manifest.model, version=manifest.version)
+        theirs = Manifest.model_validate_json(there)
     except ValidationError:
-        raise PublishError(
-            f"version '{manifest.version}' of {manifest.universe}/{manifest.model} is not named as the as-of "
-            "date, a dash and 8 hexadecimal digits"
-        ) from None
-    if ref.version[:10] != manifest.as_of.isoformat():
-        raise PublishError(f"{_shown(ref)}: the manifest is as of {manifest.as_of}, which its name does not say")
-    return ref
-
-
-def _complete(dataset: xr.Dataset, manifest: Manifest) -> xr.Dataset:
-    """Check a dataset against the contract, and give it and its variables all attributes."""
-    what = f"{manifest.universe}/{manifest.model}/{manifest.version}"
-    validate(dataset, VERSION, PublishError, what)
-    bare = sorted(str(dim) for dim in dataset.dims if dim not in dataset.indexes)
-    if bare:
-        raise PublishError(f"{what}: axes {', '.join(bare)} have no labels")
-    doubled = sorted(str(dim) for dim, index in dataset.indexes.items() if index.has_duplicates)
-    if doubled:
-        raise PublishError(f"{what}: axes {', '.join(doubled)} have labels that are given twice")
-    dates = dataset.indexes["date"]
-    if not dates.is_monotonic_increasing or dates[-1].date() != manifest.as_of:
-        raise PublishError(f"{what}: dates must be in order and end on {manifest.as_of}, the as-of date")
-    missing = [name for name in _BROUGHT if name not in dataset.attrs]
-    if missing:
-        raise PublishError(f"{what}: the dataset lacks the attributes {', '.join(missing)}")
-    facts = manifest.model_dump(
-        mode="json",
-        include={
-            "universe",
-            "model",
-            "version",
-            "as_of",
-            "snapshot_id",
-            "code_version",
-            "config_digest",
-            "format_version",
-        },
-    )
-    complete = dataset.assign_attrs(facts)
-    for name, variable in complete.variables.items():
-        variable.attrs = VERSION[str(name)].attrs if name in VERSION else LABEL_ATTRS.get(str(name), {})
-    return complete
-
-
-def _write(folder: Path, dataset: xr.Dataset, manifest: Manifest, state: dict[str, npt.NDArray[Any]]) -> None:
-    write_dataset(folder, date_blocks(dataset), consolidated=True)
-    save_state(folder / STATE, state)
-    checksums = {name: sha256_file(folder / name) for name in files_in(folder)}
-    complete = manifest.model_copy(update={"checksums": checksums})
-    write_atomic(folder / MANIFEST, complete.model_dump_json(indent=2) + "\n")
-    write_atomic(folder / SEAL, seal(folder / MANIFEST))
-
-
-def _read_back(folder: Path, written: xr.Dataset) -> None:
-    """Compare what a reader will see with what was to be written, bit for bit."""
-    manifest_in(folder)
-    stored = read_dataset(folder, consolidated=True)
-    validate(stored, VERSION, CorruptionError, str(folder))
-    for dim, index in written.indexes.items():
-        if not index.equals(stored.indexes[dim]):
-            raise CorruptionError(f"{folder}: axis '{dim}' was not stored as it was given; is the disk sound?")
-    for one, other in zip(date_blocks(written), date_blocks(stored), strict=True):
-        for name in written.data_vars:
-            if not same_bits(one[name].values, other[name].values):
-                raise CorruptionError(f"{folder}: '{name}' was not stored as it was given; is the disk sound?")
-
-
-def _refuse_other(there: Manifest, mine: Manifest) -> None:
-    before, after = (one.model_dump(mode="json", exclude={"created_at"}) for one in (there, mine))
+        raise CorruptionError(f"{what} is already published, but its manifest cannot be read; remove it") from None
+    before, after = (one.model_dump(mode="json", exclude={"created_at"}) for one in (theirs, mine))
     different = sorted(field for field in before if before[field] != after[field])
     if different:
         raise ConflictError(
-            f"{mine.universe}/{mine.model}/{mine.version} is already published with other content (different: "
-            f"{', '.join(different)}); it stays as it is, publish under another version"
+            f"{what} is already published with other content (different: {', '.join(different)}); it stays as it is, "
+            "publish under another version"
         )
-
-
-def _point_latest(home: Path, ref: VersionRef) -> VersionRef:
-    """Swap the link in one step; the caller holds the lock."""
-    link, fresh = home / LATEST, home / f".{LATEST}.new"
-    if not link.is_symlink() or str(link.readlink()) != ref.version:
-        fresh.unlink(missing_ok=True)
-        fresh.symlink_to(ref.version)
-        fresh.replace(link)
-        fsync(home)
-    return ref.model_copy(update={"promoted": True})
 
 
 @contextmanager
@@ -234,8 +278,15 @@ def _told(what: str) -> Iterator[None]:
     """Turn the errors of writing into one line that names the version."""
     try:
         yield
-    except OSError as error:
+    except (OSError, ExecutionError) as error:
         raise PublishError(f"{what}: cannot be written: {error}; nothing became visible, run again") from error
+
+
+def _told_champion(now: Pointer) -> str:
+    if not now.promotions:
+        return "there is no champion"
+    last = now.promotions[-1]
+    return f"the champion is {last.version}, promoted by {last.by} at {last.promoted_at:%F %T} UTC ({last.reason})"
 
 
 def _shown(ref: VersionRef) -> str:

@@ -1,13 +1,17 @@
 """Finding, reading and verifying published versions. Nothing here writes; that is `storage.published`.
 
-A version is one folder, `published/<universe>/<model>/<version>`. The folder itself is a consolidated Zarr v3
-group, so that ``xr.open_zarr`` opens it by its path. Beside the arrays lie `manifest.json` (everything the
+A version is one folder, `published/<universe>/<model>/<version>`, on a disk or in an object store. The folder itself is
+a consolidated Zarr v3 group, so that ``xr.open_zarr`` opens it. Beside the arrays lie `manifest.json` (everything the
 version was made from, and the checksum of every other file), `manifest.sha256` for the manifest itself
-(``sha256sum -c`` reads it), and `state.safetensors`. `latest` is a symbolic link to one of the versions.
+(``sha256sum -c`` reads it), and `state.safetensors`. `latest.json` beside the versions names the champion; on a disk
+`latest` is a symbolic link to it.
 """
 
 from __future__ import annotations
 
+import hashlib
+from collections.abc import Iterator
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -15,16 +19,19 @@ import numpy.typing as npt
 import xarray as xr
 from pydantic import ValidationError
 
-from schemas.contracts import Manifest
-from schemas.errors import CorruptionError, PublishError
+from schemas.contracts import Manifest, Promotion
+from schemas.errors import ConfigError, CorruptionError, FactorcubeError, PublishError, StoreError
 from schemas.refs import VersionRef
+from storage import pointer
 from storage.arrays import read_dataset
-from storage.files import sha256_file
-from storage.layout import Layout
-from storage.weights import load_state
+from storage.damage import Guard
+from storage.layout import VERSIONS, Layout
+from storage.pointer import LATEST
+from storage.stores import MANIFEST, ROOT, SEAL, Store
+from storage.weights import parse_state
 
-LATEST, MANIFEST, SEAL, STATE = "latest", "manifest.json", "manifest.sha256", "state.safetensors"
-_METADATA = "zarr.json"
+STATE = "state.safetensors"
+_REMEDY = "restore the version from a copy, or remove its folder and publish it again"
 
 
 def find(layout: Layout, universe: str, model: str, version: str) -> VersionRef | None:
@@ -33,26 +40,53 @@ def find(layout: Layout, universe: str, model: str, version: str) -> VersionRef 
         ref = VersionRef(universe=universe, model=model, version=version, changed=False)
     except ValidationError:
         return None
-    folder = version_path(layout, ref)
-    return ref if folder.is_dir() and not folder.is_symlink() else None
+    return ref if layout.store.complete(_key(layout, ref)) else None
 
 
 def latest(layout: Layout, universe: str, model: str) -> VersionRef | None:
-    """Return the version that `latest` names; None if none was promoted yet.
+    """Return the champion; None if none was promoted yet.
 
     Raises
     ------
     PublishError
-        If `latest` does not lead to a version of this model.
+        If the pointer does not lead to a version of this model.
     """
-    link = layout.published(universe, model) / LATEST
-    if not link.is_symlink():
+    champion = pointer.read(layout, universe, model).champion
+    if champion is None:
         return None
-    target = str(link.readlink())
-    ref = find(layout, universe, model, target)
+    ref = find(layout, universe, model, champion)
     if ref is None:
-        raise PublishError(f"{link} leads to {target}, which is not a version beside it; promote a version again")
+        where = f"{layout.store.locate(layout.home(universe, model))}/{LATEST}"
+        raise PublishError(f"{where} leads to {champion}, which is not a version beside it; promote a version again")
     return ref.model_copy(update={"promoted": True})
+
+
+def latest_at(layout: Layout, universe: str, model: str, moment: datetime) -> VersionRef | None:
+    """Return what `latest` was at a moment; None if nothing was promoted before it. It may have been removed since.
+
+    Raises
+    ------
+    PublishError
+        If the moment has no time zone.
+    """
+    if moment.tzinfo is None:
+        raise PublishError(f"{moment.isoformat()} has no time zone; say in which time zone it is meant")
+    history = pointer.read(layout, universe, model).promotions
+    known = [entry.version for entry in history if entry.promoted_at <= moment]
+    if not known:
+        return None
+    promoted = known[-1] == history[-1].version
+    return VersionRef(universe=universe, model=model, version=known[-1], changed=False, promoted=promoted)
+
+
+def promotions(layout: Layout, universe: str, model: str) -> tuple[Promotion, ...]:
+    """Return the history of `latest`, oldest first."""
+    return pointer.read(layout, universe, model).promotions
+
+
+def pins(layout: Layout, universe: str, model: str) -> dict[str, str]:
+    """Return the versions that are kept whatever the retention rule says, with the reasons."""
+    return dict(pointer.read(layout, universe, model).pins)
 
 
 def list_versions(layout: Layout, universe: str | None = None, model: str | None = None) -> list[VersionRef]:
@@ -60,11 +94,12 @@ def list_versions(layout: Layout, universe: str | None = None, model: str | None
 
     `changed` is False, and `promoted` says which ones `latest` names.
     """
+    folders = layout.store.folders
     found: list[VersionRef] = []
-    for one in _folders(layout.versions) if universe is None else [universe]:
-        for each in _folders(layout.published(one)) if model is None else [model]:
+    for one in folders(VERSIONS) if universe is None else [universe]:
+        for each in folders(layout.home(one)) if model is None else [model]:
             champion = latest(layout, one, each)
-            refs = (find(layout, one, each, name) for name in _folders(layout.published(one, each)))
+            refs = (find(layout, one, each, name) for name in folders(layout.home(one, each)))
             found += [champion if champion and champion.version == ref.version else ref for ref in refs if ref]
     return found
 
@@ -77,29 +112,46 @@ def resolve(layout: Layout, text: str) -> VersionRef:
     layout : Layout
         Where.
     text : str
-        `universe/model/latest`, `universe/model/version`, or the path of a version's folder.
+        `universe/model/latest`, `universe/model/version`, or the path or URL of a version.
 
     Raises
     ------
     PublishError
         If there is no such version; the message lists those there are.
     """
-    path = Path(text).expanduser().absolute()
-    inside = path.is_relative_to(layout.versions)
-    parts = path.relative_to(layout.versions).parts if inside else tuple(text.strip("/").split("/"))
+    everything = layout.store.locate(VERSIONS)
+    whole = text if "://" in text else str(Path(text).expanduser().absolute())
+    inside = whole.startswith(f"{everything}/")
+    parts = (whole.removeprefix(everything) if inside else text).strip("/").split("/")
     ref = None
     if len(parts) == 3:
-        ref = latest(layout, *parts[:2]) if parts[2] == LATEST else find(layout, *parts)
+        universe, model, version = parts
+        ref = latest(layout, universe, model) if version == LATEST else find(layout, universe, model, version)
     if ref is None:
         names = [f"{one.universe}/{one.model}/{one.version}" for one in list_versions(layout)]
-        known = ", ".join(names) or f"nothing is published under {layout.root} yet"
+        known = ", ".join(names) or f"nothing is published under {everything} yet"
         raise PublishError(f"there is no published version '{text}'; known: {known}")
     return ref
 
 
-def version_path(layout: Layout, ref: VersionRef) -> Path:
-    """Folder of a version, whether it exists or not."""
-    return layout.published(ref.universe, ref.model) / ref.version
+def locate(layout: Layout, ref: VersionRef) -> str:
+    """Return the path or URL of a version, as readers without factorcube open it."""
+    return layout.store.locate(_key(layout, ref))
+
+
+def locate_latest(layout: Layout, universe: str, model: str) -> str:
+    """Return where readers find the champion: the link `latest` on a disk, the champion itself in an object store.
+
+    Raises
+    ------
+    PublishError
+        If no version was promoted yet.
+    """
+    champion = latest(layout, universe, model)
+    if champion is None:
+        raise PublishError(f"{universe}/{model} has no champion yet; promote a version")
+    link = f"{layout.home(universe, model)}/{LATEST}"
+    return layout.store.locate(link if layout.store.pointed(link) else _key(layout, champion))
 
 
 def open_version(layout: Layout, ref: VersionRef) -> xr.Dataset:
@@ -114,31 +166,32 @@ def open_version(layout: Layout, ref: VersionRef) -> xr.Dataset:
     CorruptionError
         If its metadata are damaged or a file is missing (a missing chunk would read as NaN).
     """
-    folder = version_path(layout, ref)
+    store, key = layout.store, _key(layout, ref)
     checksums = read_manifest(layout, ref).checksums
-    gone = [name for name in checksums if not (folder / name).is_file()]
+    gone = sorted(set(checksums) - set(store.files(key)))
     if gone:
-        raise _damaged(folder / gone[0], "is missing")
-    _check_file(folder, _METADATA, checksums)
-    return read_dataset(folder, consolidated=True)
+        raise _damaged(store, f"{key}/{gone[0]}", "is missing")
+    _read(store, key, ROOT, checksums)
+    guard = Guard(store.locate(key), _REMEDY, expected=frozenset(checksums))
+    return read_dataset(store.group(key), guard=guard, consolidated=True)
 
 
 def read_manifest(layout: Layout, ref: VersionRef) -> Manifest:
     """Return the manifest of a version; raises as `open_version` does."""
-    folder = version_path(layout, ref)
-    if not folder.is_dir():
-        raise PublishError(f"{folder}: no such published version")
-    manifest = manifest_in(folder)
+    key = _key(layout, ref)
+    if not layout.store.complete(key):
+        raise PublishError(f"{layout.store.locate(key)}: no such published version")
+    manifest = manifest_in(layout.store, key)
     if (manifest.universe, manifest.model, manifest.version) != (ref.universe, ref.model, ref.version):
-        raise _damaged(folder / MANIFEST, f"describes {manifest.universe}/{manifest.model}/{manifest.version}")
+        described = f"describes {manifest.universe}/{manifest.model}/{manifest.version}"
+        raise _damaged(layout.store, f"{key}/{MANIFEST}", described)
     return manifest
 
 
 def read_state(layout: Layout, ref: VersionRef) -> dict[str, npt.NDArray[Any]]:
     """Return the arrays of the model's state; raises as `open_version` does."""
-    folder = version_path(layout, ref)
-    _check_file(folder, STATE, read_manifest(layout, ref).checksums)
-    return load_state(folder / STATE)
+    key, checksums = _key(layout, ref), read_manifest(layout, ref).checksums
+    return parse_state(_read(layout.store, key, STATE, checksums), layout.store.locate(f"{key}/{STATE}"))
 
 
 def verify(layout: Layout, ref: VersionRef) -> None:
@@ -151,51 +204,63 @@ def verify(layout: Layout, ref: VersionRef) -> None:
     CorruptionError
         If a file is damaged, missing, or was not published; the message names the first.
     """
-    folder = version_path(layout, ref)
-    checksums = read_manifest(layout, ref).checksums
+    for error in damages(layout, ref):
+        raise error
+
+
+def damages(layout: Layout, ref: VersionRef) -> Iterator[FactorcubeError]:
+    """Check every byte of a version against its checksums; yield an error for each file that is not as published."""
+    store, key = layout.store, _key(layout, ref)
+    try:
+        checksums = read_manifest(layout, ref).checksums
+    except CorruptionError as error:
+        yield error
+        return
     for name in checksums:
-        _check_file(folder, name, checksums)
-    for name in sorted(set(files_in(folder)) - set(checksums)):
-        raise _damaged(folder / name, "was not published with this version")
+        try:
+            _read(store, key, name, checksums)
+        except (CorruptionError, ConfigError) as error:  # a link in the place of a file leads outside
+            yield error
+    for name in sorted(set(store.files(key)) - {*checksums, MANIFEST, SEAL}):
+        yield CorruptionError(f"{store.locate(key)}/{name} was not published with this version; {_REMEDY}")
 
 
-def manifest_in(folder: Path) -> Manifest:
-    """Return the manifest in a folder, checked against its seal."""
-    path = folder / MANIFEST
+def manifest_in(store: Store, key: str) -> Manifest:
+    """Return the manifest of a version, checked against its seal."""
+    where = f"{key}/{MANIFEST}"
     try:
-        if (folder / SEAL).read_text(encoding="ascii") != seal(path):
-            raise _damaged(path, f"does not match {SEAL}")
-        return Manifest.model_validate_json(path.read_bytes())
+        content = store.read(where)
+        if store.read(f"{key}/{SEAL}") != seal(content):
+            raise _damaged(store, where, f"does not match {SEAL}")
+        return Manifest.model_validate_json(content)
+    except StoreError:
+        raise
     except (OSError, ValueError) as error:
-        raise _damaged(path, f"cannot be read ({type(error).__name__})") from error
+        raise _damaged(store, where, f"cannot be read ({type(error).__name__})") from error
 
 
-def seal(manifest: Path) -> str:
-    """Return the line of the seal of a manifest, as ``sha256sum`` writes it."""
-    return f"{sha256_file(manifest)}  {MANIFEST}\n"
+def seal(manifest: bytes) -> bytes:
+    """Return the line that seals a manifest, as ``sha256sum`` writes it."""
+    return f"{hashlib.sha256(manifest).hexdigest()}  {MANIFEST}\n".encode()
 
 
-def files_in(folder: Path) -> list[str]:
-    """Return the files of a version but for the manifest and its seal, as relative paths in order."""
-    paths = (path.relative_to(folder).as_posix() for path in folder.rglob("*") if not path.is_dir())
-    return sorted(path for path in paths if path not in (MANIFEST, SEAL))
+def _key(layout: Layout, ref: VersionRef) -> str:
+    return f"{layout.home(ref.universe, ref.model)}/{ref.version}"
 
 
-def _check_file(folder: Path, name: str, checksums: dict[str, str]) -> None:
+def _read(store: Store, key: str, name: str, checksums: dict[str, str]) -> bytes:
+    """Return the content of a file of a version, checked against its checksum."""
+    where = f"{key}/{name}"
     try:
-        if sha256_file(folder / name) != checksums[name]:
-            raise _damaged(folder / name, "does not match its checksum")
+        content = store.read(where)
+        if hashlib.sha256(content).hexdigest() != checksums[name]:
+            raise _damaged(store, where, "does not match its checksum")
+    except StoreError:
+        raise
     except (OSError, KeyError) as error:
-        raise _damaged(folder / name, "is missing or cannot be read") from error
+        raise _damaged(store, where, "is missing or cannot be read") from error
+    return content
 
 
-def _damaged(path: Path, how: str) -> CorruptionError:
-    return CorruptionError(f"{path} {how}; restore the version from a copy, or remove its folder and publish it again")
-
-
-def _folders(parent: Path) -> list[str]:
-    """Return the names of the folders in a folder, without hidden ones and links."""
-    if not parent.is_dir():
-        return []
-    inner = (path for path in parent.iterdir() if path.is_dir() and not path.is_symlink())
-    return sorted(path.name for path in inner if not path.name.startswith("."))
+def _damaged(store: Store, key: str, how: str) -> CorruptionError:
+    return CorruptionError(f"{store.locate(key)} {how}; {_REMEDY}")

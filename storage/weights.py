@@ -46,10 +46,15 @@ def load_state(path: Path) -> dict[str, npt.NDArray[Any]]:
         content = path.read_bytes()
     except FileNotFoundError:
         raise PublishError(f"{path}: no such file of model weights") from None
+    return parse_state(content, str(path))
+
+
+def parse_state(content: bytes, where: str) -> dict[str, npt.NDArray[Any]]:
+    """Return the named arrays in the content of a file; raises `CorruptionError` as `load_state` does."""
     try:
         arrays: dict[str, npt.NDArray[Any]] = load(content)
     except (SafetensorError, KeyError, ValueError) as error:
-        raise CorruptionError(f"{path}: not a readable safetensors file: {error}; restore it or run again") from None
+        raise CorruptionError(f"{where}: not a readable safetensors file: {error}; restore it or run again") from None
     return dict(sorted(arrays.items()))
 
 

@@ -12,8 +12,11 @@ that kind.
 from __future__ import annotations
 
 import json
+import os
+import time
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -25,12 +28,15 @@ from schemas.base import Name, digest
 from schemas.errors import ConfigError, CorruptionError, ExecutionError
 from schemas.refs import Key
 from storage.arrays import date_blocks, read_dataset, write_dataset
+from storage.damage import Guard, chunk_of
 from storage.files import place, sha256_file, staging, write_atomic
 from storage.layout import Layout
 from storage.weights import load_state, save_state
 
 _KEY: TypeAdapter[str] = TypeAdapter(Name)
-_ARRAYS, _JSON = "arrays.safetensors", "value.json"
+_ARRAYS, _JSON, _METADATA = "arrays.safetensors", "value.json", "zarr.json"
+_FILES = "files.json"
+_NOTED_SECONDS = 3600.0
 
 
 class WorkStore:
@@ -44,8 +50,9 @@ class WorkStore:
         self._layout = layout
 
     def has(self, kind: str, key: Key) -> bool:
-        """Whether there is such an entry."""
-        return self._entry(kind, key).is_dir()
+        """Whether there is such an entry; asking counts as using it, see `storage.leftovers`."""
+        entry = self._entry(kind, key)
+        return entry.is_dir() and _used(entry)
 
     def put_arrays(self, kind: str, key: Key, arrays: Mapping[str, npt.NDArray[Any]], meta: Mapping[str, Any]) -> None:
         """Keep named numeric arrays and JSON facts; does nothing if the entry exists."""
@@ -109,14 +116,36 @@ class WorkStore:
             If a block does not continue the one before.
         """
         spans = date_blocks(blocks) if isinstance(blocks, xr.Dataset) else blocks
-        self._put(kind, key, lambda folder: write_dataset(folder, spans, attrs=attrs))
+
+        def write(folder: Path) -> None:
+            write_dataset(folder, spans, attrs=attrs, consolidated=True)
+            value = {"sizes": _sizes(folder), "metadata": sha256_file(folder / _METADATA)}
+            write_atomic(folder / _FILES, _sealed(value))
+
+        self._put(kind, key, write)
 
     def open_dataset(self, kind: str, key: Key) -> xr.Dataset:
-        """Open a dataset lazily; raises `ExecutionError` if there is none.
+        """Open a dataset lazily.
 
-        A flipped bit in a chunk is noticed when that chunk is read.
+        Raises
+        ------
+        ExecutionError
+            If there is no such entry, or it holds something else.
+        CorruptionError
+            If a file has gone or has another size. A flipped bit in a chunk is noticed when that chunk is read.
         """
-        return read_dataset(self._existing(kind, key, "zarr.json"))
+        folder = self._existing(kind, key, _FILES)
+        guard = Guard(str(folder), "remove this folder and run again")
+        with guard.told(f"file {_FILES}"):
+            value = _unsealed(folder / _FILES)
+            written, found = value["sizes"], _sizes(folder)
+        other = sorted(name for name, size in written.items() if found.get(name) != size)
+        if other:
+            how = "has another size than was written" if other[0] in found else "is missing"
+            raise guard.damaged(chunk_of(other[0]), how)
+        if sha256_file(folder / _METADATA) != value["metadata"]:
+            raise guard.damaged(f"file {_METADATA}", "does not match its checksum")
+        return read_dataset(folder, guard=replace(guard, expected=written), consolidated=True)
 
     def _put(self, kind: str, key: Key, write: Callable[[Path], None]) -> None:
         entry = self._entry(kind, key)
@@ -135,6 +164,7 @@ class WorkStore:
             raise ExecutionError(f"{entry}: no such intermediate result; run the step that makes it again")
         if not (entry / file).is_file():
             raise ExecutionError(f"{entry}: holds no {file}; ask for it in the form in which it was kept")
+        _used(entry)
         return entry
 
     def _entry(self, kind: str, key: Key) -> Path:
@@ -142,6 +172,20 @@ class WorkStore:
             return self._layout.work(kind) / _KEY.validate_python(key, strict=True)
         except ValidationError:
             raise ConfigError(f"key {key!r} of kind '{kind}' is not a hash or a name") from None
+
+
+def _used(entry: Path) -> bool:
+    """Note on the entry that it is still in use, at most once an hour; True."""
+    with suppress(OSError):  # a reader may not write, and the entry may be on its way out
+        if entry.stat().st_mtime < time.time() - _NOTED_SECONDS:
+            os.utime(entry)
+    return True
+
+
+def _sizes(folder: Path) -> dict[str, int]:
+    """Return the size of every file of a dataset but for the list of them."""
+    files = (path for path in folder.rglob("*") if path.is_file())
+    return {name: path.stat().st_size for path in files if (name := path.relative_to(folder).as_posix()) != _FILES}
 
 
 def _sealed(value: Any) -> str:

@@ -10,8 +10,9 @@ day or the last day: so files that label months differently still join.
 
 from __future__ import annotations
 
-from datetime import date
+from datetime import date, datetime
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -77,6 +78,40 @@ def next_session(calendar: str, frequency: Frequency, after: pd.Timestamp | date
     return pd.Timestamp(following[0])
 
 
+def why_closed(calendar: str, moment: datetime) -> str | None:
+    """Say why no session of an exchange has ended by a moment on that day, in the exchange's own time zone.
+
+    A half day ends when it ends: the exchange's own closing time of that day counts.
+
+    Parameters
+    ----------
+    calendar : str
+        ISO 10383 code; an exchange called ``none`` is never closed.
+    moment : datetime
+        A moment, with its time zone.
+
+    Returns
+    -------
+    str or None
+        The reason in words; None if a session has ended.
+
+    Raises
+    ------
+    DataError
+        If the moment has no time zone: it would be another day elsewhere.
+    """
+    if moment.tzinfo is None:
+        raise DataError(f"{moment.isoformat()}: a moment needs a time zone to be compared with a session; add one")
+    if calendar == NO_CALENDAR:
+        return None
+    day = pd.Timestamp(moment).tz_convert(_exchange(calendar, moment.year).tz)
+    label = day.tz_localize(None).normalize()
+    if sessions(calendar, label, label).empty:
+        return f"{calendar} had no session on {day:%A %Y-%m-%d}"
+    close = _exchange(calendar, day.year).session_close(label).tz_convert(day.tz)
+    return None if day >= close else f"{calendar} closes at {close:%H:%M %Z on %Y-%m-%d}, after {day:%H:%M %Z}"
+
+
 def normalise_dates(dates: pd.DatetimeIndex, frequency: Frequency) -> pd.DatetimeIndex:
     """Return the labels of the periods that dates fall in: midnight of the day, or of its month's end."""
     days = dates.normalize()
@@ -122,9 +157,14 @@ def check_sessions(dates: pd.DatetimeIndex, calendar: str, what: str) -> None:
 
 @lru_cache(maxsize=16)
 def _sessions(calendar: str, first_year: int, last_year: int) -> pd.DatetimeIndex:
-    start, end = pd.Timestamp(first_year, 1, 1), pd.Timestamp(last_year, 12, 31)
     if calendar == NO_CALENDAR:
-        return pd.bdate_range(start, end).as_unit("ns")
+        return pd.bdate_range(pd.Timestamp(first_year, 1, 1), pd.Timestamp(last_year, 12, 31)).as_unit("ns")
+    found: pd.DatetimeIndex = _exchange(calendar, first_year, last_year).sessions
+    return found.as_unit("ns")
+
+
+@lru_cache(maxsize=16)
+def _exchange(calendar: str, first_year: int, last_year: int | None = None) -> Any:
     import exchange_calendars as xc
 
     names = xc.get_calendar_names()
@@ -133,8 +173,8 @@ def _sessions(calendar: str, first_year: int, last_year: int) -> pd.DatetimeInde
         raise ConfigError(
             f"'calendar': there is no exchange calendar '{calendar}' ({nearest(calendar, codes)}), or 'none'"
         )
+    start, end = pd.Timestamp(first_year, 1, 1), pd.Timestamp(last_year or first_year, 12, 31)
     try:
-        found: pd.DatetimeIndex = xc.get_calendar(calendar, start=start, end=end).sessions
+        return xc.get_calendar(calendar, start=start, end=end)
     except (ValueError, xc.errors.CalendarError) as error:
-        raise ConfigError(f"'calendar': {calendar} does not reach from {first_year} to {last_year}: {error}") from None
-    return found.as_unit("ns")
+        raise ConfigError(f"'calendar': {calendar} does not reach from {start.year} to {end.year}: {error}") from None

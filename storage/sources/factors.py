@@ -109,7 +109,7 @@ def _read(
     """Read one source whole, for its units are judged on all there is: dates, columns as decimals, name."""
     wanted = dict.fromkeys((*source.columns, *([source.risk_free] if source.risk_free is not None else [])))
     selection = Selection(source.date, None, {name: name for name in wanted}, frequency)
-    table = read_table(open_origin(source.origin, settings), selection)
+    table = read_table(open_origin(source.origin, settings), selection, settings.max_cells)
     rows = table.rows.sort(DATE, maintain_order=True)
     days = rows[DATE].unique().sort()
     keys = days.search_sorted(rows[DATE]).to_numpy().astype(np.int64)

@@ -6,6 +6,7 @@ dates and numbers, so that a bad cell can be named.
 
 from __future__ import annotations
 
+import csv
 import glob
 import hashlib
 import os
@@ -17,6 +18,7 @@ import polars as pl
 from schemas.base import nearest
 from schemas.contracts import SourceFile
 from schemas.errors import SourceError
+from storage.sources.limits import check_text
 
 
 def _scan_csv(path: Path) -> pl.LazyFrame:
@@ -30,6 +32,8 @@ def _scan_ipc(path: Path) -> pl.LazyFrame:
 def _scan_parquet(path: Path) -> pl.LazyFrame:
     return pl.scan_parquet(path, glob=False)
 
+
+_TAIL_BYTES = 2**16
 
 _SCANS: dict[str, Callable[[Path], pl.LazyFrame]] = {
     ".parquet": _scan_parquet,
@@ -51,23 +55,43 @@ class FilesOrigin:
         Each is a file, a glob (``prices/*.parquet``) or a folder, whose data files are read in the order of
         their names. Relative paths are taken from the working directory.
 
+    max_cells : int
+        Most cells that a file may declare.
+
     Raises
     ------
     SourceError
         If a path matches nothing, or a file has a suffix that is not read.
     """
 
-    def __init__(self, paths: Sequence[Path]) -> None:
+    def __init__(self, paths: Sequence[Path], max_cells: int) -> None:
+        self._max_cells = max_cells
         self.files = list(dict.fromkeys(file.absolute() for path in paths for file in _expand(path)))
 
     def read(self) -> dict[str, pl.LazyFrame]:
         """Return one lazy scan per file; CSV columns are text."""
+        for file in self.files:
+            if _SCANS[_suffix(file)] is _scan_csv:
+                check_text(file, self._max_cells)
+                _check_end(file)
         return {str(file): _SCANS[_suffix(file)](file) for file in self.files}
 
     def fingerprint(self) -> tuple[SourceFile, ...]:
-        """Return the SHA-256 of each file's bytes; names are relative to the folder they have in common."""
+        """Return the SHA-256 of each file's bytes; names are relative to the folder they have in common.
+
+        Raises
+        ------
+        SourceError
+            If two files hold the same bytes, as when a delivery came twice.
+        """
         folder = os.path.commonpath([file.parent for file in self.files])
-        return tuple(SourceFile(name=file.relative_to(folder).as_posix(), sha256=_sha256(file)) for file in self.files)
+        found: dict[str, SourceFile] = {}
+        for file in self.files:
+            source = SourceFile(name=file.relative_to(folder).as_posix(), sha256=_sha256(file))
+            twin = found.setdefault(source.sha256, source)
+            if twin is not source:
+                raise SourceError(f"{file}: holds the same bytes as {twin.name}; was it delivered twice? remove one")
+        return tuple(found.values())
 
 
 def _expand(path: Path) -> list[Path]:
@@ -88,6 +112,25 @@ def _expand(path: Path) -> list[Path]:
     beside = [file.name for file in path.parent.iterdir()] if path.parent.is_dir() else []
     hint = f" ({nearest(path.name, beside)})" if 0 < len(beside) <= 20 else ""
     raise SourceError(f"{path}: no such file or folder{hint}")
+
+
+def _check_end(file: Path) -> None:
+    """Refuse a CSV that ends within a row: the reader would take what is cut off for missing values.
+
+    A compressed one that is cut short cannot be read at all.
+    """
+    if _suffix(file) != ".csv":
+        return
+    with file.open("rb") as stream:
+        header = stream.readline()
+        stream.seek(max(len(header), stream.seek(0, os.SEEK_END) - _TAIL_BYTES))
+        rows = [line for line in stream.read().splitlines() if line.strip()]
+    if rows:
+        given, expected = (len(next(csv.reader([line.decode("utf-8", "replace")]))) for line in (rows[-1], header))
+        if given < expected:
+            raise SourceError(
+                f"{file}: its last row has {given} of {expected} columns; is it complete? run again when it is whole"
+            )
 
 
 def _suffix(path: Path) -> str:

@@ -17,6 +17,7 @@ import polars as pl
 from schemas.errors import DataError, SourceError
 from schemas.spec import Frequency
 from storage.sources.cells import is_numeric_or_text, not_a_number, to_date, to_number
+from storage.sources.limits import check_cells
 from storage.sources.order import check_order
 from storage.sources.origins import Origin
 
@@ -70,14 +71,14 @@ class Table:
     rows: pl.DataFrame
 
 
-def read_table(origin: Origin, selection: Selection) -> Table:
-    """Read and check the rows of an origin.
+def read_table(origin: Origin, selection: Selection, max_cells: int) -> Table:
+    """Read and check the rows of an origin, which may not declare more than so many cells.
 
     Raises
     ------
     SourceError
         If a part cannot be read, has other columns than the first, lacks a column, holds text or an infinite
-        value in a numeric column, or has dates out of order.
+        value in a numeric column, has dates out of order, or declares too much.
     DataError
         If a date is missing or impossible, a ticker is missing, or no row is left.
     """
@@ -85,6 +86,7 @@ def read_table(origin: Origin, selection: Selection) -> Table:
     columns: list[str] | None = None
     values = selection.values
     tables = []
+    declared = 0
     for name, frame in parts.items():
         schema = _schema(name, frame)
         if columns is None:
@@ -92,6 +94,8 @@ def read_table(origin: Origin, selection: Selection) -> Table:
             values = _values(name, columns, selection)
         elif set(schema) != set(columns):
             raise _odd_part(name, list(schema), next(iter(parts)), columns)
+        declared += _rows(name, frame) * (len(values or {}) + 1)
+        check_cells(name, declared, max_cells)
         tables.append(_clean(name, frame, schema, selection, values or {}))
     table = pl.concat(tables) if tables else pl.DataFrame()
     if table.is_empty():
@@ -111,6 +115,14 @@ def _schema(name: str, frame: pl.LazyFrame) -> pl.Schema:
     if doubled:
         raise SourceError(f"{name}: the column '{doubled[0].rsplit('_duplicated_', 1)[0]}' is there twice; remove one")
     return schema
+
+
+def _rows(name: str, frame: pl.LazyFrame) -> int:
+    """Return how many rows a part declares; of Parquet and Arrow files only the metadata are read."""
+    try:
+        return int(frame.select(pl.len()).collect().item())
+    except _FAILURES as error:
+        raise _unreadable(name, error) from None
 
 
 def _values(name: str, columns: list[str], selection: Selection) -> dict[str, str]:

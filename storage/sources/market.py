@@ -23,6 +23,7 @@ from schemas.sources import LongPanel, LongPrices, MarketSource, WidePrices, Wid
 from schemas.spec import Frequency
 from storage.sources.calendars import check_frequency, check_sessions
 from storage.sources.frames import DATE, TICKER, Selection, Table, read_table
+from storage.sources.limits import check_cells
 from storage.sources.order import check_unique
 from storage.sources.origins import open_origin
 from storage.sources.units import check_returns, to_decimals
@@ -94,11 +95,12 @@ def read_market(
     origin = open_origin(source.origin, settings)
     if isinstance(source, WidePrices | WideReturns):
         columns = None if source.tickers is None else {ticker: ticker for ticker in source.tickers}
-        table = read_table(origin, Selection(source.date, None, columns, frequency, *span))
+        table = read_table(origin, Selection(source.date, None, columns, frequency, *span), settings.max_cells)
         dense = _from_wide(table, "close" if isinstance(source, WidePrices) else "returns", frequency)
     else:
-        table = read_table(origin, Selection(source.date, source.ticker, _columns(source), frequency, *span))
-        dense = _from_long(table, frequency)
+        selection = Selection(source.date, source.ticker, _columns(source), frequency, *span)
+        table = read_table(origin, selection, settings.max_cells)
+        dense = _from_long(table, frequency, settings.max_cells)
     check_frequency(dense.dates, frequency, table.name)
     if frequency == "daily":
         check_sessions(dense.dates, calendar, table.name)
@@ -128,10 +130,12 @@ def _from_wide(table: Table, field: str, frequency: Frequency) -> _Dense:
     return _Dense(_index(days), tickers, {field: rows.select(tickers).to_numpy()})
 
 
-def _from_long(table: Table, frequency: Frequency) -> _Dense:
+def _from_long(table: Table, frequency: Frequency, max_cells: int) -> _Dense:
     """Scatter rows into dense arrays by integer codes; each column is let go once it is dense."""
     rows = table.rows
     days, names = rows[DATE].unique().sort(), rows[TICKER].unique().sort()
+    fields = len(rows.columns) - 2
+    check_cells(f"{table.name}: {len(days)} dates x {len(names)} tickers", len(days) * len(names) * fields, max_cells)
     row = days.search_sorted(rows[DATE]).to_numpy().astype(np.int64)
     column = rows[TICKER].cast(pl.Enum(names)).to_physical().to_numpy()
     keys, shape = row * len(names) + column, (len(days), len(names))

@@ -52,9 +52,9 @@ def open_origin(spec: specs.Origin, settings: Settings) -> Origin:
         If a file, package or plugin does not exist.
     """
     if isinstance(spec, specs.FilesOrigin):
-        return FilesOrigin(spec.paths)
+        return FilesOrigin(spec.paths, settings.max_cells)
     if isinstance(spec, specs.SqlOrigin):
-        return SqlOrigin(spec.query, settings.sql_url)
+        return SqlOrigin(spec.query, settings.sql_url, settings.max_cells)
     if isinstance(spec, specs.PackageOrigin):
         return PackageOrigin(spec.name)
     return _plugin(spec.name, spec.options)

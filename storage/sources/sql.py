@@ -11,6 +11,7 @@ import hashlib
 from collections.abc import Sequence
 from functools import cached_property
 from typing import Any
+from urllib.parse import quote, quote_plus
 
 import polars as pl
 from pydantic import SecretStr
@@ -18,8 +19,10 @@ from sqlalchemy import create_engine, make_url
 from sqlalchemy.engine import Engine
 from sqlalchemy.exc import ArgumentError, NoSuchModuleError, SQLAlchemyError
 
+from schemas.addresses import check_address
 from schemas.contracts import SourceFile
 from schemas.errors import ConfigError, SourceError
+from storage.sources.limits import check_cells
 
 _ROWS_AT_ONCE = 200_000
 
@@ -33,14 +36,16 @@ class SqlOrigin:
         A SELECT (or WITH ... SELECT), passed to the database as it is.
     url : SecretStr or None
         SQLAlchemy URL.
+    max_cells : int
+        Most cells that the query may give.
 
     Raises
     ------
     ConfigError
-        If there is no URL, it is not one, or the query does not read.
+        If there is no URL, it is not one or names a link-local address, or the query does not read.
     """
 
-    def __init__(self, query: str, url: SecretStr | None) -> None:
+    def __init__(self, query: str, url: SecretStr | None, max_cells: int) -> None:
         if url is None:
             raise ConfigError("a source of kind sql needs FACTORCUBE_SQL_URL in the environment, an SQLAlchemy URL")
         verb = (query.split(maxsplit=1) or [""])[0]
@@ -48,6 +53,7 @@ class SqlOrigin:
             raise ConfigError(f"a query must begin with SELECT or WITH, not '{verb}'")
         self._query = query
         self._url = url
+        self._max_cells = max_cells
         self.name = f"sql-{hashlib.sha256(query.encode()).hexdigest()[:12]}"
 
     def read(self) -> dict[str, pl.LazyFrame]:
@@ -66,9 +72,13 @@ class SqlOrigin:
             with engine.connect().execution_options(stream_results=True) as connection:
                 result = connection.exec_driver_sql(self._query)
                 names = self._unique(list(result.keys()))
-                parts = [_frame(names, rows) for rows in result.partitions(_ROWS_AT_ONCE)]
+                parts, cells = [], 0
+                for rows in result.partitions(_ROWS_AT_ONCE):
+                    cells += len(rows) * len(names)
+                    check_cells(f"query {self.name}", cells, self._max_cells)
+                    parts.append(_frame(names, rows))
                 connection.rollback()
-        except SQLAlchemyError as error:
+        except (SQLAlchemyError, OSError, TypeError, ValueError) as error:  # drivers raise their own on bad options
             raise SourceError(
                 f"query {self.name}: the {engine.dialect.name} database refused it: {self._safe(error)}"
             ) from None
@@ -84,7 +94,10 @@ class SqlOrigin:
 
     def _engine(self) -> Engine:
         try:
-            return create_engine(make_url(self._url.get_secret_value()))
+            url = make_url(self._url.get_secret_value())
+            if url.host or url.query:
+                check_address(url.render_as_string(), "FACTORCUBE_SQL_URL")
+            return create_engine(url)
         except (ArgumentError, NoSuchModuleError, ValueError):
             raise ConfigError(
                 "FACTORCUBE_SQL_URL is not an SQLAlchemy URL such as postgresql://user@host/database"
@@ -92,14 +105,14 @@ class SqlOrigin:
         except ModuleNotFoundError as error:
             raise ConfigError(f"FACTORCUBE_SQL_URL: install the database driver '{error.name}'") from None
 
-    def _safe(self, error: SQLAlchemyError) -> str:
+    def _safe(self, error: Exception) -> str:
         """Return the first line of a database's message with every part of the URL taken out."""
         message = str(getattr(error, "orig", None) or error).strip().split("\n", 1)[0]
         url = make_url(self._url.get_secret_value())
         values = [value for item in url.query.values() for value in ([item] if isinstance(item, str) else item)]
-        for secret in (self._url.get_secret_value(), url.password, *values, url.username, url.host):
-            if secret:
-                message = message.replace(str(secret), "***")
+        for secret in (self._url.get_secret_value(), str(url), url.password, *values, url.username, url.host):
+            for form in {str(secret or ""), quote(str(secret or "")), quote_plus(str(secret or ""))} - {""}:
+                message = message.replace(form, "***")
         return message
 
 

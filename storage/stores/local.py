@@ -1,0 +1,150 @@
+"""Cubes and published versions in a folder of a local disk.
+
+Here belong locks, renames and links. A version is staged beside its place and renamed; a document is written anew
+under a lock; a removed version first takes the hidden name of an abandoned staging folder, which the next writer
+removes if this one dies.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+import uuid
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+import icechunk
+from typing_extensions import override
+
+from schemas.errors import ConfigError
+from storage.files import STAGING, fsync, locked, place, staging, write_atomic
+from storage.stores import MANIFEST, Document, Store
+
+
+@dataclass(frozen=True)
+class LocalStore(Store):
+    """A folder; see `storage.stores.Store`.
+
+    Attributes
+    ----------
+    root : Path
+        It need not exist yet, and may itself be a symbolic link.
+    """
+
+    root: Path
+    conditional = False
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "root", Path(self.root).expanduser().absolute())
+
+    @override
+    def locate(self, key: str) -> str:
+        return str(self.path(key))
+
+    @override
+    def path(self, key: str) -> Path:
+        path = self.root / key
+        if not path.resolve().is_relative_to(self.root.resolve()):
+            raise ConfigError(f"{path}: a symbolic link leads outside the root {self.root}; remove the link")
+        return path
+
+    @override
+    def read(self, key: str) -> bytes:
+        return self.path(key).read_bytes()
+
+    @override
+    def files(self, key: str) -> list[str]:
+        folder = self.path(key)
+        inner = (path for path in folder.rglob("*") if path.is_symlink() or not path.is_dir())
+        return sorted(path.relative_to(folder).as_posix() for path in inner)
+
+    @override
+    def folders(self, key: str) -> list[str]:
+        parent = self.path(key)
+        if not parent.is_dir():
+            return []
+        inner = (path for path in parent.iterdir() if path.is_dir() and not path.is_symlink())
+        return sorted(path.name for path in inner if not path.name.startswith("."))
+
+    @override
+    def complete(self, key: str) -> bool:
+        return not self._link(key).is_symlink() and self.path(key).is_dir()
+
+    @override
+    def group(self, key: str) -> str:
+        return str(self.path(key))
+
+    @override
+    def cube(self, key: str) -> icechunk.Storage:
+        return icechunk.local_filesystem_storage(str(self.path(key)))
+
+    @override
+    def exclusive(self, key: str) -> AbstractContextManager[None]:
+        return locked(self.path(key))
+
+    @override
+    def staging(self, key: str) -> AbstractContextManager[Path]:
+        return staging(self.path(key))
+
+    @override
+    def place(self, folder: Path, key: str, agree: Callable[[bytes], None]) -> bool:
+        placed = place(folder, self.path(key))
+        if not placed:
+            agree(self.read(f"{key}/{MANIFEST}"))
+        return placed
+
+    @override
+    def remove(self, key: str) -> None:
+        folder = self.path(key)
+        if self.complete(key):
+            hidden = folder.with_name(f"{STAGING}{uuid.uuid4().hex}")
+            folder.rename(hidden)
+            fsync(hidden.parent)
+            shutil.rmtree(hidden)
+
+    @override
+    def load(self, key: str) -> Document:
+        try:
+            content = self.read(key)
+        except FileNotFoundError:
+            return Document(None, None)
+        return Document(content, hashlib.sha256(content).hexdigest())
+
+    @override
+    def swap(self, key: str, content: bytes, tag: str | None) -> bool:
+        """Replace a document; the caller holds the lock."""
+        if self.load(key).tag != tag:
+            return False
+        path = self.path(key)
+        for abandoned in path.parent.glob(f".{path.name}.*.tmp"):
+            abandoned.unlink(missing_ok=True)
+        write_atomic(path, content)
+        return True
+
+    @override
+    def discard(self, key: str) -> None:
+        self.path(key).unlink(missing_ok=True)
+
+    @override
+    def pointed(self, key: str) -> tuple[str, datetime] | None:
+        link = self._link(key)
+        if not link.is_symlink():
+            return None
+        return str(link.readlink()), datetime.fromtimestamp(link.lstat().st_mtime, UTC)
+
+    @override
+    def point(self, key: str, target: str) -> None:
+        link = self._link(key)
+        fresh = link.with_name(f".{link.name}.new")
+        fresh.unlink(missing_ok=True)
+        fresh.symlink_to(target)
+        fresh.replace(link)
+        fsync(link.parent)
+
+    def _link(self, key: str) -> Path:
+        """Return the path of what may be a link itself."""
+        folder, _, name = key.rpartition("/")
+        return self.path(folder) / name
