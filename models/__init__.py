@@ -13,6 +13,7 @@ add per-date sufficient statistics              `models.gram`
 change Omega or specific variance               `models.covariance`, `models.specific`
 turn them into portfolio risk                   `models.risk`, `models.portfolios`
 judge forecasts                                 `models.evaluation`
+compare two risk models                         `models.comparison`, `models.differences`
 find suspicious prices                          `models.quality`
 =============================================  ==========================================
 """

@@ -101,7 +101,7 @@ def _normalised(weights: FloatArray | None, coverage: BoolArray) -> npt.NDArray[
     if weights is None:
         return equal.astype(np.float32)
     held = np.where(coverage & np.isfinite(weights), weights, 0.0).astype(np.float64)
-    total = held.sum(axis=1, keepdims=True)
+    total = np.cumsum(held, axis=1)[:, -1:]  # one after the other: absent stocks in between do not change the rounding
     return np.where(total > 0.0, held / np.where(total > 0.0, total, 1.0), equal).astype(np.float32)
 
 

@@ -276,8 +276,8 @@ class Panel:
             yield self._at(slice(start, start + size)).load()
 
     def load(self) -> Panel:
-        """Return the same panel, wholly in memory."""
-        return Panel(self.data.compute())
+        """Return the same panel, wholly in memory, in one layout: how sums are rounded depends on it."""
+        return Panel(self.data.map(lambda array: array.copy(data=np.ascontiguousarray(array.values))))
 
     def _at(self, span: slice) -> Panel:
         return Panel(self.data.isel(date=span))

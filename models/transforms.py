@@ -51,6 +51,12 @@ def _counts(section: FloatArray) -> npt.NDArray[np.int64]:
     return counts
 
 
+def _total(section: FloatArray) -> FloatArray:
+    """Sum of what is known, one after the other: absent stocks in between do not change the rounding."""
+    total: FloatArray = np.nancumsum(section, axis=-1)[..., -1:]
+    return total
+
+
 @_per_date
 def rank_to_unit_interval(section: FloatArray) -> FloatArray:
     """Ranks mapped linearly to [-1, 1], ties averaged (Gu, Kelly and Xiu 2020); a stock by itself gets 0."""
@@ -74,9 +80,9 @@ def rank_to_unit_interval(section: FloatArray) -> FloatArray:
 def _zscore(section: FloatArray) -> FloatArray:
     counts = np.maximum(_counts(section), 1)
     section = section.astype(np.float64)
-    mean = np.nansum(section, axis=-1, keepdims=True) / counts
+    mean = _total(section) / counts
     deviation = section - mean
-    std = np.sqrt(np.nansum(np.square(deviation), axis=-1, keepdims=True) / counts)
+    std = np.sqrt(_total(np.square(deviation)) / counts)
     varies = std > 1e-12 * np.abs(mean)
     return np.where(varies, deviation / np.where(varies, std, 1.0), 0.0)
 
