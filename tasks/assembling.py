@@ -16,7 +16,6 @@ import pandas as pd
 import xarray as xr
 from prefect import task
 from prefect.cache_policies import NO_CACHE
-from prefect.logging import get_run_logger
 
 from models import FactorCovariance, RiskModel, evaluation
 from models.rotation import align
@@ -27,15 +26,15 @@ from schemas.spec import RunSpec
 from tasks.artifacts import publish_metrics_table
 from tasks.cluster import Cluster
 from tasks.fitting import restore
-from tasks.panels import open_span
+from tasks.logs import run_logger
+from tasks.panels import known_holdings, known_panel
 from tasks.provenance import key
 from tasks.workspace import Workspace
 
 Arrays = dict[str, npt.NDArray[Any]]
 
 
-@task(name="estimate covariance", cache_policy=NO_CACHE)
-def estimate_covariance(
+def assemble_all(
     spec: RunSpec, models: list[ModelSpec], panel: PanelRef, fits: list[FitRef], cluster: Cluster, settings: Settings
 ) -> list[RiskRef]:
     """Assemble the risk model of every model over all dates, side by side on Dask."""
@@ -47,8 +46,14 @@ def estimate_covariance(
     return cluster.gather(futures, lambda ref: f"covariance and risk of {ref.model}")
 
 
-@task(name="evaluate", cache_policy=NO_CACHE)
-def evaluate_models(
+estimate_covariance = task(
+    name="estimate covariance",
+    task_run_name="covariance of {panel.universe} as of {panel.as_of}",
+    cache_policy=NO_CACHE,
+)(assemble_all)
+
+
+def evaluate_all(
     spec: RunSpec, panel: PanelRef, risks: list[RiskRef], cluster: Cluster, settings: Settings
 ) -> dict[str, dict[str, float | None]]:
     """Score the forecasts of every model out of sample; metrics by model."""
@@ -56,13 +61,20 @@ def evaluate_models(
         cluster.submit(evaluate, settings.root, panel, spec, risk, key=f"evaluate-{risk.model}-{risk.key[:8]}")
         for risk in risks
     ]
-    metrics = cluster.gather(
-        futures, lambda found: f"evaluated: out-of-sample total R2 {found['total_r2_out_of_sample']:.4f}"
-    )
+    metrics = cluster.gather(futures, lambda found: f"evaluated: {_scored(found['total_r2_out_of_sample'])}")
     rows = [{"model": risk.model, **found} for risk, found in zip(risks, metrics, strict=True)]
     publish_metrics_table(spec.universe, rows)
-    get_run_logger().info("evaluated %d model(s)", len(rows))
+    run_logger().info("evaluated %d model(s)", len(rows))
     return {risk.model: found for risk, found in zip(risks, metrics, strict=True)}
+
+
+evaluate_models = task(
+    name="evaluate", task_run_name="evaluate {panel.universe} as of {panel.as_of}", cache_policy=NO_CACHE
+)(evaluate_all)
+
+
+def _scored(total_r2: float | None) -> str:
+    return "no date out of sample yet" if total_r2 is None else f"out-of-sample total R2 {total_r2:.4f}"
 
 
 def assemble(root: Path, panel: PanelRef, spec: RunSpec, model: ModelSpec, fits: tuple[FitRef, ...]) -> RiskRef:
@@ -74,9 +86,9 @@ def assemble(root: Path, panel: PanelRef, spec: RunSpec, model: ModelSpec, fits:
         loaded = [space.work.get_arrays("projections", fit.key) for fit in fits]
         final = restore(space, model, loaded[-1][1]["fit"])
         rotations = _chain([arrays for arrays, _ in loaded], latent=final.latent)
-        cube = open_span(spec, panel.snapshot, Settings(root=root))
-        projected = [arrays for arrays, _ in loaded]
-        risk = _join(spec, pd.Timestamp(fits[0].as_of), projected, rotations, final.factors_, cube)
+        held = known_holdings(space, panel)
+        projected = [_on_axis(arrays, meta["tickers"], held.indexes["ticker"]) for arrays, meta in loaded]
+        risk = _join(spec, pd.Timestamp(fits[0].as_of), projected, rotations, final.factors_, held)
         statistics = space.work.get_arrays("fits", loaded[-1][1]["fit"])[1]
         if final.latent:
             final = final.rotate(rotations[-1])
@@ -91,15 +103,26 @@ def evaluate(root: Path, panel: PanelRef, spec: RunSpec, risk: RiskRef) -> dict[
     """Add the evaluation of one model's forecasts, and return its metrics. Runs on a worker."""
     space = Workspace(root)
     if not space.work.has("metrics", risk.key):  # kept last
-        data = space.panel(panel).data.isel(date=slice(0, -1))
+        data = known_panel(space, panel).data.isel(date=slice(0, -1))
         version = space.work.open_dataset("risks", risk.key).load()
         series = evaluation.evaluate(version, data["returns"].load(), data["mask"].load())
         space.work.put_dataset("evaluations", risk.key, series.drop_vars(["fit"], errors="ignore"))
         meta = space.work.get_arrays("states", risk.key)[1]
-        metrics = _metrics(series, version, meta["in_sample"], spec.periods_per_year)
+        metrics = metrics_of(series, version, meta["in_sample"], spec.periods_per_year)
         space.work.put_json("metrics", risk.key, metrics)
     found: dict[str, float | None] = space.work.get_json("metrics", risk.key)
     return found
+
+
+def _on_axis(fit: Arrays, known: list[str], tickers: pd.Index) -> Arrays:
+    """Bring a projection to the tickers of a later date; those that had not appeared yet have nothing in it."""
+    at = tickers.get_indexer(pd.Index(known))
+    wide = dict(fit)
+    for name in ("loadings", "expected_returns", "specific_variance"):
+        values = fit[name]
+        wide[name] = np.full((len(values), len(tickers), *values.shape[2:]), np.nan, dtype=values.dtype)
+        wide[name][:, at] = values
+    return wide
 
 
 def _chain(fits: list[Arrays], *, latent: bool) -> list[npt.NDArray[np.float64]]:
@@ -122,10 +145,10 @@ def _join(
     fits: list[Arrays],
     rotations: list[npt.NDArray[np.float64]],
     factors: list[str],
-    cube: xr.Dataset,
+    held: xr.Dataset,
 ) -> xr.Dataset:
-    dates = cube.indexes["date"]
-    tickers = cube["ticker"].values
+    dates = held.indexes["date"]
+    tickers = held["ticker"].values
     coords = {"date": dates, "ticker": tickers, "factor": factors}
     covariance = FactorCovariance(
         method=spec.covariance.method, halflife=spec.covariance.halflife, window=spec.covariance.window
@@ -155,10 +178,7 @@ def _join(
         realised = _stamps(fit["panel_date"])
         inside = realised.isin(dates)
         factor_returns[dates.get_indexer(realised[inside])] = history.sel(date=realised[inside]).values
-    # A cube keeps the weights of portfolios that a spec no longer names.
-    weights = cube["weights"].sel(portfolio=[item.name for item in spec.portfolios]).load().drop_attrs()
-    traded = cube["estimation"].load().drop_attrs() | (abs(weights) > 0).any("portfolio")
-    filled, imputed = _impute(exposure, traded)
+    filled, imputed = impute(exposure, held)
     risk = xr.Dataset(
         {
             "loadings": filled,
@@ -167,7 +187,7 @@ def _join(
             "omega": (("date", "factor", "factor_"), omega),
             "specific_variance": xr.DataArray(specific, dims=("date", "ticker")).where(filled.notnull().all("factor")),
             "expected_returns": (("date", "ticker"), expected),
-            "weights": weights,
+            "weights": held["weights"],
             "out_of_sample": ("date", dates > first),
         },
         coords={**coords, "factor_": factors},
@@ -176,11 +196,12 @@ def _join(
     return risk.merge(model.decompose(risk["weights"]))
 
 
-def _impute(loadings: xr.DataArray, traded: xr.DataArray) -> tuple[xr.DataArray, xr.DataArray]:
-    """Give traded stocks without loadings of their own the cross-section's mean.
+def impute(loadings: xr.DataArray, held: xr.Dataset) -> tuple[xr.DataArray, xr.DataArray]:
+    """Give traded stocks without loadings of their own the cross-section's mean, and say which ones.
 
     A portfolio that holds a new listing has a risk, and the mean stock is the best guess of it.
     """
+    traded = held["estimation"] | (abs(held["weights"]) > 0).any("portfolio")
     covered = loadings.notnull().all("factor")
     mean = loadings.where(covered).mean("ticker", dtype=np.float64).astype(np.float32)
     imputed = traded.transpose("date", "ticker") & ~covered & mean.notnull().all("factor")
@@ -201,9 +222,10 @@ def _with_statistics(risk: xr.Dataset, statistics: dict[str, dict[str, list[Any]
     return risk
 
 
-def _metrics(
+def metrics_of(
     series: xr.Dataset, version: xr.Dataset, in_sample: dict[str, float], periods_per_year: int
 ) -> dict[str, float | None]:
+    """Return the totals of an evaluation over the dates out of sample; None where there is no number."""
     outside = version["out_of_sample"]
     totals = evaluation.summary(series, outside)
     forecast = version["portfolio_variance"].shift(date=1).where(outside & series["portfolio_return"].notnull())

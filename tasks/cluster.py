@@ -20,6 +20,7 @@ from threadpoolctl import threadpool_limits
 from schemas.errors import ExecutionError
 from schemas.settings import Settings
 from tasks.provenance import code_version
+from tasks.scheduler import greet, security_of
 
 if TYPE_CHECKING:
     from distributed import Client, Future
@@ -39,10 +40,17 @@ Result = TypeVar("Result")
 
 
 class Cluster:
-    """A client that is opened when the first work arrives, so that a run with nothing to do starts no processes."""
+    """A client that is opened when the first work arrives, so that a run with nothing to do starts no processes.
+
+    Raises
+    ------
+    ConfigError
+        At once, if the settings name a scheduler that may not be used or cannot be reached safely.
+    """
 
     def __init__(self, settings: Settings, log: Callable[[str], None]) -> None:
         self._settings = settings
+        self._security = security_of(settings)
         self._log = log
         self._stack = contextlib.ExitStack()
         self._client: Client | None = None
@@ -63,8 +71,22 @@ class Cluster:
         unique = f"{key}-{uuid.uuid4().hex[:12]}"
         return self.client.submit(_single_threaded, function, *arguments, key=unique, pure=False)
 
-    def gather(self, futures: Sequence[Future[Any]], describe: Callable[[Any], str]) -> list[Any]:
+    def gather(
+        self,
+        futures: Sequence[Future[Any]],
+        describe: Callable[[Any], str],
+        progress: Callable[[int, int], None] | None = None,
+    ) -> list[Any]:
         """Wait for all futures, logging each as it completes; results come in the order of the futures.
+
+        Parameters
+        ----------
+        futures : sequence of Future
+            What to wait for.
+        describe : callable
+            Gives the line of a result.
+        progress : callable, optional
+            Told after each how many are done, of how many.
 
         Raises
         ------
@@ -84,6 +106,8 @@ class Cluster:
                 result = future.result()
                 done += 1
                 self._log(f"[{done}/{len(futures)}] {describe(result)}")
+                if progress is not None:
+                    progress(done, len(futures))
             return [future.result() for future in futures]
         except KilledWorker as error:
             raise ExecutionError(
@@ -92,7 +116,7 @@ class Cluster:
             ) from None
         except (FutureCancelledError, CommClosedError, TimeoutError) as error:
             raise ExecutionError(
-                f"the Dask scheduler was lost: {error}; run again to go on with what is not done"
+                f"the Dask scheduler was lost: {' '.join(str(error).split())}; run again to go on with what is not done"
             ) from None
         finally:
             if done < len(futures):
@@ -122,8 +146,10 @@ class Cluster:
                         silence_logs=logging.CRITICAL,
                     )
                 )
+        greet(self._settings, self._security)
         try:
-            client: Client = self._stack.enter_context(Client(address, timeout=_CONNECT_SECONDS))
+            client: Client = Client(address, timeout=_CONNECT_SECONDS, security=self._security)
+            self._stack.callback(client.close)  # its own context must be left in the thread that entered it
         except (OSError, TimeoutError) as error:
             raise ExecutionError(
                 f"no Dask scheduler answers at {address} (FACTORCUBE_DASK_SCHEDULER): {error}"
@@ -139,7 +165,7 @@ class Cluster:
         try:
             client.wait_for_workers(1, timeout=60)
             versions = client.run(code_version)
-        except (TimeoutError, ImportError, ModuleNotFoundError) as error:
+        except Exception as error:  # noqa: BLE001  # what a worker cannot import comes back as a bare Exception
             raise ExecutionError(
                 f"the Dask workers cannot run factorcube: {error}; install this version on them"
             ) from None

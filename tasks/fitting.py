@@ -16,7 +16,6 @@ import numpy.typing as npt
 import pandas as pd
 from prefect import task
 from prefect.cache_policies import NO_CACHE
-from prefect.logging import get_run_logger
 
 from models import ConditionalAutoencoder, FactorModel, ModelState, Panel
 from models.autoencoder import EpochReport, Member
@@ -24,7 +23,10 @@ from schemas.modelspecs import AutoencoderSpec, ModelSpec
 from schemas.refs import FitRef, PanelRef
 from schemas.settings import Settings
 from schemas.spec import RunSpec
+from tasks.artifacts import Progress
 from tasks.cluster import Cluster, report_progress
+from tasks.logs import run_logger
+from tasks.panels import known_panel, panel_inputs, past_panel
 from tasks.planning import refit_dates
 from tasks.projection import project
 from tasks.provenance import key
@@ -34,21 +36,16 @@ from tasks.workspace import Workspace
 _SECONDS_BETWEEN_REPORTS = 2.0
 
 
-@task(name="fit models", cache_policy=NO_CACHE)
-def fit_models(
+def fit_all(
     spec: RunSpec, models: list[ModelSpec], panel: PanelRef, cluster: Cluster, settings: Settings
 ) -> list[FitRef]:
     """Fit every model as of every refit date, side by side on Dask; references in the order of models and dates."""
-    dates = Workspace(settings.root).panel(panel).dates
+    dates = known_panel(Workspace(settings.root), panel).dates
     refits = refit_dates(dates[:-1], spec.walk_forward, dates[-1])
-    log = get_run_logger()
-    log.info(
+    run_logger().info(
         "%d model(s) x %d refit(s), %s to %s",
-        len(models),
-        len(refits),
-        f"{refits[0]:%Y-%m-%d}",
-        f"{refits[-1]:%Y-%m-%d}",
-    )
+        len(models), len(refits), f"{refits[0]:%Y-%m-%d}", f"{refits[-1]:%Y-%m-%d}",
+    )  # fmt: skip
     futures = []
     for model in sorted(models, key=lambda item: not isinstance(item, AutoencoderSpec)):
         for as_of, until in zip(refits, [*refits[1:], dates[-1]], strict=True):
@@ -67,9 +64,18 @@ def fit_models(
                     key=f"fit-{model.name}-{as_of:%Y-%m-%d}-{panel.key[:8]}",
                 )
             )  # fmt: skip
-    done: list[FitRef] = cluster.gather(futures, lambda ref: f"fitted {ref.model} as of {ref.as_of}")
+    done: list[FitRef] = cluster.gather(futures, _described, Progress("fits", panel.universe))
     order = {model.name: position for position, model in enumerate(models)}
     return sorted(done, key=lambda ref: (order[ref.model], ref.as_of))
+
+
+fit_models = task(name="fit models", task_run_name="fit {panel.universe} as of {panel.as_of}", cache_policy=NO_CACHE)(
+    fit_all
+)
+
+
+def _described(ref: FitRef) -> str:
+    return f"{'fitted' if ref.changed else 'already fitted:'} {ref.model} as of {ref.as_of}"
 
 
 def fit_member(
@@ -77,9 +83,7 @@ def fit_member(
 ) -> str:
     """Train one network of an ensemble; return its key. Runs on a worker."""
     space = Workspace(root)
-    member_key = key(
-        panel=panel.key, model=_training(model), as_of=str(as_of), window=spec.walk_forward.window, seed=seed
-    )
+    member_key = key(fit=_fit_key(space, panel, spec, model, as_of), seed=seed)
     if not space.work.has("members", member_key):
         estimator = build(model)
         assert isinstance(estimator, ConditionalAutoencoder)  # noqa: S101  # narrows the type for the reader and mypy
@@ -102,8 +106,9 @@ def fit_model(
 ) -> FitRef:
     """Fit one model as of one date and project it over the dates it serves. Runs on a worker."""
     space = Workspace(root)
-    fit_key = key(panel=panel.key, model=_training(model), as_of=str(as_of), window=spec.walk_forward.window)
-    if not space.work.has("fits", fit_key):
+    fit_key = _fit_key(space, panel, spec, model, as_of)
+    changed = not space.work.has("fits", fit_key)
+    if changed:
         estimator = build(model)
         train = _training_panel(space, panel, spec, as_of)
         if isinstance(estimator, ConditionalAutoencoder):
@@ -116,12 +121,26 @@ def fit_model(
         state = estimator.state()
         meta = {"state": state.meta, "in_sample": estimator.score(train), "statistics": _statistics(estimator)}
         space.work.put_arrays("fits", fit_key, state.arrays, meta)
-    projection_key = key(fit=fit_key, until=str(until), earliest=earliest, specific=spec.specific.model_dump())
+    inputs = panel_inputs(space, panel).digest(min(until.date(), panel.as_of))
+    projection_key = key(
+        fit=fit_key, inputs=inputs, until=str(until), earliest=earliest, specific=spec.specific.model_dump()
+    )
     if not space.work.has("projections", projection_key):
-        estimator = restore(space, model, fit_key)
-        arrays = project(estimator, space.panel(panel), as_of, until, spec.specific, earliest=earliest)
-        space.work.put_arrays("projections", projection_key, arrays, {"fit": fit_key})
-    return FitRef(model=model.name, as_of=as_of.date(), until=until.date(), key=projection_key)
+        known = past_panel(space, panel, until) if until.date() <= panel.as_of else known_panel(space, panel)
+        arrays = project(restore(space, model, fit_key), known, as_of, until, spec.specific, earliest=earliest)
+        space.work.put_arrays("projections", projection_key, arrays, {"fit": fit_key, "tickers": known.tickers})
+    return FitRef(model=model.name, as_of=as_of.date(), until=until.date(), key=projection_key, changed=changed)
+
+
+def _fit_key(space: Workspace, panel: PanelRef, spec: RunSpec, model: ModelSpec, as_of: pd.Timestamp) -> str:
+    """Name a fit by what it learns from: the same data up to its date, whichever snapshot holds them."""
+    return key(
+        inputs=panel_inputs(space, panel).digest(as_of),
+        panel=spec.panel.model_dump(mode="json", exclude={"start", "end"}),
+        model=model.model_dump(mode="json", exclude={"name"}),
+        as_of=str(as_of),
+        window=spec.walk_forward.window,
+    )
 
 
 def _pack(member: Member) -> tuple[dict[str, npt.NDArray[Any]], dict[str, Any]]:
@@ -147,12 +166,8 @@ def restore(space: Workspace, model: ModelSpec, fit_key: str) -> FactorModel:
     return MODELS[model.kind].from_state(model.params(), ModelState(arrays, meta["state"]))
 
 
-def _training(model: ModelSpec) -> dict[str, Any]:
-    return model.model_dump(mode="json", exclude={"name"})
-
-
 def _training_panel(space: Workspace, panel: PanelRef, spec: RunSpec, as_of: pd.Timestamp) -> Panel:
-    known = space.panel(panel).sel(end=as_of)
+    known = past_panel(space, panel, as_of)
     window = spec.walk_forward.window
     return known if window is None else known.sel(start=known.dates[-min(window, len(known.dates))])
 

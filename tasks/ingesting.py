@@ -1,10 +1,13 @@
 """The steps of an ingest: read and stage the source, check it, derive and commit the cube.
 
 Nothing becomes visible before the one commit at the end; whatever happens before leaves readers with the old snapshot.
+An ingest of a span of dates reads, checks and derives the whole source all the same, since what is known at a date
+looks back; it commits the dates of the span alone.
 """
 
 from __future__ import annotations
 
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +16,6 @@ import pandas as pd
 import xarray as xr
 from prefect import task
 from prefect.cache_policies import NO_CACHE
-from prefect.logging import get_run_logger
 
 from schemas.base import digest
 from schemas.checks import CheckReport
@@ -27,24 +29,29 @@ from storage.cube import Cube
 from storage.files import user, write_atomic
 from tasks.artifacts import publish_check_table
 from tasks.deriving import derive_cube
+from tasks.events import announce_failed_checks, announce_snapshot
+from tasks.logs import run_logger
 from tasks.provenance import key
+from tasks.runs import RETRIED
 from tasks.workspace import Workspace
 
 _INGEST_FIELDS = {"universe", "frequency", "calendar", "currency", "characteristics", "portfolios", "checks"}
 
 
-@task(name="read source", task_run_name="read {spec.universe}", cache_policy=NO_CACHE)
-def read_source(spec: RunSpec, settings: Settings) -> StagedRef:
+@task(name="read source", task_run_name="read {spec.universe}", cache_policy=NO_CACHE, **RETRIED)
+def read_source(spec: RunSpec, settings: Settings, start: date | None = None, end: date | None = None) -> StagedRef:
     """Read the market data and factors as they come, and stage them; the key is the hash of their content.
+
+    A span of dates, both inclusive, says what is to be committed of them.
 
     Raises
     ------
     SourceError
         If the source changed between hashing and reading, so that the hash would name other data.
     """
-    work = Workspace(settings.root).work
+    work = Workspace.of(settings).work
     files = source_files(spec, settings)
-    staged = StagedRef(universe=spec.universe, key=_ingest_key(spec, files))
+    staged = StagedRef(universe=spec.universe, key=_ingest_key(spec, files), start=start, end=end)
     if not work.has("staged", staged.key):
         market = sources.read_market(spec.data, frequency=spec.frequency, calendar=spec.calendar, settings=settings)
         observed = sources.read_factors(
@@ -60,7 +67,7 @@ def read_source(spec: RunSpec, settings: Settings) -> StagedRef:
             )
         parts = market if observed is None else xr.merge([market, observed], join="left")
         work.put_dataset("staged", staged.key, parts, attrs={"sources": [file.model_dump() for file in files]})
-        get_run_logger().info(
+        run_logger().info(
             "read %d dates x %d tickers, %s to %s",
             market.sizes["date"], market.sizes["ticker"],
             _day(market.indexes["date"][0]), _day(market.indexes["date"][-1]),
@@ -68,30 +75,54 @@ def read_source(spec: RunSpec, settings: Settings) -> StagedRef:
     return staged
 
 
+def head_snapshot(universe: str, settings: Settings) -> SnapshotRef:
+    """Return the newest snapshot of a cube.
+
+    Raises
+    ------
+    CubeError
+        If there is no cube, or nothing was ingested into it by a run.
+    """
+    head = Cube.open(Workspace.of(settings).layout, universe).head()
+    if head is None or not {"ingest_key", "checks_key"} <= set(head.metadata):
+        raise CubeError(f"cube '{universe}' holds no ingest; run the ingest of the universe first")
+    return SnapshotRef(
+        universe=universe,
+        snapshot_id=head.id,
+        ingest_key=head.metadata["ingest_key"],
+        checks_key=head.metadata["checks_key"],
+        changed=False,
+    )
+
+
 def source_files(spec: RunSpec, settings: Settings) -> tuple[SourceFile, ...]:
     """Name and hash of every input of a run."""
     return tuple(file for source in (spec.data, *spec.factors) for file in sources.fingerprint(source, settings))
 
 
-def _ingest_key(spec: RunSpec, files: tuple[SourceFile, ...]) -> str:
+def ingest_config(spec: RunSpec) -> dict[str, Any]:
+    """Return what decides an ingest beside the source itself and the code."""
     shapes = [source.model_dump(mode="json", exclude={"origin"}) for source in (spec.data, *spec.factors)]
-    declared = spec.model_dump(mode="json", include=_INGEST_FIELDS)
-    return key(files=[file.model_dump() for file in files], shapes=shapes, spec=declared)
+    return {"shapes": shapes, "spec": spec.model_dump(mode="json", include=_INGEST_FIELDS)}
+
+
+def _ingest_key(spec: RunSpec, files: tuple[SourceFile, ...]) -> str:
+    return key(files=[file.model_dump() for file in files], **ingest_config(spec))
 
 
 @task(name="find snapshot", cache_policy=NO_CACHE)
 def find_snapshot(spec: RunSpec, staged: StagedRef, settings: Settings) -> SnapshotRef | None:
     """Return the head of the cube if it already holds exactly this ingest, made by this code."""
-    space = Workspace(settings.root)
+    space = Workspace.of(settings)
     try:
         head = Cube.open(space.layout, spec.universe).head()
     except CubeError:
         return None
-    record = ingest_record(staged.key, head.id if head else "")
+    record = ingest_record(staged.ingest_key, head.id if head else "")
     if not space.work.has("ingests", record):
         return None
     known = SnapshotRef.model_validate(space.work.get_json("ingests", record))
-    get_run_logger().info("the cube already holds these data (snapshot %s); nothing to ingest", known.snapshot_id)
+    run_logger().info("the cube already holds these data (snapshot %s); nothing to ingest", known.snapshot_id)
     return known.model_copy(update={"changed": False})
 
 
@@ -106,38 +137,37 @@ def check_data(spec: RunSpec, staged: StagedRef, settings: Settings) -> str:
     """
     from tasks import checking
 
-    space = Workspace(settings.root)
-    market, _ = _staged(space, staged)
-    report = checking.check_market(
-        market,
-        sessions=None if spec.calendar == "none" else _sessions(spec, market),
-        frequency=spec.frequency,
-        overrides=spec.checks,
-        data_docs=space.layout.data_docs(spec.universe),
-    )
-    space.work.put_json("checks", staged.key, _portable(report, settings))
+    space = Workspace.of(settings)
+    if staged.span is None or not space.work.has("checks", staged.key):
+        market, _ = _staged(space, staged)
+        found = checking.check_market(
+            market,
+            sessions=None if spec.calendar == "none" else _sessions(spec, market),
+            frequency=spec.frequency,
+            overrides=spec.checks,
+            data_docs=space.layout.data_docs(spec.universe),
+        )
+        space.work.put_json("checks", staged.key, _portable(found, settings))
+    report = CheckReport.model_validate(space.work.get_json("checks", staged.key))
     publish_check_table(spec.universe, report)
+    announce_failed_checks(spec.universe, report)
     _refuse_blocked(report)
     for result in report.results:
         if not result.passed:
-            get_run_logger().warning(
+            run_logger().warning(
                 "check %s (%s): %d failure(s), %s", result.check, result.severity, result.failures, result.observed
             )
     return staged.key
 
 
-@task(name="write cube", cache_policy=NO_CACHE)
+@task(name="write cube", cache_policy=NO_CACHE, **RETRIED)
 def write_cube(spec: RunSpec, staged: StagedRef, checks_key: str, settings: Settings) -> SnapshotRef:
     """Quarantine what is blocked, derive the cube's variables from the rest, and commit them at once."""
     from tasks import checking
 
-    space, log = Workspace(settings.root), get_run_logger()
+    space, log = Workspace.of(settings), run_logger()
     report = CheckReport.model_validate(space.work.get_json("checks", checks_key))
-    market, observed = _staged(space, staged)
-    clean, quarantined = checking.apply_quarantine(market, report)
-    excluded = checking.estimation_exclusions(market, report)
-    derived = derive_cube(clean, observed, excluded, _sessions(spec, market), spec)
-    validate(derived, CUBE, CubeError, f"cube of {spec.universe}")
+    derived, quarantined = _derived(space, spec, staged, report)
     cube = Cube.open_or_create(space.layout, spec.universe)
     head = cube.head()
     previous = None if head is None else cube.open_dataset(head.id)
@@ -149,29 +179,58 @@ def write_cube(spec: RunSpec, staged: StagedRef, checks_key: str, settings: Sett
         data_docs=space.layout.data_docs(spec.universe),
     )
     merged = checking.merge([report, late])
-    derived_key = key(checks=checks_key, step="derived", snapshot=None if head is None else head.id)
+    derived_key = key(checks=staged.ingest_key, step="derived", snapshot=None if head is None else head.id)
     space.work.put_json("checks", derived_key, _portable(merged, settings))
     publish_check_table(spec.universe, merged)
+    announce_failed_checks(spec.universe, late)
     _refuse_blocked(late)
     if len(quarantined):
-        path = space.layout.quarantine(spec.universe) / f"{staged.key}.csv"
+        path = space.layout.quarantine(spec.universe) / f"{staged.ingest_key}.csv"
         write_atomic(path, quarantined.to_csv(index=False))
         log.warning("quarantined %d row(s): %s", len(quarantined), path)
     commit = cube.upsert(
         derived,
         message=f"ingest {_day(derived.indexes['date'][0])} to {_day(derived.indexes['date'][-1])}",
-        metadata={"who": user(), "ingest_key": staged.key, "checks_key": derived_key},
+        metadata={
+            "who": user(),
+            "ingest_key": staged.ingest_key,
+            "checks_key": derived_key,
+            "sources": space.work.open_dataset("staged", staged.key).attrs["sources"],
+        },
     )
     log.info("cube %s: snapshot %s%s", spec.universe, commit.snapshot_id, "" if commit.changed else " (unchanged)")
     ref = SnapshotRef(
         universe=spec.universe,
         snapshot_id=commit.snapshot_id,
-        ingest_key=staged.key,
+        ingest_key=staged.ingest_key,
         changed=commit.changed,
         checks_key=derived_key,
     )
-    space.work.put_json("ingests", ingest_record(staged.key, commit.snapshot_id), ref.model_dump(mode="json"))
+    space.work.put_json("ingests", ingest_record(staged.ingest_key, commit.snapshot_id), ref.model_dump(mode="json"))
+    announce_snapshot(ref, previous, derived)
     return ref
+
+
+def _derived(
+    space: Workspace, spec: RunSpec, staged: StagedRef, report: CheckReport
+) -> tuple[xr.Dataset, pd.DataFrame]:
+    """Compute what is to be committed, and what is kept out of it; ingests of many spans derive the source once."""
+    from tasks import checking
+
+    market, observed = _staged(space, staged)
+    clean, quarantined = checking.apply_quarantine(market, report)
+    if staged.span is None or not space.work.has("derived", staged.key):
+        excluded = checking.estimation_exclusions(market, report)
+        derived = derive_cube(clean, observed, excluded, _sessions(spec, market), spec)
+        validate(derived, CUBE, CubeError, f"cube of {spec.universe}")
+        if staged.span is None:
+            return derived, quarantined
+        space.work.put_dataset("derived", staged.key, derived)
+    span = slice(*(None if day is None else f"{day}" for day in (staged.start, staged.end)))
+    derived = space.work.open_dataset("derived", staged.key).sel(date=span).load()
+    if not derived.sizes["date"]:
+        raise SourceError(f"the source of {spec.universe} has no data from {staged.start} to {staged.end}")
+    return derived, quarantined[quarantined["date"].between(*derived.indexes["date"][[0, -1]])]
 
 
 def _portable(report: CheckReport, settings: Settings) -> dict[str, Any]:

@@ -35,7 +35,7 @@ def project(
     model : FactorModel
         Fitted on dates up to `as_of`.
     panel : Panel
-        All dates, the last being the next session without a return.
+        Dates up to `until` at least; the last may be the next session, without a return.
     as_of, until : pandas.Timestamp
         The fit serves the as-of dates from `as_of` (inclusive) to `until` (exclusive): panel rows after `as_of` up to
         and including `until`.

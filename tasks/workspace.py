@@ -1,45 +1,81 @@
 """What a step needs to find its inputs and to keep its results, made from the settings alone.
 
-Here belongs the opening of stores. It travels to Dask workers as a path, never with secrets.
+Here belongs the opening of stores. In the process of the flow, `Workspace.of` opens all of them. What travels to Dask
+workers is the path of the root: ``Workspace(root)`` reaches intermediate results there, and no object store.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from functools import cached_property, lru_cache
+import os
+from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
+from typing import Any
 
-from models import Panel
-from schemas.refs import PanelRef
+from schemas.errors import ConfigError, ExecutionError
+from schemas.settings import Settings
+from schemas.stores import S3Access
 from storage.layout import Layout
+from storage.stores import Store
+from storage.stores.opening import open_store
 from storage.work import WorkStore
-
-_IN_MEMORY_BYTES = 2**29
-"""A panel up to this size is kept in memory by each worker; a larger one is read block by block."""
 
 
 @dataclass(frozen=True)
 class Workspace:
-    """The stores under one root."""
+    """The stores of one installation.
+
+    Attributes
+    ----------
+    root : Path
+        Folder of everything but, maybe, cubes and published versions.
+    store : Store or None
+        Where those lie, if not in the root. One that holds credentials refuses to be pickled, and so does this.
+    """
 
     root: Path
+    store: Store | None = field(default=None, repr=False, compare=False)
+
+    @classmethod
+    def of(cls, settings: Settings) -> Workspace:
+        """Open the stores that the settings name.
+
+        Raises
+        ------
+        ConfigError
+            If the credentials are not what a store needs, or their block is not there.
+        ExecutionError
+            If Prefect's server does not give them.
+        """
+        return cls(settings.root, None if settings.store is None else open_store(settings, lambda: _access(settings)))
 
     @cached_property
     def layout(self) -> Layout:
         """Where everything lies."""
-        return Layout(self.root)
+        return Layout(self.root, self.store)
 
     @cached_property
     def work(self) -> WorkStore:
         """The store of intermediate results."""
         return WorkStore(self.layout)
 
-    def panel(self, ref: PanelRef) -> Panel:
-        """Open a panel that was built before."""
-        return _open_panel(self.root, ref.key)
 
+def _access(settings: Settings) -> S3Access:
+    """Return who may use the object store: from the block that the settings name, else from the environment."""
+    name = settings.store_block
+    if name is None:
+        return S3Access.of(os.environ, "environment", strict=False)
+    from prefect.blocks.system import Secret
 
-@lru_cache(maxsize=2)
-def _open_panel(root: Path, key: str) -> Panel:
-    panel = Panel(Workspace(root).work.open_dataset("panels", key))
-    return panel.load() if panel.data.nbytes <= _IN_MEMORY_BYTES else panel
+    try:
+        block: Any = Secret.load(name)
+        value = block.get()
+    except ValueError:
+        raise ConfigError(f"there is no Secret block '{name}'; create it, or unset FACTORCUBE_STORE_BLOCK") from None
+    except Exception as error:  # noqa: BLE001  # whatever Prefect's client raises, it may repeat what it was told
+        raise ExecutionError(
+            f"block '{name}' could not be loaded ({type(error).__name__}); is the server up?"
+        ) from None
+    if not isinstance(value, dict):
+        raise ConfigError(f"block '{name}' is not a mapping of AWS_... variables")
+    return S3Access.of(value, f"block '{name}'", strict=True)

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Literal
 
@@ -22,6 +23,7 @@ from great_expectations.render.view.view import DefaultJinjaSectionView
 from markupsafe import Markup
 
 from schemas.checks import CheckReport
+from storage.files import write_atomic
 from tasks.checking.expectations import SuiteOutcome
 
 Part = Literal["market", "cube"]
@@ -108,7 +110,6 @@ def write_data_docs(folder: Path, part: Part, report: CheckReport, suites: Itera
     suites : iterable of SuiteOutcome
         What Great Expectations said, suite by suite.
     """
-    folder.mkdir(parents=True, exist_ok=True)
     for old in _PARTS if part == "market" else (part,):
         for file in [folder / f"{old}.json", *folder.glob(f"{old}-*.html")]:
             file.unlink(missing_ok=True)
@@ -116,23 +117,23 @@ def write_data_docs(folder: Path, part: Part, report: CheckReport, suites: Itera
         loader=jinja2.DictLoader({"page": _PAGE, "suite": _SUITE, "index": _INDEX}), autoescape=True
     )
     environment.globals["style"] = Markup(_STYLE)  # noqa: S704  a constant
-    (folder / f"{part}.json").write_text(report.model_dump_json(indent=1), encoding="utf-8")
+    write_atomic(folder / f"{part}.json", report.model_dump_json(indent=1))
     template = environment.get_template("suite")
     for suite in suites:
         passed = sum(not outcome.failing for outcome in suite.outcomes)
         page = template.render(
             title=f"{_PARTS[part]}: {suite.suite}", passed=passed, outcomes=suite.outcomes, sections=_sections(suite)
         )
-        (folder / f"{part}-{suite.suite}.html").write_text(page, encoding="utf-8")
+        write_atomic(folder / f"{part}-{suite.suite}.html", page)
     page = environment.get_template("index").render(title="Data quality", parts=_parts(folder), shown=_SHOWN_ROWS)
-    (folder / "index.html").write_text(page, encoding="utf-8")
+    write_atomic(folder / "index.html", page)
 
 
 def _parts(folder: Path) -> list[dict[str, Any]]:
     found = []
     for name, title in _PARTS.items():
         file = folder / f"{name}.json"
-        if file.exists():
+        with suppress(FileNotFoundError):  # another ingest of this universe may begin its pages anew meanwhile
             report = CheckReport.model_validate_json(file.read_text(encoding="utf-8"))
             passed = sum(result.passed for result in report.results)
             found.append({"name": name, "title": title, "report": report, "passed": passed})

@@ -72,6 +72,7 @@ def render_report(
         findings=_findings(versions, checks),
         summary=tables.summary(versions),
         gates=tables.gates(versions),
+        criteria=tables.criteria(versions),
         checks=checks,
         check_table=tables.checks(checks) if checks else None,
         flagged=tables.flagged(checks) if checks and checks.flagged_rows else None,

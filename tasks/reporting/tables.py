@@ -13,6 +13,8 @@ from dataclasses import dataclass
 import yaml
 
 from schemas.checks import CheckReport, CheckResult
+from schemas.contracts import Criterion
+from tasks.gating import asked
 from tasks.reporting.published import PublishedVersion, out_of_sample_start
 
 MISSING = "–"
@@ -103,20 +105,43 @@ def summary(versions: Sequence[PublishedVersion]) -> Table:
 
 
 def gates(versions: Sequence[PublishedVersion]) -> Table:
-    """One row per model: version, gate decision, reasons."""
+    """One row per model: version, gate decision, the champion it was compared with and on what, reasons."""
     return Table(
-        heads("Model", "Version", "Gate", "Reasons"),
+        heads("Model", "Version", "Gate", "Champion", "Held-out dates of both", "Reasons"),
         tuple(
             (
                 Cell(version.model, "key"),
                 Cell(version.manifest.version, "code"),
                 _gate(version),
-                Cell("; ".join(version.manifest.gate.reasons) or MISSING),
+                Cell(version.manifest.gate.champion or "none yet", "code" if version.manifest.gate.champion else ""),
+                Cell(_held_out(version)),
+                Cell(_reasons(version)),
             )
             for version in versions
         ),
         "A version that passes may become the champion, which “latest” names; one that does not stays published under "
         "its own name.",
+    )
+
+
+def criteria(versions: Sequence[PublishedVersion]) -> Table:
+    """One row per criterion of every gate decision: the version's number, the champion's, and what is asked for."""
+    rows = [(version, criterion) for version in versions for criterion in version.manifest.gate.criteria]
+    return Table(
+        heads("Model", "Criterion", num("Version"), num("Champion"), "Asked for", "Result"),
+        tuple(
+            (
+                Cell("", "same") if place and rows[place - 1][0] is version else Cell(version.model, "key"),
+                Cell(criterion.name),
+                num(number(criterion.value, 4)),
+                num(number(criterion.champion, 4)),
+                Cell(criterion.limit),
+                _result(criterion),
+            )
+            for place, (version, criterion) in enumerate(rows)
+        ),
+        "Against the champion both are scored on the same held-out dates, stocks, returns and portfolios; the other "
+        "criteria are about all out-of-sample dates of the version. QLIKE: lower is better.",
     )
 
 
@@ -197,6 +222,24 @@ def _flat(values: dict[str, object]) -> str:
 
 def _gate(version: PublishedVersion) -> Cell:
     return Cell("passed", "good") if version.manifest.gate.passed else Cell("held back", "bad")
+
+
+def _reasons(version: PublishedVersion) -> str:
+    gate = version.manifest.gate
+    if gate.passed and gate.criteria:
+        return "every criterion is met"
+    return "; ".join(gate.reasons) or MISSING
+
+
+def _held_out(version: PublishedVersion) -> str:
+    gate = version.manifest.gate
+    return f"{gate.first_date} to {gate.last_date} ({gate.dates:,})" if gate.dates else MISSING
+
+
+def _result(criterion: Criterion) -> Cell:
+    if not asked(criterion):
+        return Cell("not applicable")
+    return Cell("passed", "good") if criterion.passed else Cell("failed", "bad")
 
 
 def _outcome(result: CheckResult) -> Cell:

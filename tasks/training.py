@@ -1,0 +1,71 @@
+"""The whole way from a snapshot to published versions as of a date, as one plain function.
+
+Here belongs the order of the steps for whoever trains outside the `retrain` flow, such as a backfill of many dates.
+The flow runs the same functions as Prefect tasks, so that each step shows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import date
+
+from schemas.modelspecs import ModelSpec
+from schemas.refs import SnapshotRef, VersionRef
+from schemas.settings import Settings
+from schemas.spec import RunSpec
+from tasks.assembling import assemble_all, evaluate_all
+from tasks.cluster import Cluster
+from tasks.fitting import fit_all
+from tasks.offering import offer
+from tasks.panels import make_panel
+from tasks.planning import planned_version
+from tasks.publishing import plan, publish
+
+__all__ = ["planned_version", "train"]
+
+
+def train(
+    spec: RunSpec,
+    models: Sequence[ModelSpec],
+    snapshot: SnapshotRef,
+    as_of: date | None,
+    cluster: Cluster,
+    settings: Settings,
+    *,
+    promote_first: bool = False,
+) -> list[VersionRef]:
+    """Fit models walking forward up to a date, evaluate, gate, publish and promote; what is there already stays.
+
+    Parameters
+    ----------
+    spec : RunSpec
+        How models are fitted and judged.
+    models : sequence of ModelSpec
+        Which ones.
+    snapshot : SnapshotRef
+        The data. Nothing after `as_of` has a say: a later snapshot of the same data gives the same bits.
+    as_of : date or None
+        The last date that may be known; the last one of the snapshot if None.
+    cluster : Cluster
+        Where fits run.
+    settings : Settings
+        Where everything is kept.
+    promote_first : bool
+        Whether the first version of a model becomes the champion if it passes the gate.
+
+    Returns
+    -------
+    list[VersionRef]
+        One version per model, in the order given.
+    """
+    planned = plan(spec, models, snapshot, as_of, settings)
+    missing = [model for model in models if planned[model.name].changed]
+    if missing:
+        panel = make_panel(spec, snapshot, as_of, settings)
+        fits = fit_all(spec, missing, panel, cluster, settings)
+        risks = assemble_all(spec, missing, panel, fits, cluster, settings)
+        metrics = evaluate_all(spec, panel, risks, cluster, settings)
+        for risk in risks:
+            name = risk.model
+            planned[name] = publish(spec, panel, risk, planned[name], metrics[name], settings)
+    return [offer(spec, snapshot, ref, settings, promote_first=promote_first) for ref in planned.values()]
