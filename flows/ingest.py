@@ -4,20 +4,27 @@ from __future__ import annotations
 
 from prefect import flow
 
+from schemas.parameters import Config, End, OnSession, Start
 from schemas.refs import SnapshotRef
 from schemas.settings import load_settings
-from schemas.spec import RunSpec
+from tasks.freshness import report_stale_champions
 from tasks.ingesting import check_data, find_snapshot, read_source, write_cube
+from tasks.runs import ends_early, require_session, run_name
 
 
-@flow(name="ingest", flow_run_name="ingest {spec.universe}")
-def ingest(spec: RunSpec) -> SnapshotRef:
-    """Read the source, check it, and commit what passes to the cube.
+@flow(name="ingest", flow_run_name=run_name, timeout_seconds=4 * 3600)
+@ends_early
+def ingest(spec: Config, start: Start = None, end: End = None, on_session: OnSession = False) -> SnapshotRef:
+    """Read the source, check it, and commit what passes to the cube; late and restated dates as well as new ones.
 
     Parameters
     ----------
     spec : RunSpec
         The universe and its source.
+    start, end : date, optional
+        First and last date to commit; all of the source if left out.
+    on_session : bool
+        Whether to end at once, as Skipped, if the exchange was closed on the day that the run was scheduled for.
 
     Returns
     -------
@@ -25,9 +32,12 @@ def ingest(spec: RunSpec) -> SnapshotRef:
         The snapshot that holds the data; the old one, with `changed` False, if they were there already.
     """
     settings = load_settings()
-    staged = read_source(spec, settings)
-    known = find_snapshot(spec, staged, settings)
-    if known is not None:
-        return known
-    checks = check_data(spec, staged, settings)
-    return write_cube(spec, staged, checks, settings)
+    if on_session:
+        require_session(spec)
+    staged = read_source(spec, settings, start, end)
+    snapshot = find_snapshot(spec, staged, settings)
+    if snapshot is None:
+        checks = check_data(spec, staged, settings)
+        snapshot = write_cube(spec, staged, checks, settings)
+    report_stale_champions(spec.universe, settings)
+    return snapshot

@@ -6,22 +6,27 @@ from prefect import flow
 
 from flows.ingest import ingest
 from flows.retrain import retrain
+from schemas.parameters import Config, PromoteFirst
 from schemas.refs import VersionRef
-from schemas.spec import RunSpec
+from tasks.runs import ends_early, run_name
 
 
-@flow(name="pipeline", flow_run_name="pipeline {spec.universe}")
-def pipeline(spec: RunSpec) -> list[VersionRef]:
+@flow(name="pipeline", flow_run_name=run_name)
+@ends_early
+def pipeline(spec: Config, promote_first: PromoteFirst = False) -> list[VersionRef]:
     """Ingest one universe, then fit, evaluate and publish its models.
 
     Parameters
     ----------
     spec : RunSpec
         Everything that decides a number.
+    promote_first : bool
+        Whether the first version of a model becomes the champion if it passes the gate; it waits for
+        somebody to promote it otherwise.
 
     Returns
     -------
     list[VersionRef]
         One version per model, in the order of the spec.
     """
-    return retrain(spec, ingest(spec))
+    return retrain(spec, ingest(spec), promote_first=promote_first)
