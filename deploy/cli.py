@@ -1,9 +1,8 @@
-"""The command line: run a config, show what is published, write a report. It only calls flows and reads stores."""
+"""The command line: run a config, write a report, and the commands of every area. It only calls what lies below it."""
 
 from __future__ import annotations
 
 import json
-import os
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -11,6 +10,8 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
+from deploy import cli_backfill, cli_operations, cli_team, cli_upkeep, cli_versions
+from deploy.api import prefect_server, send_no_telemetry
 from schemas.errors import FactorcubeError
 from schemas.settings import load_settings
 from schemas.spec import RunSpec, load_spec
@@ -22,52 +23,28 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
-_QUIET = {
-    "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
-    "DO_NOT_TRACK": "1",
-    "GX_ANALYTICS_ENABLED": "false",
-}
-
 
 @app.command()
-def run(config: Annotated[Path, typer.Argument(help="A config file; see examples/.")]) -> None:
+def run(
+    config: Annotated[Path, typer.Argument(help="A config file; see examples/.")],
+    promote_first: Annotated[
+        bool, typer.Option("--promote-first", help="Let the first version of a model become latest by itself.")
+    ] = False,
+) -> None:
     """Ingest a universe, fit its models, publish them and write the report.
 
     Running it again with the same data, config and code changes nothing.
     """
     spec = load_spec(config)
     settings = load_settings()
-    for name, value in _QUIET.items():
-        os.environ.setdefault(name, value)
+    send_no_telemetry()
     from deploy.console import hush_foreseeable_errors, print_run
     from flows.pipeline import pipeline
 
     hush_foreseeable_errors()
-    versions = pipeline(spec)
+    with prefect_server():
+        versions = pipeline(spec, promote_first=promote_first)
     print_run(Console(), spec, versions, settings)
-
-
-@app.command()
-def show(
-    version: Annotated[
-        str | None, typer.Argument(help="A version such as us_demo/ipca/latest; all are listed if left out.")
-    ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the manifest as JSON.")] = False,
-) -> None:
-    """List the published versions, or describe one."""
-    from deploy.console import print_version, print_versions
-    from storage import published
-    from tasks.workspace import Workspace
-
-    layout = Workspace(load_settings().root).layout
-    if version is None:
-        print_versions(Console(), layout)
-        return
-    ref = published.resolve(layout, version)
-    if as_json:
-        typer.echo(published.read_manifest(layout, ref).model_dump_json(indent=2))
-    else:
-        print_version(Console(), layout, ref)
 
 
 @app.command()
@@ -81,13 +58,17 @@ def report(
     from tasks.publishing import write_version_report
     from tasks.workspace import Workspace
 
-    typer.echo(write_version_report(Workspace(load_settings().root), version, output))
+    typer.echo(write_version_report(Workspace.of(load_settings()), version, output))
 
 
 @app.command()
 def schema() -> None:
     """Print the JSON schema of a config file."""
     typer.echo(json.dumps(RunSpec.model_json_schema(), indent=2))
+
+
+for area in (cli_versions, cli_backfill, cli_operations, cli_team, cli_upkeep):
+    area.register(app)
 
 
 def main() -> None:

@@ -1,0 +1,167 @@
+"""What the command line prints about published versions: lists, one in full, and what `latest` was."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Any
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Column, Table
+
+from schemas.contracts import Manifest
+from schemas.errors import CorruptionError
+from schemas.refs import VersionRef
+from storage import published
+from storage.layout import VERSIONS, Layout
+from tasks.promoting import shown
+
+
+def versions_listed(layout: Layout, refs: Sequence[VersionRef]) -> list[dict[str, Any]]:
+    """Describe versions in a line each, for a table or as JSON; a damaged one does not hide the others."""
+    pinned = {model: published.pins(layout, *model) for model in {(ref.universe, ref.model) for ref in refs}}
+    listed = []
+    for ref in refs:
+        line: dict[str, Any] = {
+            "version": shown(ref),
+            "as_of": ref.version[:10],
+            "champion": ref.promoted,
+            "pinned": pinned[ref.universe, ref.model].get(ref.version),
+        }
+        try:
+            manifest = published.read_manifest(layout, ref)
+        except CorruptionError as error:
+            listed.append({**line, "made_by": None, "gate": "damaged", "total_r2": None, "error": str(error)})
+            continue
+        facts = {
+            "made_by": manifest.made_by,
+            "gate": "passed" if manifest.gate.passed else "failed",
+            "total_r2": manifest.metrics.get("total_r2_out_of_sample"),
+            "error": None,
+        }
+        listed.append({**line, **facts})
+    return listed
+
+
+def print_versions(console: Console, layout: Layout, refs: Sequence[VersionRef]) -> None:
+    """Print versions, the champion of each model and the pinned ones marked."""
+    if not refs:
+        where = layout.store.locate(VERSIONS)
+        console.print(
+            f"nothing is published under {where}; run `factorcube run CONFIG.yaml` first", markup=False, soft_wrap=True
+        )
+        return
+    table = Table(
+        Column("version", overflow="fold"), "as of", "made by", "total R2 out of sample", "gate", "latest", "pinned"
+    )
+    damaged = []
+    for line in versions_listed(layout, refs):
+        table.add_row(
+            line["version"],
+            line["as_of"],
+            line["made_by"] or "-",
+            number(line["total_r2"], ".4f"),
+            line["gate"],
+            "yes" if line["champion"] else "",
+            escape(line["pinned"] or ""),
+        )
+        damaged += [line["error"]] if line["error"] else []
+    console.print(table)
+    for error in damaged:
+        console.print(error, style="red", markup=False, highlight=False, soft_wrap=True)
+
+
+def print_version(console: Console, layout: Layout, ref: VersionRef) -> None:
+    """Describe one version: what it is made from, the gate's word, its metrics and its variables."""
+    manifest = published.read_manifest(layout, ref)
+    console.print(f"[bold]{shown(ref)}[/]", highlight=False)
+    for name, value in _facts(layout, ref, manifest).items():
+        console.print(f"  {name:9s} {value}", soft_wrap=True, highlight=False, markup=False)
+    if manifest.gate.criteria:
+        console.print(_criteria(manifest))
+    table = Table("metric", "value")
+    for metric, found in manifest.metrics.items():
+        table.add_row(metric, number(found, ".4f"))
+    console.print(table)
+    variables = Table("variable", "dimensions", "what it is")
+    for key, array in published.open_version(layout, ref).data_vars.items():
+        variables.add_row(str(key), ", ".join(map(str, array.dims)), str(array.attrs.get("long_name", "")))
+    console.print(variables)
+
+
+def print_champions(console: Console, champions: dict[str, dict[str, Any]], moment: datetime) -> None:
+    """Print what `latest` was at a moment, model by model."""
+    console.print(f"[bold]latest[/] at {moment:%Y-%m-%d %H:%M:%S %Z}", highlight=False)
+    table = Table("model", Column("version", overflow="fold"), "promoted", "by", "why", "")
+    for model, found in champions.items():
+        if found["version"] is None:
+            table.add_row(model, "none yet")
+            continue
+        remark = "still latest" if found["still"] else ("" if found["there"] else "removed since")
+        table.add_row(
+            model, found["version"], found["promoted_at"], escape(found["by"]), escape(found["reason"]), remark
+        )
+    console.print(table)
+
+
+def champions_at(layout: Layout, models: Sequence[tuple[str, str]], moment: datetime) -> dict[str, dict[str, Any]]:
+    """Return what `latest` was at a moment by model: version, when, by whom, why, and whether it is still there."""
+    found: dict[str, dict[str, Any]] = {}
+    for universe, model in models:
+        ref = published.latest_at(layout, universe, model, moment)
+        if ref is None:
+            found[f"{universe}/{model}"] = {"version": None}
+            continue
+        entries = [one for one in published.promotions(layout, universe, model) if one.promoted_at <= moment]
+        found[f"{universe}/{model}"] = {
+            "version": ref.version,
+            "promoted_at": f"{entries[-1].promoted_at:%Y-%m-%d %H:%M:%S} UTC",
+            "by": entries[-1].by,
+            "reason": entries[-1].reason,
+            "still": ref.promoted,
+            "there": published.find(layout, universe, model, ref.version) is not None,
+        }
+    return found
+
+
+def number(value: float | None, form: str) -> str:
+    """Write a number; a dash for a missing one."""
+    return "-" if value is None else format(value, form)
+
+
+def _facts(layout: Layout, ref: VersionRef, manifest: Manifest) -> dict[str, Any]:
+    """Return what a person asks first about a version, in the order of asking."""
+    entries = [one for one in published.promotions(layout, ref.universe, ref.model) if one.version == ref.version]
+    promoted = "; ".join(f"{one.promoted_at:%Y-%m-%d %H:%M:%S} UTC by {one.by} ({one.reason})" for one in entries)
+    pinned = published.pins(layout, ref.universe, ref.model).get(ref.version)
+    refits = f"{len(manifest.refits)}" + (f", {manifest.refits[0]} to {manifest.refits[-1]}" if manifest.refits else "")
+    gate = manifest.gate
+    compared = f"; against {gate.champion} on {gate.dates} dates" if gate.champion else ""
+    why = "" if gate.passed and gate.criteria else f": {'; '.join(gate.reasons)}"
+    facts = {
+        "as of": manifest.as_of,
+        "latest": "yes" if ref.promoted else "no",
+        "promoted": promoted or "never",
+        "pinned": pinned,
+        "created": f"{manifest.created_at:%Y-%m-%d %H:%M:%S} UTC",
+        "made by": manifest.made_by + (f" of {manifest.parent}" if manifest.parent else ""),
+        "model": f"{manifest.kind} {manifest.params}",
+        "refits": refits,
+        "snapshot": manifest.snapshot_id,
+        "inputs": manifest.input_digest[:16],
+        "code": manifest.code_version,
+        "config": manifest.config_digest[:16],
+        "sources": ", ".join(f"{source.name} ({source.sha256[:12]})" for source in manifest.sources),
+        "gate": ("passed" if gate.passed else "failed") + compared + why,
+        "path": published.locate(layout, ref),
+    }
+    return {name: value for name, value in facts.items() if value is not None}
+
+
+def _criteria(manifest: Manifest) -> Table:
+    table = Table("criterion", "value", "champion", "asked for", "")
+    for one in manifest.gate.criteria:
+        verdict = "passed" if one.passed else "failed"
+        table.add_row(one.name, number(one.value, ".4f"), number(one.champion, ".4f"), escape(one.limit), verdict)
+    return table

@@ -1,0 +1,219 @@
+"""One installation on one machine: a Prefect server, its deployments and a worker, started and stopped together.
+
+Everything listens on loopback. Server and worker run in sessions of their own, so that Ctrl-C reaches only this
+process, which stops them in the right order: first the runs, while there is a server to tell it to; then the worker;
+then the server. For a team, the same parts run in containers: see deploy/compose.yaml.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, nullcontext, suppress
+from pathlib import Path
+
+import httpx
+import psutil
+
+from deploy.api import SILENT
+from deploy.deployments import CHECKOUT, HEARTBEAT_SECONDS, POOL
+from schemas.errors import ConfigError, ExecutionError
+from schemas.settings import PREFIX, Settings
+from storage.files import locked
+
+HOST = "127.0.0.1"
+START_SECONDS = 180.0
+"""How long a server may take until it answers: the first start makes its database."""
+STOP_SECONDS = 20.0
+"""How long a process may take to end before it is killed."""
+_POLL_SECONDS = 0.2
+
+
+def environment(settings: Settings, port: int) -> dict[str, str]:
+    """Return what the server, the worker and the runs it starts find in their environment.
+
+    The worker hands its environment to every run, so that settings and secrets reach runs without being kept by the
+    server. What is set already stays: another database, for one (PREFECT_API_DATABASE_CONNECTION_URL).
+    """
+    api = f"http://{HOST}:{port}/api"
+    defaults = {
+        "PREFECT_HOME": str(settings.root / "prefect"),
+        "PREFECT_FLOWS_HEARTBEAT_FREQUENCY": str(HEARTBEAT_SECONDS),
+        "PREFECT_SERVER_DATABASE_TIMEOUT": "60",
+        "PREFECT_LOGGING_TO_API_WHEN_MISSING_FLOW": "ignore",
+        "PREFECT_WORKER_QUERY_SECONDS": "5",
+    }
+    fixed = {
+        "PREFECT_API_URL": api,
+        "PREFECT_UI_API_URL": api,
+        **SILENT,
+    }
+    paths = {name: value for name in Settings.model_fields if isinstance(value := getattr(settings, name), Path)}
+    absolute = {f"{PREFIX}{name}".upper(): str(path.absolute()) for name, path in paths.items()}
+    return {**defaults, **os.environ, **fixed, **absolute}
+
+
+def serve(settings: Settings, port: int, deploy: list[str], say: Callable[[str], None]) -> None:
+    """Start everything, say where it is, and stop it on Ctrl-C or SIGTERM.
+
+    Parameters
+    ----------
+    settings : Settings
+        The root, which holds the server's database and the logs, and the folder of configs.
+    port : int
+        Where the server listens, on loopback.
+    deploy : list[str]
+        Command that registers the deployments, run once the server answers.
+    say : callable
+        Shows a line to whoever has started it.
+
+    Raises
+    ------
+    ConfigError
+        If the port is taken.
+    ConflictError
+        If the root is served already.
+    ExecutionError
+        If a part cannot be started, or ends by itself.
+    """
+    with _signals() as stop, _sole(settings), _processes() as start:
+        _refuse_taken(port)
+        variables = environment(settings, port)
+        logs = Path(variables["PREFECT_HOME"])
+        logs.mkdir(parents=True, exist_ok=True)
+        prefect = [sys.executable, "-m", "prefect"]
+        parts: dict[str, subprocess.Popen[bytes]] = {}
+        say(f"Starting the Prefect server; its log is {logs / 'server.log'}")
+        command = [*prefect, "server", "start", "--host", HOST, "--port", str(port)]
+        parts["server"] = start(command, variables, logs / "server.log")
+        _await_health(variables["PREFECT_API_URL"], parts, stop)
+        say("Registering deployments and automations")
+        registering = start(deploy, variables, None)
+        while registering.poll() is None and not stop.wait(_POLL_SECONDS):
+            _still_running(parts)
+        if registering.poll():
+            raise ExecutionError("the deployments could not be registered; the reason is above")
+        command = [*prefect, "worker", "start", "--pool", POOL, "--type", "process"]
+        parts["worker"] = start(command, variables, logs / "worker.log")
+        if not stop.is_set():
+            _say_where(port, logs, say)
+        while not stop.wait(_POLL_SECONDS):
+            _still_running(parts)
+        say("Stopping")
+
+
+def _say_where(port: int, logs: Path, say: Callable[[str], None]) -> None:
+    say(f"Prefect UI:  http://{HOST}:{port}")
+    say(f"Worker log:  {logs / 'worker.log'}")
+    say("In another terminal:")
+    say(f"  export PREFECT_API_URL=http://{HOST}:{port}/api")
+    say("  prefect deployment run ingest/ingest       # update and retrain follow by themselves")
+    say("  factorcube show                            # what is published")
+    say("Ctrl-C stops everything.")
+
+
+@contextmanager
+def _signals() -> Iterator[threading.Event]:
+    """Give an event that Ctrl-C and SIGTERM set."""
+    stop = threading.Event()
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    for number in before:
+        signal.signal(number, lambda *_: stop.set())
+    try:
+        yield stop
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+@contextmanager
+def _sole(settings: Settings) -> Iterator[None]:
+    """Hold the root: two servers on one database would schedule every run twice."""
+    lock = settings.root / "locks" / "serve"
+    with locked(lock, timeout_seconds=0, note="serving"):
+        yield
+
+
+@contextmanager
+def _processes() -> Iterator[Callable[[list[str], Mapping[str, str], Path | None], subprocess.Popen[bytes]]]:
+    """Give a function that starts processes; all that it has started, and their children, end with the context."""
+    started: list[subprocess.Popen[bytes]] = []
+
+    def start(command: list[str], variables: Mapping[str, str], log: Path | None) -> subprocess.Popen[bytes]:
+        with nullcontext() if log is None else log.open("ab") as output:
+            process = subprocess.Popen(
+                command,
+                cwd=CHECKOUT,
+                env=dict(variables),
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=None if log is None else subprocess.STDOUT,
+                start_new_session=True,
+            )
+        started.append(process)
+        return process
+
+    try:
+        yield start
+    finally:
+        for process in reversed(started):
+            _end(process)
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    """End a process and all its descendants, the descendants first: they are the runs, and report their end."""
+    try:
+        parent = psutil.Process(process.pid)
+        children = parent.children(recursive=True)
+    except psutil.NoSuchProcess:
+        process.wait()
+        return
+    _terminate(children)
+    _terminate([parent])
+    process.wait()
+
+
+def _terminate(processes: list[psutil.Process]) -> None:
+    for process in processes:
+        with suppress(psutil.NoSuchProcess):
+            process.terminate()
+    _, alive = psutil.wait_procs(processes, timeout=STOP_SECONDS)
+    for process in alive:
+        with suppress(psutil.NoSuchProcess):
+            process.kill()
+    psutil.wait_procs(alive, timeout=STOP_SECONDS)
+
+
+def _refuse_taken(port: int) -> None:
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((HOST, port))
+        except OSError:
+            raise ConfigError(
+                f"port {port} of {HOST} is taken by another process; stop it, or choose another with --port"
+            ) from None
+
+
+def _await_health(api: str, parts: Mapping[str, subprocess.Popen[bytes]], stop: threading.Event) -> None:
+    deadline = time.monotonic() + START_SECONDS
+    while not stop.is_set():
+        _still_running(parts)
+        with suppress(httpx.HTTPError):
+            if httpx.get(f"{api}/health", timeout=5.0).is_success:
+                return
+        if time.monotonic() > deadline:
+            raise ExecutionError(f"the Prefect server did not answer within {START_SECONDS:g} s; see its log")
+        stop.wait(_POLL_SECONDS)
+
+
+def _still_running(processes: Mapping[str, subprocess.Popen[bytes]]) -> None:
+    for name, process in processes.items():
+        if process.poll() is not None:
+            raise ExecutionError(f"the Prefect {name} ended with status {process.returncode}; its log says why")
