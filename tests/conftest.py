@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
-from collections.abc import Iterator
+import sys
+import uuid
+from collections.abc import Callable, Iterator
+from multiprocessing import forkserver
+from multiprocessing.context import ForkServerContext
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from small_market import make_market, write_config
+
+if TYPE_CHECKING:
+    from s3_server import S3Server
 
 os.environ.setdefault("PREFECT_SERVER_ANALYTICS_ENABLED", "false")
 os.environ.setdefault("DO_NOT_TRACK", "1")
@@ -33,6 +42,47 @@ def prefect_api() -> Iterator[str]:
 
     with prefect_test_harness(server_startup_timeout=120):
         yield str(PREFECT_API_URL.value())
+
+
+@pytest.fixture(scope="session")
+def s3_server() -> Iterator[S3Server]:
+    """Start an S3-compatible server on loopback for the whole session."""
+    from s3_server import S3Server
+
+    server = S3Server()
+    yield server
+    server.close()
+
+
+@pytest.fixture
+def s3(s3_server: S3Server, monkeypatch: pytest.MonkeyPatch) -> tuple[str, dict[str, str]]:
+    """Return the URL of a fresh store, and the variables that open it, which are set."""
+    for name, value in s3_server.env.items():
+        monkeypatch.setenv(name, value)
+    return f"{s3_server.bucket(f'bucket-{uuid.uuid4().hex}')}/team/prod", s3_server.env
+
+
+@pytest.fixture(scope="session")
+def forked() -> ForkServerContext:
+    """Start a server that forks processes which have imported everything that `storage` needs."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["pytest", "storing", "tasks.workspace"])
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONPATH", os.pathsep.join(sys.path))  # without it Python 3.11's server cannot import `storing`
+        forkserver.ensure_running()
+    return context
+
+
+@pytest.fixture
+def start(forked: ForkServerContext) -> Callable[..., Any]:
+    """Run a function in a process of its own; its environment is that of the session."""
+
+    def start(function: Callable[..., None], *arguments: Any) -> Any:
+        process = forked.Process(target=function, args=arguments, daemon=True)
+        process.start()
+        return process
+
+    return start
 
 
 @pytest.fixture

@@ -80,6 +80,7 @@ def manifest_of(dataset: xr.Dataset, *, tag: str = "0123abcd", model: str = "ipc
         "version": f"{as_of}-{tag}",
         "as_of": as_of,
         "created_at": datetime.now(UTC),
+        "input_digest": "7b" * 32,
         "snapshot_id": "6CT3GGQAMBCV3GZCBCPG",
         "ingest_key": "k",
         "sources": (),
@@ -105,7 +106,9 @@ ONE, TWO = ("2024-06-27", "2024-06-28")
 def publish_one(root: Path, end: str = ONE, seed: int = 0) -> None:
     """Publish and promote the version of one as-of date."""
     dataset = version_data(end=end, seed=seed)
-    published.publish(Layout(root), dataset, manifest_of(dataset, tag=f"{seed:08x}"), STATE, promote=True)
+    layout = Layout(root)
+    ref = published.publish(layout, dataset, manifest_of(dataset, tag=f"{seed:08x}"), STATE)
+    published.promote(layout, ref.universe, ref.model, ref.version, reason="test")
 
 
 def first_upsert(root: Path) -> None:

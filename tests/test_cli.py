@@ -31,7 +31,7 @@ def factorcube(folder: Path, *arguments: str, **environment: str) -> subprocess.
 def test_help_explains_itself(tmp_path: Path) -> None:
     shown = factorcube(tmp_path, "--help")
     assert shown.returncode == 0
-    for command in ("run", "show", "report", "schema"):
+    for command in ("run", "show", "report", "schema", "promote", "rollback", "pin", "unpin", "diff"):
         assert command in shown.stdout
 
 
@@ -53,9 +53,16 @@ def test_run_show_report_and_run_again(folder: Path) -> None:
     assert first.returncode == 0, first.stderr[-2000:]
     for expected in ("Checks", "market", "ipca", "equal_weight", "realised", "xr.open_zarr(", ".html"):
         assert expected in first.stdout
+    assert "No champion yet of ipca: factorcube promote small/ipca/" in first.stdout
     listed = factorcube(folder, "show")
     versions = re.findall(r"small/\w+/\d{4}-\d{2}-\d{2}-[0-9a-f]{8}", listed.stdout)
     assert len(versions) == 2
+    early = factorcube(folder, "show", "small/ipca/latest")
+    assert early.returncode == 1
+    assert early.stderr.startswith("error: small/ipca has no champion yet; promote one of: ")
+    assert "Traceback" not in early.stderr
+    for version in versions:
+        assert factorcube(folder, "promote", version).returncode == 0
     described = factorcube(folder, "show", versions[0])
     assert "snapshot" in described.stdout
     assert "portfolio_variance" in described.stdout

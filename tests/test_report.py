@@ -11,8 +11,10 @@ import numpy as np
 import pandas as pd
 import pytest
 import xarray as xr
+from fixtures_versions import make_checks, make_versions
 
 from schemas.checks import CheckReport, FlaggedRow
+from schemas.contracts import GateDecision
 from schemas.errors import DataError
 from tasks.reporting import PublishedVersion, render_report
 from tasks.reporting.canvas import thin
@@ -23,7 +25,6 @@ from tasks.reporting.published import (
     specific_volatility,
     variance_shares,
 )
-from tests.fixtures_versions import make_checks, make_versions
 
 NASTY = ["<script>alert(1)</script>", "$x^{$", "_under", "A&B", "\"q' onload='x", "C\x01D", "]]>", "A" * 60]
 
@@ -231,3 +232,23 @@ def test_leading_factors_do_not_depend_on_scale_and_shares_add_up():
     total = pd.DataFrame(shares.sum(axis=0)).dropna(axis=1)
     assert total.shape[1] > 200
     np.testing.assert_allclose(total, 100.0, rtol=1e-6)
+
+
+def test_the_gate_section_shows_criteria_champion_and_held_out_dates(versions, html):
+    rows = [[cell.strip() for cell in row] for row in Page(html).rows]
+    gate = versions[1].manifest.gate
+    assert gate.champion is not None
+    compared = next(row for row in rows if gate.champion in row)
+    assert f"{gate.first_date} to {gate.last_date} (252)" in compared
+    assert "bias statistic 2.31 is above 2.00" in compared
+    alone = next(row for row in rows if "none yet" in row)
+    assert "–" in alone
+    assert ["", "mean bias statistic", "2.3100", "–", "between 0.5 and 2", "failed"] in rows
+    assert ["", "total R2", "0.4213", "0.4101", "at least the champion less 0.02", "passed"] in rows
+    assert ["", "QLIKE", "–", "–", "not applicable, no portfolio in common", "not applicable"] in rows
+    without = [replace(one, manifest=one.manifest.model_copy(update={"gate": _bare(one)})) for one in versions]
+    assert "Criteria" not in render_report(without, None, title="t")
+
+
+def _bare(version: PublishedVersion) -> GateDecision:
+    return version.manifest.gate.model_copy(update={"criteria": ()})

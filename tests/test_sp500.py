@@ -47,7 +47,7 @@ def test_the_whole_way_with_linear_models(shared_data: Path, tmp_path: Path, mon
         {"kind": "ipca"},
     ]
     changes = {"models": models, "walk_forward": {"first": "2016-12-30", "every": "year"}}
-    versions = pipeline(load_spec(config(tmp_path, shared_data, changes)))
+    versions = pipeline(load_spec(config(tmp_path, shared_data, changes)), promote_first=True)
     assert all(version.promoted for version in versions)
     check_published(tmp_path / "out", [v.model for v in versions], {"capm": 1, "fama_macbeth": 13, "pca": 5, "ipca": 5})
     cube = Cube.open(Workspace(load_settings().root).layout, "sp500_5yr").open_dataset()
@@ -63,6 +63,6 @@ def test_the_whole_example_with_the_autoencoder(
     shared_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("FACTORCUBE_ROOT", str(tmp_path / "out"))
-    versions = pipeline(load_spec(config(tmp_path, shared_data, {})))
+    versions = pipeline(load_spec(config(tmp_path, shared_data, {})), promote_first=True)
     names = [version.model for version in versions]
     check_published(tmp_path / "out", names, {"market": 1, "fama_macbeth": 13, "pca": 5, "ipca": 5, "autoencoder": 5})

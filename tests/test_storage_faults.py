@@ -7,17 +7,13 @@ inside Icechunk's store and commit, and at arbitrary moments.
 
 from __future__ import annotations
 
-import multiprocessing
-import os
 import random
 import resource
 import shutil
 import signal
-import sys
 import threading
 import time
 from collections.abc import Callable
-from multiprocessing import forkserver
 from pathlib import Path
 from typing import Any
 
@@ -50,26 +46,6 @@ from storage.layout import Layout
 from storage.work import WorkStore
 
 KEYS = {"fits": "a" * 64, "metrics": "b" * 64, "panels": "c" * 64}
-
-
-@pytest.fixture(scope="module")
-def forked() -> multiprocessing.context.ForkServerContext:
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["pytest", "storing"])
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("PYTHONPATH", os.pathsep.join(sys.path))  # without it Python 3.11's server cannot import `storing`
-        forkserver.ensure_running()
-    return context
-
-
-@pytest.fixture
-def start(forked) -> Callable[..., Any]:
-    def start(function: Callable[..., None], *arguments: Any) -> Any:
-        process = forked.Process(target=function, args=arguments, daemon=True)
-        process.start()
-        return process
-
-    return start
 
 
 @pytest.fixture
@@ -106,10 +82,10 @@ def test_a_publisher_killed_at_any_write_leaves_the_old_state_whole(tmp_path, en
     publish_one(old)
     dry, count = tmp_path / "dry", tmp_path / "count"
     shutil.copytree(old, dry, symlinks=True)
-    assert ended(counting_writes, dry, _two, dry, count, ".lock") == 0
+    assert ended(counting_writes, dry, _two, dry, count, f"{TWO}-00000001") == 0
     steps = int(count.read_text(encoding="utf-8"))
     assert steps >= 5
-    points = [(step, ".lock") for step in range(1, steps + 1)]
+    points = [(step, f"{TWO}-00000001") for step in range(1, steps + 1)]
     points += [(step, "") for step in random.Random(0).sample(range(1, 100), 4)]
     seen = set()
     for step, since in points:
@@ -122,7 +98,7 @@ def test_a_publisher_killed_at_any_write_leaves_the_old_state_whole(tmp_path, en
         _two(root)
         assert _versions(root) == [ONE, TWO, TWO]
         names = {path.name for path in Layout(root).published("us", "ipca").iterdir()}
-        assert names == {".lock", "latest", f"{ONE}-00000000", f"{TWO}-00000001"}
+        assert names == {".lock", "latest", "latest.json", f"{ONE}-00000000", f"{TWO}-00000001"}
         shutil.rmtree(root)
     assert seen == {(ONE, ONE), (ONE, TWO, ONE), (ONE, TWO, TWO)}
 
@@ -255,7 +231,7 @@ def test_of_two_publishers_of_one_version_one_wins_and_the_other_changes_nothing
         dataset = version_data(end=TWO, seed=seed)
         gate.wait()
         try:
-            published.publish(layout, dataset, manifest_of(dataset, tag="00000001"), STATE, promote=True)
+            published.publish(layout, dataset, manifest_of(dataset, tag="00000001"), STATE)
             outcomes.append(seed)
         except ConflictError as error:
             outcomes.append(str(error))
@@ -267,14 +243,14 @@ def test_of_two_publishers_of_one_version_one_wins_and_the_other_changes_nothing
         thread.join()
     winner = next(one for one in outcomes if isinstance(one, int))
     assert any("already published with other content" in str(one) for one in outcomes)
-    stored = published.open_version(layout, published.resolve(layout, "us/ipca/latest"))
+    stored = published.open_version(layout, published.resolve(layout, f"us/ipca/{TWO}-00000001"))
     assert stored.equals(version_data(end=TWO, seed=winner))
 
 
 def _alternate(root: Path) -> None:
     for _ in range(150):
         for version in (f"{ONE}-00000000", f"{TWO}-00000001"):
-            published.promote(Layout(root), "us", "ipca", version)
+            published.promote(Layout(root), "us", "ipca", version, reason="test")
 
 
 def test_a_reader_that_loops_while_latest_moves_sees_one_version_whole(tmp_path, start):

@@ -102,7 +102,7 @@ def test_what_is_not_there_or_not_of_this_form_is_named(store):
     store.put_json("fits", KEY, 1)
     with pytest.raises(ExecutionError, match=r"holds no arrays\.safetensors"):
         store.get_arrays("fits", KEY)
-    with pytest.raises(ExecutionError, match=r"holds no zarr\.json"):
+    with pytest.raises(ExecutionError, match=r"holds no files\.json"):
         store.open_dataset("fits", KEY)
     for kind, key in (("../fits", KEY), ("fits", "../x"), ("fits", "a/b"), ("fits", ""), ("fits", ".staging-x")):
         with pytest.raises(ConfigError, match="not a"):
@@ -129,7 +129,7 @@ def test_damage_is_noticed(store, tmp_path):
     content = bytearray(chunk.read_bytes())
     content[len(content) // 2] ^= 1
     chunk.write_bytes(content)
-    with pytest.raises(RuntimeError, match=r"(?i)checksum|corrupt|decompress"):
+    with pytest.raises(CorruptionError, match=r"array .characteristics., chunk 0"):
         store.open_dataset("panels", KEY).load()
 
 
@@ -154,7 +154,7 @@ def test_an_atomic_write_leaves_no_temporary_file_even_if_it_fails(tmp_path, mon
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(os, "fsync", broken)
-    with pytest.raises(OSError, match="No space"):
+    with pytest.raises(ExecutionError, match="No space"):
         write_atomic(path, b"second")
     assert path.read_text(encoding="utf-8") == "first"
     assert [child.name for child in path.parent.iterdir()] == ["file.txt"]

@@ -1,0 +1,109 @@
+"""Prefect's server down at the start, and going down in the middle of a run: one line, whole data, and a rerun."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import psutil
+import pytest
+from small_market import SMALL, make_market, write_config
+from test_pipeline import free_port
+
+from faults.injection import Seen, look, reading
+
+COMMAND = [sys.executable, "-m", "deploy.cli", "run", "config.yaml", "--promote-first"]
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Make a folder with prices and the config of one model."""
+    make_market().write_parquet(tmp_path / "prices.parquet")
+    write_config(tmp_path, {"models": SMALL["models"][1:2]})
+    return tmp_path
+
+
+def variables(folder: Path, port: int) -> dict[str, str]:
+    return {
+        **os.environ,
+        "PYTHONPATH": os.pathsep.join(sys.path),
+        "FACTORCUBE_ROOT": str(folder / "out"),
+        "FACTORCUBE_WORKERS": "1",
+        "PREFECT_HOME": str(folder / "prefect"),
+        "PREFECT_API_URL": f"http://127.0.0.1:{port}/api",
+        "PREFECT_CLIENT_MAX_RETRIES": "1",  # five tries by default, about a minute for each call
+    }
+
+
+@contextmanager
+def server(folder: Path, port: int) -> Iterator[psutil.Process]:
+    """Run a Prefect server of our own, which may be killed inside."""
+    command = [sys.executable, "-m", "prefect", "server", "start", "--host", "127.0.0.1", "--port", str(port)]
+    quiet = subprocess.DEVNULL
+    process = subprocess.Popen(command, env=variables(folder, port), stdout=quiet, stderr=quiet)
+    try:
+        await_health(port, process)
+        yield psutil.Process(process.pid)
+    finally:
+        if process.poll() is None:
+            kill(psutil.Process(process.pid))
+        process.wait(30)
+
+
+def await_health(port: int, process: subprocess.Popen[bytes]) -> None:
+    for _ in range(600):
+        assert process.poll() is None, "the Prefect server did not start"
+        with contextlib.suppress(OSError), urllib.request.urlopen(f"http://127.0.0.1:{port}/api/health", timeout=5):
+            return
+        time.sleep(0.2)
+    raise TimeoutError(port)
+
+
+def kill(process: psutil.Process) -> None:
+    for one in (*process.children(recursive=True), process):
+        one.kill()
+
+
+def test_a_server_that_does_not_answer_is_one_line_at_the_start(folder: Path) -> None:
+    port = free_port()
+    ended = subprocess.run(
+        COMMAND, cwd=folder, env=variables(folder, port), capture_output=True, text=True, timeout=120, check=False
+    )
+    assert ended.returncode == 1
+    (line,) = ended.stderr.splitlines()
+    assert line.startswith(f"error: no Prefect server answers at http://127.0.0.1:{port}/api (PREFECT_API_URL)")
+    assert not (folder / "out").exists()
+
+
+@pytest.mark.slow
+def test_a_server_lost_in_the_middle_of_a_run_leaves_whole_data_and_the_rerun_completes(folder: Path) -> None:
+    port, root = free_port(), folder / "out"
+    log = (folder / "log").open("w")
+    with server(folder, port) as serving, reading(root, model="fama_macbeth") as seen:
+        run = subprocess.Popen(COMMAND, cwd=folder, env=variables(folder, port), stdout=log, stderr=log)
+        while not list(root.glob("work/fits/[!.]*")) and run.poll() is None:
+            time.sleep(0.05)
+        kill(serving)
+        status = run.wait(300)
+        said = (folder / "log").read_text(encoding="utf-8").splitlines()
+        assert status == 1, said[-20:]
+        assert [line for line in said if line.startswith("error: the Prefect server was lost in the middle")], said
+    assert seen.errors == []
+    assert len(seen.cubes) == 1
+    assert not list(root.rglob(".staging*"))
+    with server(folder, port):
+        again = subprocess.run(
+            COMMAND, cwd=folder, env=variables(folder, port), capture_output=True, text=True, timeout=300, check=False
+        )
+    assert again.returncode == 0, again.stderr[-2000:]
+    after = Seen()
+    look(root, after, model="fama_macbeth")
+    assert after.cubes == seen.cubes
+    assert len(after.versions) == 1

@@ -1,0 +1,104 @@
+"""Content digests: they follow what stands in the rows up to a date, and nothing else."""
+
+from __future__ import annotations
+
+from datetime import date
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import xarray as xr
+from small_market import SMALL
+from storing import cube_data
+
+from schemas.refs import SnapshotRef
+from schemas.spec import RunSpec
+from storage.cube import Cube
+from storage.layout import Layout
+from tasks.digests import input_digests, read_inputs
+from tasks.workspace import Workspace
+
+DATES = pd.bdate_range("2024-01-01", periods=150)
+SPEC = RunSpec.parse(
+    {**SMALL, "universe": "us", "portfolios": [{"kind": "equal_weight", "name": "market"}]}, origin="test"
+)
+
+
+def snapshot(root: Path, *parts: xr.Dataset) -> SnapshotRef:
+    cube = Cube.open_or_create(Layout(root), "us")
+    for part in parts:
+        commit = cube.upsert(part, message="test", metadata={})
+    return SnapshotRef(universe="us", snapshot_id=commit.snapshot_id, ingest_key="i", checks_key="c")
+
+
+def digests(root: Path, *parts: xr.Dataset, spec: RunSpec = SPEC) -> dict[date, str]:
+    return input_digests(Workspace(root), spec, snapshot(root, *parts))
+
+
+@pytest.fixture
+def data() -> xr.Dataset:
+    return cube_data(DATES)
+
+
+def test_appended_dates_leave_the_earlier_digests(data: xr.Dataset, tmp_path: Path) -> None:
+    short, rest = data.isel(date=slice(0, 100)), data.isel(date=slice(100, None))
+    before = digests(tmp_path / "a", short)
+    after = digests(tmp_path / "a", rest)
+    assert list(before.items()) == list(after.items())[:100]
+    assert after == digests(tmp_path / "b", data), "and it does not matter in how many ingests the data came"
+    assert len(set(after.values())) == 150
+
+
+def test_a_ticker_that_is_added_later_changes_nothing_before_it(data: xr.Dataset, tmp_path: Path) -> None:
+    first, rest = data.isel(date=slice(0, 100)), cube_data(DATES[100:], ("A", "B", "C", "NEW"), seed=1)
+    before = digests(tmp_path, first)
+    after = digests(tmp_path, rest)
+    assert list(before.values()) == list(after.values())[:100]
+    inputs = read_inputs(Workspace(tmp_path), SPEC, snapshot(tmp_path, rest))
+    assert dict(zip(inputs.tickers, inputs.first_seen, strict=True))["NEW"] == 100
+
+
+RESTATED = ["returns", "characteristics", "estimation", "risk_free", "factors", "weights"]
+
+
+@pytest.mark.parametrize("variable", RESTATED)
+def test_a_restatement_changes_exactly_the_digests_from_its_date_on(
+    variable: str, data: xr.Dataset, tmp_path: Path
+) -> None:
+    before = digests(tmp_path, data)
+    late = data.isel(date=[70]).copy(deep=True)
+    cell = late[variable].values.reshape(-1)
+    cell[0] = not cell[0] if variable == "estimation" else np.nextafter(cell[0], np.float32(np.inf))
+    after = digests(tmp_path, late)
+    same = [before[day] == after[day] for day in before]
+    assert same == [True] * 70 + [False] * 80
+
+
+def test_late_data_change_the_digests_from_their_date_on(data: xr.Dataset, tmp_path: Path) -> None:
+    before = digests(tmp_path, data.isel(date=np.delete(np.arange(150), 70)))
+    after = digests(tmp_path, data.isel(date=[70]))
+    assert all((before[day] == after[day]) == (day < DATES[70].date()) for day in before)
+
+
+def test_what_a_spec_does_not_use_has_no_say(data: xr.Dataset, tmp_path: Path) -> None:
+    panel = SPEC.panel.model_copy(update={"characteristics": ("beta",), "start": DATES[10].date()})
+    spec = SPEC.model_copy(update={"panel": panel})
+    before = digests(tmp_path / "a", data, spec=spec)
+    changed = data.copy(deep=True)
+    changed["characteristics"].loc[{"char": "mom12m"}] = 7.0
+    changed["returns"][5] = 0.5
+    extra = changed["weights"].assign_coords(portfolio=["other"])
+    changed = changed.drop_vars(["weights", "portfolio"]).assign(
+        weights=xr.concat([data["weights"], extra], "portfolio")
+    )
+    assert digests(tmp_path / "b", changed, spec=spec) == before
+    assert min(before) == DATES[10].date()
+
+
+def test_one_portfolio_less_or_no_portfolio_on_a_date_counts(data: xr.Dataset, tmp_path: Path) -> None:
+    before = digests(tmp_path / "a", data.assign(weights=xr.zeros_like(data["weights"])))
+    undefined = data.assign(weights=xr.zeros_like(data["weights"]))
+    undefined["weights"][:, 100:] = np.nan
+    after = digests(tmp_path / "b", undefined)
+    assert [before[day] == after[day] for day in before] == [True] * 100 + [False] * 50
