@@ -14,7 +14,7 @@ export DO_NOT_TRACK := 1
 export GX_ANALYTICS_ENABLED := false
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo example-french test check check-slow lint types layers format lock clean
+.PHONY: help setup demo example-french serve test check check-slow lint types layers format lock clean
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-16s %s\n", $$1, $$2}'
@@ -31,10 +31,13 @@ $(READY): requirements.lock pyproject.toml
 	touch $@
 
 demo: $(READY) ## Run the main job on 20 stocks, 1990-2022, that ship inside a package
-	$(BIN)/factorcube run examples/demo.yaml
+	$(BIN)/factorcube run --promote-first examples/demo.yaml
 
 example-french: $(READY) ## Run it on the monthly French portfolios that ship inside a package
-	$(BIN)/factorcube run examples/french.yaml
+	$(BIN)/factorcube run --promote-first examples/french.yaml
+
+serve: $(READY) ## Start a Prefect server, the deployments and a worker on this machine (PORT=4200)
+	FACTORCUBE_CONFIGS=$${FACTORCUBE_CONFIGS:-examples} $(BIN)/factorcube serve --promote-first --port $(or $(PORT),4200)
 
 test: $(READY) ## Run the tests
 	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not slow"
@@ -42,7 +45,7 @@ test: $(READY) ## Run the tests
 check: lint types layers ## Lint, check types and the direction of imports
 
 check-slow: $(READY) ## Run the tests that take minutes
-	$(BIN)/python -m pytest -m slow
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m slow
 
 lint: $(READY) ## Check style
 	$(BIN)/ruff check .
