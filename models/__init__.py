@@ -21,7 +21,7 @@ find suspicious prices                          `models.quality`
 from models.autoencoder import ConditionalAutoencoder
 from models.base import FactorModel, ModelState
 from models.covariance import FactorCovariance
-from models.cross_section import FamaMacBeth
+from models.fama_macbeth import FamaMacBeth
 from models.ipca import IPCA
 from models.market import MarketModel
 from models.panel import Panel

@@ -5,7 +5,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from models.cross_section import FamaMacBeth
+from models.fama_macbeth import FamaMacBeth
 from models.gram import GramStatistics, gram_statistics, managed_portfolios
 from models.panel import Panel
 from schemas.errors import ModelError

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from models.autoencoder import ConditionalAutoencoder
 from models.base import FactorModel
-from models.cross_section import FamaMacBeth
+from models.fama_macbeth import FamaMacBeth
 from models.ipca import IPCA
 from models.market import MarketModel
 from models.panel import Panel
