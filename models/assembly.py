@@ -17,7 +17,11 @@ import xarray as xr
 from models.transforms import TRANSFORMS, BoolArray, FloatArray
 from schemas.errors import ConfigError, DataError
 
+CodeArray = npt.NDArray[np.integer[Any]]
+
 CONSTANT = "constant"
+UNKNOWN = -1
+"""Industry code of a stock whose industry is not known."""
 
 
 def assemble(
@@ -29,6 +33,8 @@ def assemble(
     usable: BoolArray | None = None,
     coverage: BoolArray | None = None,
     market_weight: FloatArray | None = None,
+    industry: CodeArray | None = None,
+    industries: Sequence[str] = (),
     transform: str | None = None,
     constant: bool = False,
     min_coverage: float = 0.0,
@@ -52,6 +58,10 @@ def assemble(
         ``eligible``.
     market_weight : numpy.ndarray, optional
         (date, ticker), renormalised over covered stocks. Default, and where they have no weight: equal.
+    industry : numpy.ndarray, optional
+        (date, ticker) positions in ``industries``, known before the date; -1 where unknown.
+    industries : sequence of str
+        Names of the codes.
     transform : str, optional
         A name of `TRANSFORMS`; None if the characteristics are transformed already.
     constant : bool
@@ -74,7 +84,7 @@ def assemble(
         characteristics, chars = np.concatenate([characteristics, ones], axis=2), [*chars, CONSTANT]
     if len(set(chars)) != len(chars):
         raise DataError(f"Characteristics must have different names, that of the constant included: {chars}.")
-    return xr.Dataset(
+    data = xr.Dataset(
         {
             "returns": (("date", "ticker"), returns),
             "characteristics": (("date", "ticker", "char"), characteristics),
@@ -84,6 +94,44 @@ def assemble(
         },
         coords={"char": np.array(chars, dtype=np.str_)},
     )
+    if industry is None:
+        return data
+    data["industry"] = (("date", "ticker"), np.where(coverage, industry, UNKNOWN).astype(np.int16))
+    return data.assign_coords(industry_name=np.array(industries, dtype=np.str_))
+
+
+def encode_industries(names: npt.NDArray[np.object_]) -> tuple[CodeArray, list[str]]:
+    """Turn names of industries into codes, in the order in which they first appear, and by name within a date.
+
+    The codes up to a date do not depend on what comes after it.
+
+    Parameters
+    ----------
+    names : numpy.ndarray
+        (date, ticker) strings; None where unknown.
+
+    Returns
+    -------
+    codes : numpy.ndarray
+        (date, ticker) int16, -1 where unknown.
+    names : list of str
+        Of the codes.
+
+    Raises
+    ------
+    DataError
+        There are more names than codes.
+    """
+    flat, found = pd.factorize(names.ravel(), sort=True)
+    codes = flat.reshape(names.shape)
+    if len(found) > np.iinfo(np.int16).max:
+        raise DataError(f"There are {len(found)} industries; give coarser groups, at most {np.iinfo(np.int16).max}.")
+    first = np.full(len(found), len(names))
+    date, ticker = np.nonzero(codes >= 0)
+    np.minimum.at(first, codes[date, ticker], date)
+    order = np.argsort(first, kind="stable")
+    place = np.append(np.argsort(order, kind="stable"), UNKNOWN).astype(np.int16)  # a code of -1 takes the last
+    return place[codes], [str(found[i]) for i in order]
 
 
 def _covered(characteristics: FloatArray, eligible: BoolArray, min_coverage: float) -> BoolArray:
@@ -165,17 +213,18 @@ def panel_blocks(
 ) -> Iterator[xr.Dataset]:
     """Build the panel of a cube span by span, so that no more than a span and its lag is ever in memory.
 
-    At date t: ``returns`` is r[t] less the risk-free rate of t; characteristics and market weight are those stored
-    ``lag`` dates earlier; mask is a finite excess return of a covered stock that is in the estimation universe both
-    ``lag`` dates earlier and at t. The first ``lag`` dates cover nobody. Blocks joined along ``date`` are the same bit
-    for bit whatever the block size.
+    At date t: ``returns`` is r[t] less the risk-free rate of t; characteristics, market weight and industry are those
+    stored ``lag`` dates earlier; mask is a finite excess return of a covered stock that is in the estimation universe
+    both ``lag`` dates earlier and at t. The first ``lag`` dates cover nobody. Blocks joined along ``date`` are the same
+    bit for bit whatever the block size.
 
     Parameters
     ----------
     cube : xarray.Dataset
         Possibly lazily opened: ``returns`` and ``estimation`` (date, ticker); optionally ``characteristics``
         (date, ticker, char), ``risk_free`` (date), ``factors`` (date, observed_factor), ``weights``
-        (portfolio, date, ticker). Without characteristics, coverage is the estimation flag.
+        (portfolio, date, ticker), ``industry`` (date, ticker) with its names along ``industry_name``. Without
+        characteristics, coverage is the estimation flag.
     characteristics : sequence of str, optional
         Which ones, in which order. Default: all of the cube's.
     transform, lag, constant, min_coverage
@@ -206,12 +255,14 @@ def panel_blocks(
     _check(cube, transform, lag, market_portfolio)
     dates = _axis(cube, lag, next_date)
     chars = _positions(cube, characteristics)
+    industries = [str(name) for name in cube["industry_name"].values] if "industry" in cube else []
     facts = {"transform": transform, "lag": lag, "risk_free_subtracted": int("risk_free" in cube)}
     for start in range(0, len(dates), block):
         stop = min(start + block, len(dates))
         data = assemble(
             **_read(cube, chars, lag, market_portfolio, start, stop),
             chars=list(chars),
+            industries=industries,
             transform=transform,
             constant=constant,
             min_coverage=min_coverage,
@@ -272,6 +323,8 @@ def _read(
         read["characteristics"] = rows(wanted, *known, fill=np.nan)
     else:
         read["characteristics"] = np.empty((*returns.shape, 0), dtype=np.float32)
+    if "industry" in cube:
+        read["industry"] = rows(cube["industry"], *known, fill=UNKNOWN)
     if market_portfolio is not None:
         weights = cube["weights"].sel(portfolio=market_portfolio)
         read["market_weight"] = rows(weights, *known, fill=np.nan)

@@ -16,7 +16,7 @@ import numpy.typing as npt
 import pandas as pd
 import xarray as xr
 
-from models.assembly import as_axis, as_dates, assemble, panel_blocks
+from models.assembly import UNKNOWN, CodeArray, as_axis, as_dates, assemble, encode_industries, panel_blocks
 from models.transforms import BoolArray, FloatArray
 from schemas.errors import DataError, ModelError
 
@@ -44,7 +44,8 @@ class Panel:
         estimation universe, which means covered, eligible before the date, and with a return.
         ``market_weight`` (date, ticker): known before the date, sums to 1 over covered stocks; NaN on dates
         that cover nobody. Optionally ``factors`` (date, observed_factor): observed factor returns at the
-        date.
+        date; ``industry`` (date, ticker): int16 position in the coordinate ``industry_name``, known before the
+        date, -1 where unknown or not covered.
 
     Raises
     ------
@@ -58,6 +59,9 @@ class Panel:
         for name, dims in _DIMS.items():
             if name not in self.data or self.data[name].dims != dims:
                 raise DataError(f"A panel needs the variable '{name}' with dimensions {dims}.")
+        industry = self.data.get("industry")
+        if industry is not None and (industry.dims != ("date", "ticker") or "industry_name" not in self.data.coords):
+            raise DataError("Industries need the dimensions ('date', 'ticker') and names along 'industry_name'.")
         as_axis(self.data["date"].values)
 
     @classmethod
@@ -74,6 +78,7 @@ class Panel:
         constant: bool = False,
         min_coverage: float = 0.0,
         factors: pd.DataFrame | None = None,
+        industry: str | None = None,
     ) -> Self:
         """Build a panel from a long frame with one row per date and ticker.
 
@@ -97,6 +102,9 @@ class Panel:
             and all of them under the transform "none". Without characteristics: the stock has a row.
         factors : pandas.DataFrame, optional
             Observed factor returns at the date, indexed by date; dates that it lacks become NaN.
+        industry : str, optional
+            Column of industry names (or whole numbers, taken as names), lagged like a characteristic; missing where
+            unknown.
 
         Raises
         ------
@@ -124,6 +132,12 @@ class Panel:
             observed = factors.set_axis(as_axis(factors.index)).reindex(dates).to_numpy(dtype=np.float64)
             cube["factors"] = (("date", "observed_factor"), observed)
             cube = cube.assign_coords(observed_factor=[str(name) for name in factors.columns])
+        if industry is not None:
+            names = np.full(present.shape, None, dtype=object)
+            names[row, column] = _names(table, industry)
+            codes, found = encode_industries(names)
+            cube["industry"] = (("date", "ticker"), codes)
+            cube = cube.assign_coords(industry_name=found)
         whole = panel_blocks(
             cube, transform=transform, lag=lag, constant=constant, min_coverage=min_coverage, block=len(dates)
         )
@@ -143,6 +157,8 @@ class Panel:
         factors: FloatArray | None = None,
         observed_factors: Sequence[str] | None = None,
         market_weight: FloatArray | None = None,
+        industry: CodeArray | None = None,
+        industries: Sequence[str] | None = None,
     ) -> Self:
         """Build a panel from arrays that are already lagged and transformed.
 
@@ -162,17 +178,23 @@ class Panel:
             (date, observed_factor) observed factor returns.
         market_weight : numpy.ndarray, optional
             (date, ticker) weights known before the date; renormalised over covered stocks. Default: equal.
+        industry : numpy.ndarray, optional
+            (date, ticker) positions in ``industries``, known before the date; -1 where unknown.
+        industries : sequence of str, optional
+            Names of the industry codes. Default: numbered names.
 
         Raises
         ------
         DataError
-            Shapes do not agree, dates do not increase, or a covered stock lacks a characteristic.
+            Shapes do not agree, dates do not increase, a covered stock lacks a characteristic, or an industry code has
+            no name.
         """
         returns = np.asarray(returns)
         shape = returns.shape
         if characteristics is None:
             characteristics = np.empty((*shape, 0), dtype=np.float32)
         _check_shapes(shape, characteristics=characteristics, mask=mask, coverage=coverage, market_weight=market_weight)
+        _check_shapes(shape, industry=industry)
         _check_shapes(shape[:1], factors=factors)
         if coverage is None:
             coverage = np.asarray(np.isfinite(characteristics).all(axis=2))
@@ -185,6 +207,8 @@ class Panel:
             chars=_labels(chars, "char", characteristics.shape[2]),
             coverage=coverage,
             market_weight=market_weight,
+            industry=industry,
+            industries=[] if industry is None else _industry_names(industry, industries),
         )
         index = pd.bdate_range("2000-01-03", periods=shape[0]) if dates is None else dates
         data = data.assign_coords(date=as_axis(index), ticker=_labels(tickers, "stock", shape[1]))
@@ -224,6 +248,18 @@ class Panel:
         if "factors" not in self.data:
             raise ModelError("This panel has no observed factors; build it with `factors`, or from a cube with them.")
         return self.data["factors"]
+
+    @property
+    def industry(self) -> xr.DataArray:
+        """(date, ticker) int16 codes known before the date, -1 where unknown; ModelError if the panel has none."""
+        if "industry" not in self.data:
+            raise ModelError("This panel has no industries; build it with `industry`, or from a cube with them.")
+        return self.data["industry"]
+
+    @property
+    def industries(self) -> list[str]:
+        """Names of the industry codes, in order; empty if the panel has none."""
+        return [str(name) for name in self.data["industry_name"].values] if "industry" in self.data else []
 
     @property
     def dates(self) -> pd.DatetimeIndex:
@@ -277,7 +313,7 @@ class Panel:
 
     def load(self) -> Panel:
         """Return the same panel, wholly in memory, in one layout: how sums are rounded depends on it."""
-        return Panel(self.data.map(lambda array: array.copy(data=np.ascontiguousarray(array.values))))
+        return Panel(self.data.copy(data={n: np.ascontiguousarray(v.values) for n, v in self.data.data_vars.items()}))
 
     def _at(self, span: slice) -> Panel:
         return Panel(self.data.isel(date=span))
@@ -293,6 +329,17 @@ def _labels(names: Sequence[str] | None, prefix: str, size: int) -> list[str]:
     labels = [f"{prefix}{i}" for i in range(size)] if names is None else [str(name) for name in names]
     if len(labels) != size:
         raise DataError(f"{size} {prefix}s need {size} names, not {len(labels)}.")
+    return labels
+
+
+def _industry_names(codes: CodeArray, names: Sequence[str] | None) -> list[str]:
+    size = int(codes.max(initial=UNKNOWN)) + 1
+    labels = _labels(names, "industry", size if names is None else len(names))
+    if codes.min(initial=UNKNOWN) < UNKNOWN or size > len(labels) or len(set(labels)) < len(labels):
+        raise DataError(
+            f"Industry codes must be positions among {len(labels)} different names, or -1 where unknown; "
+            f"they run from {codes.min(initial=UNKNOWN)} to {size - 1}."
+        )
     return labels
 
 
@@ -334,3 +381,11 @@ def _numeric(table: pd.DataFrame, name: str) -> FloatArray:
     if not pd.api.types.is_numeric_dtype(column):
         raise DataError(f"Column '{name}' holds {column.dtype}, not numbers; convert it with pandas.to_numeric.")
     return column.to_numpy(dtype=np.float64, na_value=np.nan)
+
+
+def _names(table: pd.DataFrame, name: str) -> npt.NDArray[np.object_]:
+    """Names in a column, whole numbers among them as text; None where missing."""
+    column = _column(table, name).convert_dtypes()
+    if pd.api.types.is_float_dtype(column.dtype):
+        raise DataError(f"Column '{name}' holds fractions, not names of industries.")
+    return column.astype("string").astype(object).where(column.notna(), None).to_numpy()

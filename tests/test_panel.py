@@ -368,6 +368,44 @@ class TestPanel:
         with pytest.raises(DataError, match=message):
             Panel.from_arrays(np.zeros((5, 4)), characteristics, **options)
 
+    def test_industry_is_lagged_like_a_characteristic(self):
+        names = np.array([["tech", None, "bank"], ["tech", "auto", "bank"], ["oil", "auto", "bank"], [None] * 3])
+        dates = pd.bdate_range("2020-01-01", periods=4)
+        rows = {"date": np.repeat(dates, 3), "ticker": [*"abc"] * 4, "sector": names.ravel(), "x": 1.0, "ret": 0.0}
+        frame = pd.DataFrame(rows)
+        panel = Panel.from_long(frame, characteristics=["x"], industry="sector")
+        assert panel.industries == ["bank", "tech", "auto", "oil"]  # first seen first, by name within a date
+        assert panel.industry.dtype == np.int16
+        assert panel.industry.values.tolist() == [[-1, -1, -1], [1, -1, 0], [1, 2, 0], [3, 2, 0]]
+        earlier = Panel.from_long(frame[frame.date <= dates[1]], characteristics=["x"], industry="sector")
+        assert earlier.industries == panel.industries[:3]
+        np.testing.assert_array_equal(earlier.industry, panel.industry[:2])
+        for kept in (panel.load(), panel.sel(end="2020-01-02"), Panel(panel.data.isel(date=[0])), *panel.blocks(3)):
+            assert kept.industries == panel.industries
+
+    def test_industry_of_a_cube_is_the_same_in_blocks_of_any_size(self):
+        cube, codes = make_cube(), np.random.default_rng(1).integers(-1, 3, (N_DATES, N_TICKERS)).astype(np.int16)
+        cube["industry"] = (("date", "ticker"), codes)
+        cube = cube.assign_coords(industry_name=["a", "b", "c"])
+        whole = Panel(join(cube, lag=2))
+        known = np.pad(codes, ((2, 0), (0, 0)), constant_values=-1)[:N_DATES]
+        np.testing.assert_array_equal(whole.industry, np.where(whole.coverage, known, -1))
+        xr.testing.assert_identical(join(cube, lag=2, block=5), whole.data)
+
+    def test_industries_of_arrays(self):
+        codes = np.array([[0, 1, -1], [2, 1, 0]])
+        panel = Panel.from_arrays(np.zeros((2, 3)), industry=codes, industries=["a", "b", "c", "unused"])
+        assert panel.industries == ["a", "b", "c", "unused"]
+        np.testing.assert_array_equal(panel.industry, codes)
+        assert Panel.from_arrays(np.zeros((2, 3)), industry=codes).industries == ["industry0", "industry1", "industry2"]
+        without = Panel.from_arrays(np.zeros((2, 3)))
+        assert without.industries == []
+        with pytest.raises(ModelError, match="no industries"):
+            _ = without.industry
+        for names in (["a", "b"], ["a", "b", "b"]):
+            with pytest.raises(DataError, match="Industry codes must be positions"):
+                Panel.from_arrays(np.zeros((2, 3)), industry=codes, industries=names)
+
     def test_needs_its_variables(self):
         with pytest.raises(DataError, match="'mask'"):
             Panel(self.panel().data.drop_vars("mask"))
