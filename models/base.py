@@ -137,6 +137,20 @@ class FactorModel(BaseEstimator, ABC):  # type: ignore[misc]  # scikit-learn shi
             "predictive_r2": uncentred_r2(panel, self.expected_returns(panel)),
         }
 
+    def statistics(self) -> dict[str, xr.DataArray]:
+        """Return the inference that the model offers, each array named by what it is.
+
+        Dimensions are among ``ticker``, ``factor``, ``char``, ``observed_factor``, ``penalty``, or none. Every model
+        has its ``premia``, and ``premia_stderr`` if it knows their standard errors; models with more add to it.
+        """
+        self._check_fitted()
+        coords = {"factor": [*self.factors_]}
+        found = {"premia": xr.DataArray(np.asarray(self.premia_), coords, ("factor",), name="premia")}
+        errors = getattr(self, "premia_stderr_", None)
+        if errors is not None:
+            found["premia_stderr"] = xr.DataArray(np.asarray(errors), coords, ("factor",), name="premia_stderr")
+        return found
+
     def _check_fitted(self) -> None:
         if not hasattr(self, "factors_"):
             raise ModelError(f"{type(self).__name__} is not fitted yet; call fit(panel) first.")

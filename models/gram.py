@@ -8,26 +8,53 @@ module.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
 import xarray as xr
+from scipy import sparse
 
 from models.base import FloatArray
 from models.panel import Panel
 from schemas.errors import ModelError
 
 INTERCEPT = "intercept"
+Weighting = Literal["equal", "cap", "sqrt_cap"]
 RANK_TOLERANCE = 1e-12
 _CELLS_IN_FLIGHT = 4_000_000  # float64 cells of a design held at once: 32 MB
+_BY_DATE = ("zz", "zr", "rr", "n", "weight")
+
+
+@dataclass(frozen=True)
+class Design:
+    """What a set of Gram statistics is made of: the regressors, and the weight of each stock.
+
+    Attributes
+    ----------
+    chars : tuple of str
+        Characteristics of the panel, in order.
+    intercept : bool
+        Put a column of ones, named ``intercept``, first.
+    industries : bool
+        After the intercept one 0/1 column per industry of the panel, named as `industry_name` says. Stocks of unknown
+        industry do not enter.
+    weighting : str
+        The diagonal of W: "equal" is the identity, "cap" the panel's ``market_weight``, "sqrt_cap" its square root.
+        Stocks whose weight is not positive do not enter.
+    """
+
+    chars: tuple[str, ...]
+    intercept: bool = False
+    industries: bool = False
+    weighting: Weighting = "equal"
 
 
 @dataclass(frozen=True, eq=False)
 class GramStatistics:
-    """Cross-products of characteristics Z and returns r over the estimation universe, date by date, float64.
+    """Cross-products of regressors Z and returns r over the estimation universe, date by date, float64.
 
     Attributes
     ----------
@@ -39,23 +66,43 @@ class GramStatistics:
         (date,) r'Wr.
     n : numpy.ndarray
         (date,) number of stocks.
+    weight : numpy.ndarray
+        (date,) sum of the diagonal of W; equal to ``n`` unless weights were given.
     dates : pandas.DatetimeIndex
-        Labels of the first axis.
+        Labels of the first axis; they repeat in a sample drawn by `take`.
     chars : tuple of str
-        Labels of the characteristics; the first is ``intercept`` if one was added.
+        Labels of the regressors: ``intercept`` if there is one, industries, characteristics.
     """
 
     zz: FloatArray
     zr: FloatArray
     rr: FloatArray
     n: npt.NDArray[np.int64]
+    weight: FloatArray
     dates: pd.DatetimeIndex
     chars: tuple[str, ...]
 
     def sel(self, start: Any = None, end: Any = None) -> GramStatistics:
-        """Dates from start to end, both inclusive, as `Panel.sel`."""
-        span = self.dates.slice_indexer(start, end)
-        return GramStatistics(self.zz[span], self.zr[span], self.rr[span], self.n[span], self.dates[span], self.chars)
+        """Dates from start to end, both inclusive, as `Panel.sel`; views, not copies."""
+        return self._at(self.dates.slice_indexer(start, end))
+
+    def take(self, positions: npt.ArrayLike) -> GramStatistics:
+        """Dates at these positions, in the order given; repeats are allowed, as a bootstrap by date needs them."""
+        return self._at(np.asarray(positions, dtype=np.int64))
+
+    def select(self, chars: Sequence[str]) -> GramStatistics:
+        """Only these regressors, in the order asked for.
+
+        Raises
+        ------
+        ModelError
+            If one of them is not among ``chars``.
+        """
+        missing = [name for name in chars if name not in self.chars]
+        if missing:
+            raise ModelError(f"These Gram statistics lack {missing}; they have {[*self.chars]}.")
+        order = np.array([self.chars.index(name) for name in chars], dtype=np.int64)
+        return replace(self, zz=self.zz[:, order[:, None], order], zr=self.zr[:, order], chars=tuple(chars))
 
     @staticmethod
     def concat(parts: Sequence[GramStatistics]) -> GramStatistics:
@@ -64,15 +111,36 @@ class GramStatistics:
         Raises
         ------
         ModelError
-            If the parts have other characteristics, or their dates do not strictly increase.
+            If the parts have other regressors, or their dates do not strictly increase.
         """
         if not parts or any(part.chars != parts[0].chars for part in parts):
             raise ModelError("Gram statistics of other characteristics cannot be joined; compute them alike.")
         dates = pd.DatetimeIndex(np.concatenate([part.dates for part in parts]))
         if not (dates.is_monotonic_increasing and dates.is_unique):
             raise ModelError("Gram statistics to be joined must follow one another in time, without overlap.")
-        zz, zr, rr, n = (np.concatenate([getattr(part, name) for part in parts]) for name in ("zz", "zr", "rr", "n"))
-        return GramStatistics(zz, zr, rr, n, dates, parts[0].chars)
+        zz, zr, rr, n, weight = (np.concatenate([getattr(part, name) for part in parts]) for name in _BY_DATE)
+        return GramStatistics(zz, zr, rr, n, weight, dates, parts[0].chars)
+
+    def _at(self, dates: slice | npt.NDArray[np.int64]) -> GramStatistics:
+        zz, zr, rr, n, weight = (getattr(self, name)[dates] for name in _BY_DATE)
+        return GramStatistics(zz, zr, rr, n, weight, self.dates[dates], self.chars)
+
+
+def gram_of(panel: Panel, design: Design) -> GramStatistics:
+    """Compute the statistics of a design span by span, as `gram_statistics` does.
+
+    Raises
+    ------
+    ModelError
+        If the panel lacks one of the characteristics, or has no industries and the design asks for them.
+    """
+    weights = None
+    if design.weighting != "equal":
+        held = panel.market_weight.astype(np.float64)
+        weights = held if design.weighting == "cap" else np.sqrt(held)
+    return gram_statistics(
+        panel, chars=design.chars, weights=weights, intercept=design.intercept, industries=design.industries
+    )
 
 
 def gram_statistics(
@@ -81,8 +149,12 @@ def gram_statistics(
     chars: Sequence[str] | None = None,
     weights: xr.DataArray | None = None,
     intercept: bool = False,
+    industries: bool = False,
 ) -> GramStatistics:
     """Compute the statistics span by span, in float64 from float32 input; only rows of ``panel.mask`` enter.
+
+    The bits of a date depend on its own rows alone: neither other dates nor stocks that are not in its estimation
+    universe have a say in how sums are rounded.
 
     Parameters
     ----------
@@ -94,18 +166,30 @@ def gram_statistics(
         (date, ticker) diagonal of W, such as 1 / specific variance; rows whose weight is not positive do not
         enter.
     intercept : bool
-        Put a column of ones, named ``intercept``, before the characteristics.
+        Put a column of ones, named ``intercept``, first.
+    industries : bool
+        After it one 0/1 column per industry of the panel, named as `industry_name` says; rows of unknown industry
+        do not enter. No such column is ever formed: their products are sums by group.
 
     Raises
     ------
     ModelError
-        If the panel lacks one of the characteristics.
+        If the panel lacks one of the characteristics, or has no industries and they are asked for.
     """
     names = tuple(panel.chars if chars is None else chars)
-    parts = [_block_statistics(block, names, weights, intercept=intercept) for block in panel.blocks()]
-    labels = (INTERCEPT, *names) if intercept else names
-    zz, zr, rr, n = (np.concatenate(column) for column in zip(*parts, strict=True))
-    return GramStatistics(zz, zr, rr, n, panel.dates, labels)
+    groups = panel.industries if industries else None
+    parts = [
+        _block_statistics(block, names, weights, intercept=intercept, n_groups=None if groups is None else len(groups))
+        for block in panel.blocks()
+    ]
+    labels = (*([INTERCEPT] if intercept else []), *map(industry_name, groups or ()), *names)
+    zz, zr, rr, n, weight = (np.concatenate(column) for column in zip(*parts, strict=True))
+    return GramStatistics(zz, zr, rr, n, weight, panel.dates, labels)
+
+
+def industry_name(industry: str) -> str:
+    """Name the 0/1 regressor of an industry: ``industry:<name>``."""
+    return f"industry:{industry}"
 
 
 def managed_portfolios(gram: GramStatistics) -> FloatArray:
@@ -182,30 +266,72 @@ def date_spans(n_dates: int, cells: int) -> Iterator[slice]:
 
 
 def _block_statistics(
-    block: Panel, chars: tuple[str, ...], weights: xr.DataArray | None, *, intercept: bool
-) -> tuple[FloatArray, FloatArray, FloatArray, npt.NDArray[np.int64]]:
-    """Cross-products of one block, all from one product [1, Z, r]'W[1, Z, r] per date."""
-    design = select_characteristics(block, chars).values
+    block: Panel, chars: tuple[str, ...], weights: xr.DataArray | None, *, intercept: bool, n_groups: int | None
+) -> tuple[FloatArray, FloatArray, FloatArray, npt.NDArray[np.int64], FloatArray]:
+    """Cross-products of one block, from one product [1, Z, r]'W[1, Z, r] per date over its known rows alone."""
+    values = select_characteristics(block, chars).values
     returns, known = block.returns.values, block.mask.values
-    root = None
+    weight = industry = None
     if weights is not None:
         weight = weights.sel(date=block.dates, ticker=block.tickers).values.astype(np.float64)
         known = known & np.isfinite(weight) & (weight > 0.0)
-        root = np.sqrt(np.where(known, weight, 0.0))[..., None]
-    n_dates, n_stocks, n_chars = design.shape
-    first = int(intercept)
-    product = np.empty((n_dates, first + n_chars + 1, first + n_chars + 1))
-    for span in date_spans(n_dates, n_stocks * product.shape[-1]):
-        rows = known[span, :, None]
-        joint = np.zeros((rows.shape[0], n_stocks, product.shape[-1]))
-        joint[..., :first] = rows
-        np.copyto(joint[..., first:-1], design[span], where=rows)
-        np.copyto(joint[..., -1:], returns[span, :, None], where=rows)
-        if root is not None:
-            joint *= root[span]
-        np.matmul(joint.transpose(0, 2, 1), joint, out=product[span])
+    if n_groups is not None:
+        industry = block.industry.values
+        known = known & (industry >= 0)
+    n_dates, n_stocks, n_chars = values.shape
+    first, groups = int(intercept), n_groups or 0
+    size = first + n_chars + 1
+    product = np.zeros((n_dates, groups + size, groups + size))
+    total = np.empty(n_dates)
+    for span in date_spans(n_dates, n_stocks * size):
+        rows = known[span]
+        joint = np.ones((int(rows.sum()), size))
+        joint[:, first:-1] = values[span][rows]
+        joint[:, -1] = returns[span][rows]
+        ends = rows.sum(axis=1).cumsum()
+        held = np.ones(len(joint)) if weight is None else weight[span][rows]
+        if industry is not None:
+            sums = _sums_by_group(joint, held, industry[span][rows], ends, groups)
+            _place_groups(product[span], sums, first)
+        if weight is not None:
+            joint *= np.sqrt(held)[:, None]
+        begin = 0
+        for date, end in enumerate(ends, start=span.start):
+            part = joint[begin:end]
+            corner = product[date]
+            square = part.T @ part
+            corner[:first, :first], corner[:first, first + groups :] = square[:first, :first], square[:first, first:]
+            corner[first + groups :, :first] = square[first:, :first]
+            corner[first + groups :, first + groups :] = square[first:, first:]
+            total[date] = held[begin:end].sum()
+            begin = end
     zz, zr, rr = product[:, :-1, :-1], product[:, :-1, -1], product[:, -1, -1]
-    return zz, zr, rr, known.sum(axis=1, dtype=np.int64)
+    return zz, zr, rr, known.sum(axis=1, dtype=np.int64), total
+
+
+def _sums_by_group(
+    joint: FloatArray,
+    weight: FloatArray,
+    industry: npt.NDArray[np.integer[Any]],
+    ends: npt.NDArray[np.int64],
+    groups: int,
+) -> FloatArray:
+    """(date, group, 1 + column) sums of the weight, and of the weighted columns of [1, Z, r], by date and industry."""
+    n_rows, n_dates = len(joint), len(ends)
+    date = np.repeat(np.arange(n_dates), np.diff(ends, prepend=0))
+    member = sparse.csr_array((weight, (date * groups + industry, np.arange(n_rows))), shape=(n_dates * groups, n_rows))
+    sums = np.column_stack([member @ np.ones(n_rows), member @ joint])
+    return sums.reshape(n_dates, groups, -1)
+
+
+def _place_groups(product: FloatArray, sums: FloatArray, first: int) -> None:
+    """Write the rows and columns of the industries, which follow the intercept."""
+    groups = sums.shape[1]
+    place = np.arange(first, first + groups)
+    product[:, place, place] = sums[..., 0]
+    others = np.r_[:first, first + groups : product.shape[-1]]
+    product[:, place[:, None], others] = sums[..., 1:]
+    product[:, others[:, None], place] = sums[..., 1:].transpose(0, 2, 1)
 
 
 def _solve_by_eigenvalues(scaled: FloatArray, moment: FloatArray) -> tuple[FloatArray, npt.NDArray[np.int64]]:
