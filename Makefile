@@ -14,7 +14,7 @@ export DO_NOT_TRACK := 1
 export GX_ANALYTICS_ENABLED := false
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo example-french serve test check check-slow lint types layers format lock clean
+.PHONY: help setup demo example-french serve test bench check check-slow lint types layers format lock clean
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-16s %s\n", $$1, $$2}'
@@ -41,6 +41,9 @@ serve: $(READY) ## Start a Prefect server, the deployments and a worker on this 
 
 test: $(READY) ## Run the tests
 	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not slow"
+
+bench: $(READY) ## Time the linear family against its peers (ARGS="ipca --quick" for one, small)
+	$(BIN)/python -m benchmarks $(ARGS)
 
 check: lint types layers ## Lint, check types and the direction of imports
 

@@ -1,0 +1,83 @@
+"""Run benchmarks: `python -m benchmarks [name ...] [--quick] [--write docs/benchmarks.md]`.
+
+Each benchmark has a process of its own whose numeric libraries use one thread, so that neither memory nor warm caches
+of one enter another. With ``--write`` the table replaces what stands between the two marks of a Markdown file.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+from benchmarks.harness import Row, environment, table
+
+NAMES = ("gram_pass", "ipca", "walk_forward", "fama_macbeth", "cross_section", "penalised")
+_ONE_THREAD = {f"{library}_NUM_THREADS": "1" for library in ("OMP", "OPENBLAS", "MKL", "NUMEXPR")}
+_BEGIN, _END = "<!-- benchmarks: begin -->", "<!-- benchmarks: end -->"
+
+
+def main() -> int:
+    """Run what is asked for, print one table, and say which benchmarks failed."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
+    parser.add_argument("names", nargs="*", metavar="name", help=f"which ones: {', '.join(NAMES)}; all if left out")
+    parser.add_argument("--quick", action="store_true", help="small sizes, to see that everything runs")
+    parser.add_argument("--write", type=Path, help="write the table into this Markdown file, between its marks")
+    parser.add_argument("--rows", type=Path, help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    unknown = sorted(set(arguments.names) - set(NAMES))
+    if unknown:
+        parser.error(f"no benchmark {', '.join(unknown)}; choose among {', '.join(NAMES)}")
+    if arguments.rows:
+        _run_here(arguments.names[0], arguments.rows, quick=arguments.quick)
+        return 0
+    rows: list[Row] = []
+    failed = []
+    for name in arguments.names or NAMES:
+        found = _run_apart(name, quick=arguments.quick)
+        rows += found
+        if not found:
+            failed.append(name)
+        print(f"{name}\n{table(found)}\n", flush=True)
+    command = " ".join(["python -m benchmarks", *arguments.names, *(["--quick"] if arguments.quick else [])])
+    text = f"`{command}`, one thread\n\n{environment(row.peer for row in rows)}\n\n{table(rows)}"
+    print(text)
+    if arguments.write:
+        _write(arguments.write, text)
+    if failed:
+        print(f"failed: {', '.join(failed)}", file=sys.stderr)
+    return int(bool(failed))
+
+
+def _run_here(name: str, target: Path, *, quick: bool) -> None:
+    module = importlib.import_module(f"benchmarks.{name}")
+    target.write_text(json.dumps([row.as_dict() for row in module.run(quick=quick)]), encoding="utf-8")
+
+
+def _run_apart(name: str, *, quick: bool) -> list[Row]:
+    """Rows of one benchmark, run in a process of its own; none if it failed."""
+    with tempfile.TemporaryDirectory() as folder:
+        target = Path(folder) / "rows.json"
+        command = [sys.executable, "-m", "benchmarks", name, "--rows", str(target), *(["--quick"] if quick else [])]
+        done = subprocess.run(command, env={**os.environ, **_ONE_THREAD}, check=False)
+        if done.returncode or not target.exists():
+            return []
+        return [Row(**row) for row in json.loads(target.read_text(encoding="utf-8"))]
+
+
+def _write(target: Path, text: str) -> None:
+    page = target.read_text(encoding="utf-8") if target.exists() else f"# Benchmarks\n\n{_BEGIN}\n{_END}\n"
+    before, _, rest = page.partition(_BEGIN)
+    _, mark, after = rest.partition(_END)
+    if not mark:
+        sys.exit(f"{target} lacks the marks {_BEGIN} and {_END}")
+    target.write_text(f"{before}{_BEGIN}\n{text}\n{_END}{after}", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    sys.exit(main())
