@@ -100,38 +100,32 @@ def assemble(
     return data.assign_coords(industry_name=np.array(industries, dtype=np.str_))
 
 
-def encode_industries(names: npt.NDArray[np.object_]) -> tuple[CodeArray, list[str]]:
-    """Turn names of industries into codes, in the order in which they first appear, and by name within a date.
+def order_industries(codes: CodeArray, names: Sequence[str]) -> tuple[npt.NDArray[np.int16], list[str]]:
+    """Put industries in the order in which they first appear, and by name within a date; leave out those that do not.
 
     The codes up to a date do not depend on what comes after it.
 
     Parameters
     ----------
-    names : numpy.ndarray
-        (date, ticker) strings; None where unknown.
-
-    Returns
-    -------
     codes : numpy.ndarray
-        (date, ticker) int16, -1 where unknown.
-    names : list of str
-        Of the codes.
+        (date, ticker) positions in ``names``, -1 where unknown.
+    names : sequence of str
+        Names of the codes.
 
     Raises
     ------
     DataError
-        There are more names than codes.
+        There are more names than an int16 can number.
     """
-    flat, found = pd.factorize(names.ravel(), sort=True)
-    codes = flat.reshape(names.shape)
-    if len(found) > np.iinfo(np.int16).max:
-        raise DataError(f"There are {len(found)} industries; give coarser groups, at most {np.iinfo(np.int16).max}.")
-    first = np.full(len(found), len(names))
+    if len(names) > np.iinfo(np.int16).max:
+        raise DataError(f"There are {len(names)} industries; give coarser groups, at most {np.iinfo(np.int16).max}.")
+    first = np.full(len(names), len(codes))
     date, ticker = np.nonzero(codes >= 0)
     np.minimum.at(first, codes[date, ticker], date)
-    order = np.argsort(first, kind="stable")
-    place = np.append(np.argsort(order, kind="stable"), UNKNOWN).astype(np.int16)  # a code of -1 takes the last
-    return place[codes], [str(found[i]) for i in order]
+    order = sorted(np.flatnonzero(first < len(codes)).tolist(), key=lambda code: (first[code], names[code]))
+    place = np.full(len(names) + 1, UNKNOWN, dtype=np.int16)  # a code of -1 takes the last
+    place[order] = np.arange(len(order))
+    return place[codes], [str(names[code]) for code in order]
 
 
 def _covered(characteristics: FloatArray, eligible: BoolArray, min_coverage: float) -> BoolArray:

@@ -16,7 +16,7 @@ import numpy.typing as npt
 import pandas as pd
 import xarray as xr
 
-from models.assembly import UNKNOWN, CodeArray, as_axis, as_dates, assemble, encode_industries, panel_blocks
+from models.assembly import UNKNOWN, CodeArray, as_axis, as_dates, assemble, order_industries, panel_blocks
 from models.transforms import BoolArray, FloatArray
 from schemas.errors import DataError, ModelError
 
@@ -133,9 +133,9 @@ class Panel:
             cube["factors"] = (("date", "observed_factor"), observed)
             cube = cube.assign_coords(observed_factor=[str(name) for name in factors.columns])
         if industry is not None:
-            names = np.full(present.shape, None, dtype=object)
-            names[row, column] = _names(table, industry)
-            codes, found = encode_industries(names)
+            groups = np.full(present.shape, UNKNOWN)
+            groups[row, column], names = pd.factorize(_names(table, industry))
+            codes, found = order_industries(groups, [str(name) for name in names])
             cube["industry"] = (("date", "ticker"), codes)
             cube = cube.assign_coords(industry_name=found)
         whole = panel_blocks(

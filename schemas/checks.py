@@ -157,6 +157,8 @@ CHECKS: tuple[Check, ...] = (
            "share of the cube's active tickers that are in the ingest at least {}", 0.5, rule="at_least"),
     _check("weights_sum", "cube", _BLOCK_INGEST,
            "net weight of each portfolio within {} of its median over time", 1e-3),
+    _check("unknown_industry", "cube", _WARN_DATE,
+           "share of the estimation universe whose industry is not known at most {}", 0.1),
     _check("cube_return_bound", "cube", _WARN_DATE, "absolute return at most {}", 1.0, monthly=5.0),
     _check("characteristic_coverage", "cube", _WARN_DATE,
            "coverage of each characteristic over its trailing median at least {}", 0.5, rule="at_least"),

@@ -70,6 +70,14 @@ CUBE: dict[str, Variable] = {
         "portfolio weight held from the close of date",
         "0: not held; NaN: the portfolio is not defined at this date.",
     ),
+    "industry": _variable(
+        "date ticker",
+        "int16",
+        "1",
+        "industry at date, as a position along industry_name",
+        "-1: unknown. A position never changes its meaning; names that come later are added at the end.",
+        required=False,
+    ),
 }
 """Variables of a cube (date x ticker x char)."""
 

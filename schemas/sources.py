@@ -130,6 +130,23 @@ class LongPanel(_Source):
 MarketSource = Annotated[LongPrices | WidePrices | WideReturns | LongPanel, Field(discriminator="shape")]
 
 
+class IndustrySource(Frozen):
+    """The industry of each stock: one row per ticker, or one row per ticker and date from which it holds."""
+
+    origin: Origin
+    ticker: str = Field(default="ticker", description="Column of the tickers.")
+    industry: str = Field(description="Column of the names of the industries; empty where unknown.")
+    date: str | None = Field(
+        default=None,
+        description="Column of the date from which a row holds, until the next row of the ticker. Left out: one row "
+        "per ticker, which holds at all dates, the early ones included.",
+    )
+
+    def resolved(self, folder: Path) -> Self:
+        """Return the same source with relative paths of files taken from a folder."""
+        return self.model_copy(update={"origin": self.origin.resolved(folder)})
+
+
 class FactorSource(_Source):
     """Observed factors and the risk-free rate, one row per date."""
 

@@ -18,7 +18,7 @@ from schemas.base import Frozen, Name
 from schemas.checks import CheckOverrides
 from schemas.errors import ConfigError
 from schemas.modelspecs import ModelSpec
-from schemas.sources import FactorSource, MarketSource
+from schemas.sources import FactorSource, IndustrySource, MarketSource
 
 Frequency = Literal["daily", "monthly"]
 PERIODS_PER_YEAR: dict[str, int] = {"daily": 252, "monthly": 12}
@@ -161,6 +161,9 @@ class RunSpec(Frozen):
     currency: str = Field(default="USD", pattern=r"^[A-Z]{3}$", description="Currency of the prices (ISO 4217).")
     data: MarketSource
     factors: tuple[FactorSource, ...] = ()
+    industries: IndustrySource | None = Field(
+        default=None, description="Industry of each stock, for models that have industries as factors."
+    )
     characteristics: tuple[str, ...] | None = Field(
         default=None,
         description="Characteristics to compute from prices and volumes; all that the data allow if left out.",
@@ -179,6 +182,11 @@ class RunSpec(Frozen):
     def periods_per_year(self) -> int:
         """Periods of one year at this frequency: 252 or 12."""
         return PERIODS_PER_YEAR[self.frequency]
+
+    @property
+    def sources(self) -> tuple[MarketSource | FactorSource | IndustrySource, ...]:
+        """Everything that an ingest reads."""
+        return (self.data, *self.factors, *([] if self.industries is None else [self.industries]))
 
     @field_validator("models", "portfolios")
     @classmethod
@@ -201,6 +209,7 @@ class RunSpec(Frozen):
             update={
                 "data": self.data.resolved(folder),
                 "factors": tuple(source.resolved(folder) for source in self.factors),
+                "industries": None if self.industries is None else self.industries.resolved(folder),
             }
         )
 

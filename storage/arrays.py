@@ -52,6 +52,7 @@ LABEL_ATTRS: dict[str, dict[str, str]] = {
     "factor_": {"long_name": "factor, second axis of omega"},
     "portfolio": {"long_name": "portfolio"},
     "observed_factor": {"long_name": "observed factor"},
+    "industry_name": {"long_name": "industry", "comment": "The axis only grows and keeps its order."},
 }
 
 
@@ -81,8 +82,8 @@ def chunk_shape(dims: tuple[str, ...], shape: tuple[int, ...], itemsize: int, *,
 
 
 def fill_value(dtype: np.dtype[Any]) -> Any:
-    """Return what a cell holds that was never written: NaN, False or 0."""
-    return dtype.type(np.nan) if dtype.kind == "f" else dtype.type(0)
+    """Return what a cell holds that was never written: NaN, False, or -1 for a code."""
+    return dtype.type({"f": np.nan, "i": -1}.get(dtype.kind, 0))
 
 
 def same_bits(one: npt.NDArray[Any], other: npt.NDArray[Any]) -> bool:

@@ -5,9 +5,12 @@ Here belongs the merge of one dataset into the arrays of one cube. The lock, the
 
 The cells that a dataset covers are the products of its labels: (date, ticker) for `returns`, (portfolio,
 date, ticker) for `weights`. They take the dataset's values, NaN included. All other cells keep theirs; a
-variable that the dataset lacks keeps all. Cells that were never written are NaN (False in `estimation`), with
-one exception that the contract of `weights` asks for: where a portfolio is defined at a date, a stock without
-a weight is not held, and its weight is 0.
+variable that the dataset lacks keeps all. Cells that were never written are NaN (False in `estimation`, -1 in
+`industry`), with one exception that the contract of `weights` asks for: where a portfolio is defined at a date, a stock
+without a weight is not held, and its weight is 0.
+
+Values of `industry` are positions along `industry_name`. The names decide: codes of the dataset become the codes that
+the cube has for the same names, which keep their meaning for ever, and names that it lacks are added at the end.
 
 Dates are kept in order, so that a late date moves all that follow: the arrays are rewritten from the chunk of
 the first new date to the end, block by block, reading the old values from the snapshot the write started
@@ -45,6 +48,7 @@ Array = npt.NDArray[Any]
 
 _FIXED = ("char", "observed_factor")
 """Axes whose set of labels never changes once a cube has them."""
+_CODES, _NAMES = "industry", "industry_name"
 
 
 def checked(dataset: xr.Dataset, what: str) -> xr.Dataset:
@@ -64,9 +68,12 @@ def checked(dataset: xr.Dataset, what: str) -> xr.Dataset:
         dates are missing (NaT), unsorted or carry a time of day. The message names the first offender.
     """
     validate(dataset, CUBE, AlignmentError, what)
-    extra = sorted(set(map(str, dataset.coords)) - {dim for name in dataset for dim in CUBE[str(name)].dims})
+    axes = {dim for name in dataset for dim in CUBE[str(name)].dims} | ({_NAMES} if _CODES in dataset else set())
+    extra = sorted(set(map(str, dataset.coords)) - axes)
     if extra:
         raise AlignmentError(f"{what}: coordinates {', '.join(extra)} are not axes of a cube; drop them")
+    if _CODES in dataset and _NAMES not in dataset.coords:
+        raise AlignmentError(f"{what}: the codes of '{_CODES}' have no names; give them along '{_NAMES}'")
     for dim in map(str, dataset.dims):
         if dim not in dataset.indexes:
             raise AlignmentError(f"{what}: axis '{dim}' has no labels")
@@ -230,10 +237,20 @@ class _Variable:
         if low == high:
             return
         span = self._at(slice(int(low), int(high)))
-        values = source[span] if isinstance(source, zarr.Array) else source.transpose(*self.dims)[span].values
+        stored = isinstance(source, zarr.Array)
+        values = source[span] if stored else source.transpose(*self.dims)[span].values
+        if self.name == _CODES and not stored:
+            values = self._recoded(values)
         places = list(positions)
         places[self.axis] = positions[self.axis][low:high] - start
         block[_key(places)] = values
+
+    def _recoded(self, codes: Array) -> Array:
+        """Return the cube's codes of the industries that the dataset's codes stand for."""
+        known = self.merge.merged[_NAMES].get_indexer(self.merge.new[_NAMES])
+        if codes.min(initial=-1) < -1 or codes.max(initial=-1) >= len(known):
+            raise AlignmentError(f"'{_CODES}' holds codes beyond its {len(known)} names; give a name to every code")
+        return np.append(known, -1)[codes].astype(self.dtype)  # a code of -1 takes the last
 
     def _at(self, dates: slice) -> tuple[slice, ...]:
         return (slice(None),) * self.axis + (dates,)

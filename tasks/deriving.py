@@ -12,6 +12,7 @@ import xarray as xr
 
 from models import characteristics as chars
 from models import portfolios
+from models.assembly import order_industries
 from schemas.errors import DataError
 from schemas.spec import EqualWeight, FixedWeights, InverseVolatility, LongShort, PortfolioSpec, RunSpec
 
@@ -26,7 +27,8 @@ def derive_cube(
     market : xarray.Dataset
         (date, ticker) prices or returns, without what was quarantined.
     observed : xarray.Dataset or None
-        factors (date, observed_factor) and risk_free (date), in decimals per period.
+        factors (date, observed_factor) and risk_free (date), in decimals per period; industry (date, ticker) with
+        industry_name.
     excluded : xarray.DataArray
         (date, ticker) bool: rows that a check suspects; kept, but not in the estimation universe.
     sessions : pandas.DatetimeIndex
@@ -64,6 +66,10 @@ def derive_cube(
         for name in ("risk_free", "factors"):
             if name in observed:
                 cube[name] = observed[name].reindex(date=dates).astype(np.float32)
+        if "industry" in observed:
+            codes, names = order_industries(observed["industry"].values, observed["industry_name"].values.tolist())
+            cube["industry"] = observed["industry"].copy(data=codes).sel(date=dates, ticker=cube["ticker"])
+            cube = cube.assign_coords(industry_name=np.array(names, dtype=np.str_))
     return cube.drop_attrs().transpose("portfolio", "date", "ticker", "char", ..., missing_dims="ignore")
 
 

@@ -6,7 +6,8 @@ the fits from that date on stale.
 
 The digest of a date covers every row from the start of the panel up to it, of everything that a panel, a portfolio
 or an evaluation reads. Of each row only the tickers that have anything there are hashed, by name and in the order of
-the axis: a ticker that is added later was not there, and does not change what is before it.
+the axis: a ticker that is added later was not there, and does not change what is before it. Industries are hashed by
+code, and a code by its name on the first date that has it, so that names added later do not count either.
 """
 
 from __future__ import annotations
@@ -138,9 +139,11 @@ def _chain(
     seen = np.zeros(len(names), dtype=np.bool_)
     first_seen = np.full(len(names), cube.sizes["date"], dtype=np.int64)
     observed = [str(name) for name in cube["observed_factor"].values] if "factors" in cube else []
-    header = [characteristics, portfolios, observed, "risk_free" in cube]
+    industries = [str(name) for name in cube["industry_name"].values] if "industry" in cube else []
+    header = [characteristics, portfolios, observed, "risk_free" in cube, *(["industry"] if industries else [])]
     link = hashlib.blake2b(json.dumps(header).encode(), digest_size=32).digest()
     digests: list[str] = []
+    named = 0
     for row in _rows(cube, characteristics, portfolios):
         entry = hashlib.blake2b(link, digest_size=32)
         entry.update(row.day.encode())
@@ -149,6 +152,10 @@ def _chain(
             seen |= new
             first_seen[new] = len(digests)
             entry.update("\0".join(names[seen]).encode())
+        last = -1 if row.industry is None else int(row.industry[row.present].max(initial=-1))
+        if last >= named:
+            entry.update(json.dumps(industries[named : last + 1]).encode())
+            named = last + 1
         entry.update(np.packbits(row.present[seen]).tobytes())
         for values in row.common:
             entry.update(values.tobytes())
@@ -167,6 +174,7 @@ class _Row:
     present: npt.NDArray[np.bool_]
     common: list[npt.NDArray[Any]]
     by_ticker: list[npt.NDArray[Any]]
+    industry: npt.NDArray[np.int16] | None
 
 
 def _rows(cube: xr.Dataset, characteristics: list[str], portfolios: list[str]) -> Iterator[_Row]:
@@ -185,10 +193,14 @@ def _rows(cube: xr.Dataset, characteristics: list[str], portfolios: list[str]) -
             values = block["characteristics"].transpose("date", "ticker", "char").values
             present |= np.isfinite(values).any(axis=2)
             by_ticker.append(values)
+        industry = block["industry"].transpose("date", "ticker").values if "industry" in block else None
+        if industry is not None:
+            by_ticker.append(industry)
         for row, day in enumerate(block.indexes["date"]):
             yield _Row(
                 day=f"{day:%Y-%m-%d}",
                 present=present[row],
                 common=[array[row] for array in common],
                 by_ticker=[array[row] for array in by_ticker],
+                industry=None if industry is None else industry[row],
             )

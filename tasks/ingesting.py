@@ -40,7 +40,7 @@ _INGEST_FIELDS = {"universe", "frequency", "calendar", "currency", "characterist
 
 @task(name="read source", task_run_name="read {spec.universe}", cache_policy=NO_CACHE, **RETRIED)
 def read_source(spec: RunSpec, settings: Settings, start: date | None = None, end: date | None = None) -> StagedRef:
-    """Read the market data and factors as they come, and stage them; the key is the hash of their content.
+    """Read the market data, factors and industries as they come, and stage them; the key is the hash of their content.
 
     A span of dates, both inclusive, says what is to be committed of them.
 
@@ -65,7 +65,8 @@ def read_source(spec: RunSpec, settings: Settings, start: date | None = None, en
             raise SourceError(
                 f"the source of {spec.universe} changed while it was being read; run again when it is whole"
             )
-        parts = market if observed is None else xr.merge([market, observed], join="left")
+        groups = sources.read_industries(spec.industries, market=market, frequency=spec.frequency, settings=settings)
+        parts = xr.merge([market, *(part for part in (observed, groups) if part is not None)], join="left")
         work.put_dataset("staged", staged.key, parts, attrs={"sources": [file.model_dump() for file in files]})
         run_logger().info(
             "read %d dates x %d tickers, %s to %s",
@@ -97,12 +98,12 @@ def head_snapshot(universe: str, settings: Settings) -> SnapshotRef:
 
 def source_files(spec: RunSpec, settings: Settings) -> tuple[SourceFile, ...]:
     """Name and hash of every input of a run."""
-    return tuple(file for source in (spec.data, *spec.factors) for file in sources.fingerprint(source, settings))
+    return tuple(file for source in spec.sources for file in sources.fingerprint(source, settings))
 
 
 def ingest_config(spec: RunSpec) -> dict[str, Any]:
     """Return what decides an ingest beside the source itself and the code."""
-    shapes = [source.model_dump(mode="json", exclude={"origin"}) for source in (spec.data, *spec.factors)]
+    shapes = [source.model_dump(mode="json", exclude={"origin"}) for source in spec.sources]
     return {"shapes": shapes, "spec": spec.model_dump(mode="json", include=_INGEST_FIELDS)}
 
 
@@ -248,9 +249,10 @@ def ingest_record(ingest_key: str, snapshot_id: str) -> str:
 
 def _staged(space: Workspace, staged: StagedRef) -> tuple[xr.Dataset, xr.Dataset | None]:
     whole = space.work.open_dataset("staged", staged.key).load()
-    observed = [name for name in ("factors", "risk_free") if name in whole]
-    market = whole.drop_vars(observed).drop_vars("observed_factor", errors="ignore").drop_attrs()
-    return market, whole[observed] if observed else None
+    beside = [name for name in ("factors", "risk_free", "industry") if name in whole]
+    market = whole.drop_vars([*beside, "observed_factor", "industry_name"], errors="ignore").drop_attrs()
+    names = [name for name in ("observed_factor", "industry_name") if name in whole]
+    return market, whole[[*beside, *names]] if beside else None
 
 
 def _sessions(spec: RunSpec, market: xr.Dataset) -> pd.DatetimeIndex:

@@ -138,9 +138,10 @@ def _laid_out(rows: xr.Dataset) -> Panel:
     Characteristics of a panel that is too large to be in memory stay where they are; they are read block by block.
     """
     lazy = rows.nbytes > _IN_MEMORY_BYTES
-    return Panel(
-        rows.assign({n: _contiguous(rows[n]) for n in rows.data_vars if not (lazy and n == "characteristics")})
-    )
+    laid = rows.assign({n: _contiguous(rows[n]) for n in rows.data_vars if not (lazy and n == "characteristics")})
+    if "industry" in laid:  # names that a later date brought were not known yet
+        laid = laid.isel(industry_name=slice(0, int(laid["industry"].max()) + 1))
+    return Panel(laid)
 
 
 def _contiguous(array: xr.DataArray) -> xr.DataArray:

@@ -161,8 +161,8 @@ def report_of(
 def _portable(spec: RunSpec) -> dict[str, Any]:
     """Return what decides a version as JSON: without the report's looks, and without folders of this machine."""
     config = spec.model_dump(mode="json", exclude={"report"})
-    for source in (config["data"], *config["factors"]):
-        if "paths" in source["origin"]:
+    for source in (config["data"], *config["factors"], config["industries"]):
+        if source is not None and "paths" in source["origin"]:
             source["origin"]["paths"] = [Path(path).name for path in source["origin"]["paths"]]
     return config
 

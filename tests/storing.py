@@ -41,13 +41,18 @@ def cube_data(
         "char": list(chars),
         "observed_factor": ["smb"],
         "portfolio": list(portfolios),
+        "industry_name": ["bank", "tech"],
     }
     arrays: dict[str, Any] = {}
     for name, variable in CUBE.items():
         if variable.required or optional:
             values = draw.standard_normal([len(coords[dim]) for dim in variable.dims])
-            arrays[name] = (variable.dims, values > 0 if variable.dtype == "bool" else values.astype(variable.dtype))
-    used = {dim for dims, _ in arrays.values() for dim in dims}
+            if variable.dtype == "bool":
+                values = values > 0
+            elif variable.dtype == "int16":
+                values = np.digitize(values, [-1.0, 0.0]) - 1
+            arrays[name] = (variable.dims, values.astype(variable.dtype))
+    used = {dim for dims, _ in arrays.values() for dim in dims} | ({"industry_name"} if "industry" in arrays else set())
     return xr.Dataset(arrays, coords={dim: labels for dim, labels in coords.items() if dim in used})
 
 

@@ -49,6 +49,7 @@ def cube_of(market: xr.Dataset) -> xr.Dataset:
     held = returns.notnull()
     weights = (held / held.sum("ticker")).where(held.any("ticker")).expand_dims(portfolio=["equal"])
     cube = xr.Dataset({"returns": returns, "characteristics": chars.astype(np.float32), "weights": weights})
+    cube["estimation"], cube["industry"] = held, xr.zeros_like(held, dtype=np.int16)
     return cube.transpose("portfolio", "date", "ticker", "char")
 
 
@@ -131,6 +132,7 @@ def test_many_jumps_on_one_date_and_gaps_are_told():
     ("name", "consequence", "where", "value"),
     [
         ("infinite_value", ("block", "ingest"), ("returns", (DAY, 0)), np.inf),
+        ("unknown_industry", ("warn", "date"), ("industry", (DAY, slice(0, 6))), -1),
         ("infinite_value", ("block", "ingest"), ("characteristics", (DAY, 0, 0)), -np.inf),
         ("partial_weights", ("block", "ingest"), ("weights", (0, DAY, 0)), np.nan),
         ("weights_sum", ("block", "ingest"), ("weights", (0, DAY, 0)), 0.3),

@@ -125,6 +125,22 @@ def test_a_stock_without_a_weight_in_a_defined_portfolio_is_not_held(cube):
     assert np.isnan(weights.sel(portfolio="late", date=WEEK[:2])).all()
 
 
+def test_an_industry_code_keeps_its_meaning_and_new_names_come_at_the_end(cube):
+    data = cube_data(WEEK[:3])
+    data["industry"][:] = [[0, 1, -1]] * 3
+    before = put(cube, data)
+    other = cube_data(WEEK[3:], ("C", "B", "NEW")).assign_coords(industry_name=["oil", "tech"])
+    other["industry"][:] = [[0, 1, -1], [1, -1, 0]]
+    put(cube, other)
+    stored = cube.open_dataset()
+    assert stored["industry_name"].values.tolist() == ["bank", "tech", "oil"]
+    assert stored["industry"].values.tolist() == [*[[0, 1, -1, -1]] * 3, [-1, 1, 2, -1], [-1, -1, 1, 2]]
+    assert cube.open_dataset(before).equals(data)
+    swapped = other.assign_coords(industry_name=["tech", "oil"])
+    swapped["industry"][:] = [[1, 0, -1], [0, -1, 1]]
+    assert not cube.upsert(swapped, message="the same names", metadata={}).changed
+
+
 def test_nothing_new_is_no_commit_and_one_bit_is_one(cube):
     data = cube_data(WEEK)
     data["returns"][0, 0] = 0.0
@@ -166,6 +182,10 @@ REFUSED = {
     "volume are not in the contract": lambda ds: ds.assign(volume=ds["returns"]),
     "expected dtype float32, got float64": lambda ds: ds.assign(returns=ds["returns"].astype("f8")),
     "estimation": lambda ds: ds.drop_vars("estimation"),
+    "codes of 'industry' have no names": lambda ds: ds.drop_vars("industry_name"),
+    "'industry' holds codes beyond its 1 names": lambda ds: ds.isel(industry_name=[0]),
+    "industry_name 'bank' is given twice": lambda ds: ds.assign_coords(industry_name=["bank", "bank"]),
+    "industry_name are not axes": lambda ds: ds.drop_vars("industry"),
     "expected 'portfolio', got 'ticker'": lambda ds: ds.assign(weights=ds["weights"].transpose()),
 }
 

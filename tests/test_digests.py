@@ -59,7 +59,7 @@ def test_a_ticker_that_is_added_later_changes_nothing_before_it(data: xr.Dataset
     assert dict(zip(inputs.tickers, inputs.first_seen, strict=True))["NEW"] == 100
 
 
-RESTATED = ["returns", "characteristics", "estimation", "risk_free", "factors", "weights"]
+RESTATED = ["returns", "characteristics", "estimation", "risk_free", "factors", "weights", "industry"]
 
 
 @pytest.mark.parametrize("variable", RESTATED)
@@ -69,7 +69,10 @@ def test_a_restatement_changes_exactly_the_digests_from_its_date_on(
     before = digests(tmp_path, data)
     late = data.isel(date=[70]).copy(deep=True)
     cell = late[variable].values.reshape(-1)
-    cell[0] = not cell[0] if variable == "estimation" else np.nextafter(cell[0], np.float32(np.inf))
+    if variable in ("estimation", "industry"):
+        cell[0] = 1 - cell[0]
+    else:
+        cell[0] = np.nextafter(cell[0], np.float32(np.inf))
     after = digests(tmp_path, late)
     same = [before[day] == after[day] for day in before]
     assert same == [True] * 70 + [False] * 80
@@ -94,6 +97,19 @@ def test_what_a_spec_does_not_use_has_no_say(data: xr.Dataset, tmp_path: Path) -
     )
     assert digests(tmp_path / "b", changed, spec=spec) == before
     assert min(before) == DATES[10].date()
+
+
+def test_an_industry_that_is_named_later_changes_nothing_before_it(data: xr.Dataset, tmp_path: Path) -> None:
+    without = data.drop_vars(["industry", "industry_name"])
+    plain = digests(tmp_path / "none", without)
+    first, rest = data.isel(date=slice(0, 100)), data.isel(date=slice(100, None)).copy(deep=True)
+    rest["industry"][7, 0] = 2
+    rest = rest.assign_coords(industry_name=["bank", "tech", "oil"])
+    before, after = digests(tmp_path / "a", first), digests(tmp_path / "a", rest)
+    assert list(before.values()) == list(after.values())[:100]
+    renamed = digests(tmp_path / "b", first, rest.assign_coords(industry_name=["bank", "tech", "gas"]))
+    assert [after[day] == renamed[day] for day in after] == [True] * 107 + [False] * 43
+    assert not set(plain.values()) & set(after.values())
 
 
 def test_one_portfolio_less_or_no_portfolio_on_a_date_counts(data: xr.Dataset, tmp_path: Path) -> None:

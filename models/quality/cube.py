@@ -1,8 +1,8 @@
 """Summaries of what is about to be written to a cube, beside what the cube already holds.
 
-Here belong coverage and drift of characteristics, and the sums of portfolio weights. What was read from a
-source belongs in `summaries`. A check that blocks here means that the run itself made a mistake, or that a
-source changed its meaning.
+Here belong coverage and drift of characteristics, known industries, and the sums of portfolio weights. What was
+read from a source belongs in `summaries`. A check that blocks here means that the run itself made a mistake, or
+that a source changed its meaning.
 """
 
 from __future__ import annotations
@@ -61,9 +61,20 @@ def cube_by_date(cube: xr.Dataset, previous: xr.Dataset | None, frequency: Liter
     table["infinite_value"] = infinite
     if previous is not None and previous.sizes["date"]:
         table["known_tickers"] = np.full(len(dates), _known_share(cube, previous))
+    if "industry" in cube:
+        table["unknown_industry"] = _unknown_industry(cube)
     if "weights" in cube:
         table |= _weights(cube, history)
     return pd.DataFrame(table)
+
+
+def _unknown_industry(cube: xr.Dataset) -> FloatArray:
+    """Share of the estimation universe of each date whose industry is not known; NaN where it is empty."""
+    universe = cube["estimation"].transpose("date", "ticker").values
+    unknown = universe & (cube["industry"].transpose("date", "ticker").values < 0)
+    size = universe.sum(axis=1)
+    share: FloatArray = unknown.sum(axis=1) / np.where(size > 0, size, np.nan)
+    return share
 
 
 def _known_share(cube: xr.Dataset, previous: xr.Dataset) -> float:

@@ -7,7 +7,7 @@ Nothing is written here. Where do I go to ...
 * change what counts as a date, a number or a missing value: `cells`; how a bad one is refused: `frames`;
   what is out of order or duplicated: `order`;
 * change what a shape (long prices, wide returns, ...) becomes: `market`; how factors are joined and carried:
-  `factors`;
+  `factors`; how industries hold over dates: `industries`;
 * change when units are refused: `units`; what a session or a month label is: `calendars`.
 """
 
@@ -15,9 +15,10 @@ from __future__ import annotations
 
 from schemas.contracts import SourceFile
 from schemas.settings import Settings
-from schemas.sources import FactorSource, MarketSource
+from schemas.sources import FactorSource, IndustrySource, MarketSource
 from storage.sources.calendars import next_session, normalise_dates, sessions
 from storage.sources.factors import read_factors
+from storage.sources.industries import read_industries
 from storage.sources.market import read_market
 from storage.sources.origins import Origin, open_origin
 
@@ -28,12 +29,13 @@ __all__ = [
     "normalise_dates",
     "open_origin",
     "read_factors",
+    "read_industries",
     "read_market",
     "sessions",
 ]
 
 
-def fingerprint(source: MarketSource | FactorSource, settings: Settings) -> tuple[SourceFile, ...]:
+def fingerprint(source: MarketSource | FactorSource | IndustrySource, settings: Settings) -> tuple[SourceFile, ...]:
     """Return name and SHA-256 of everything that a source would read.
 
     Files and packaged datasets are hashed by their bytes, a query by its rows whatever their order. Names are

@@ -9,14 +9,14 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, timedelta
 
 import polars as pl
 
 from schemas.errors import DataError, SourceError
 from schemas.spec import Frequency
-from storage.sources.cells import is_numeric_or_text, not_a_number, to_date, to_number
+from storage.sources.cells import MISSING, is_numeric_or_text, is_text, not_a_number, to_date, to_number
 from storage.sources.limits import check_cells
 from storage.sources.order import check_order
 from storage.sources.origins import Origin
@@ -34,8 +34,8 @@ class Selection:
 
     Attributes
     ----------
-    date_column : str
-        Column of the dates.
+    date_column : str or None
+        Column of the dates; None for rows that hold at all dates.
     ticker_column : str or None
         Column of the tickers of a long table; None for one row per date.
     values : Mapping[str, str] or None
@@ -44,14 +44,17 @@ class Selection:
         Monthly dates become the calendar end of their month.
     start, end : date or None
         First and last date to keep, both included.
+    labels : Mapping[str, str]
+        Columns of names by the name they get.
     """
 
-    date_column: str
+    date_column: str | None
     ticker_column: str | None
     values: Mapping[str, str] | None
     frequency: Frequency
     start: date | None = None
     end: date | None = None
+    labels: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -63,8 +66,8 @@ class Table:
     name : str
         The first part of the origin, and how many more there are.
     rows : polars.DataFrame
-        Columns `DATE` (Date), `TICKER` (String; long tables only) and the values (Float64, NaN where
-        missing). The parts of the origin follow one another.
+        Columns `DATE` (Date; if asked for), `TICKER` (String; long tables only), the values (Float64, NaN where
+        missing) and the labels (String, null where missing). The parts of the origin follow one another.
     """
 
     name: str
@@ -94,7 +97,7 @@ def read_table(origin: Origin, selection: Selection, max_cells: int) -> Table:
             values = _values(name, columns, selection)
         elif set(schema) != set(columns):
             raise _odd_part(name, list(schema), next(iter(parts)), columns)
-        declared += _rows(name, frame) * (len(values or {}) + 1)
+        declared += _rows(name, frame) * (len(values or {}) + len(selection.labels) + 1)
         check_cells(name, declared, max_cells)
         tables.append(_clean(name, frame, schema, selection, values or {}))
     table = pl.concat(tables) if tables else pl.DataFrame()
@@ -126,7 +129,8 @@ def _rows(name: str, frame: pl.LazyFrame) -> int:
 
 
 def _values(name: str, columns: list[str], selection: Selection) -> dict[str, str]:
-    for column in (selection.date_column, selection.ticker_column, *(selection.values or {}).values()):
+    wanted = (*(selection.values or {}).values(), *selection.labels.values())
+    for column in (selection.date_column, selection.ticker_column, *wanted):
         if column is not None and column not in columns:
             raise SourceError(f"{name}: no column '{column}' ({_hint(column, columns)})")
     if selection.values is None:
@@ -142,34 +146,48 @@ def _clean(
             raise SourceError(
                 f"{name}: column '{column}' holds {schema[column]}, not numbers; leave it out or convert it"
             )
-    day = to_date(selection.date_column, schema[selection.date_column], selection.frequency)
-    if day is None:
-        raise SourceError(
-            f"{name}: column '{selection.date_column}' holds {schema[selection.date_column]}, not dates; "
-            "write dates as YYYY-MM-DD"
-        )
-    keys = [day.alias(DATE)]
+    day = None if selection.date_column is None else _day(name, schema, selection.date_column, selection.frequency)
+    keys = [] if day is None else [day.alias(DATE)]
     if selection.ticker_column is not None:
         keys.append(pl.col(selection.ticker_column).cast(pl.String).alias(TICKER))
     numbers = [to_number(column, schema[column]).alias(alias) for alias, column in values.items()]
+    labels = [_label(name, schema, column).alias(alias) for alias, column in selection.labels.items()]
     try:
-        table = frame.select(*keys, *numbers).filter(_within(selection)).collect()
+        table = frame.select(*keys, *numbers, *labels).filter(_within(selection)).collect()
     except pl.exceptions.InvalidOperationError as error:
         raise _bad_number(name, frame, schema, selection, values) or _unreadable(name, error) from None
     except _FAILURES as error:
         raise _unreadable(name, error) from None
-    if table[DATE].null_count():
-        raise _bad_date(name, frame.filter(day.is_null()), selection)
-    _check_range(name, table, selection)
+    if day is not None:
+        if table[DATE].null_count():
+            raise _bad_date(name, frame.filter(day.is_null()), selection)
+        _check_range(name, table, selection)
     _check_tickers(name, table)
+    if day is not None:
+        check_order(name, table[DATE], table[TICKER] if TICKER in table.columns else None)
     _check_finite(name, table, values)
-    check_order(name, table[DATE], table[TICKER] if TICKER in table.columns else None)
     return table
+
+
+def _day(name: str, schema: pl.Schema, column: str, frequency: Frequency) -> pl.Expr:
+    day = to_date(column, schema[column], frequency)
+    if day is None:
+        raise SourceError(f"{name}: column '{column}' holds {schema[column]}, not dates; write dates as YYYY-MM-DD")
+    return day
+
+
+def _label(name: str, schema: pl.Schema, column: str) -> pl.Expr:
+    if not (is_text(schema[column]) or schema[column].is_integer()):
+        raise SourceError(f"{name}: column '{column}' holds {schema[column]}, not names; write text or whole numbers")
+    text = pl.col(column).cast(pl.String).str.strip_chars()
+    return pl.when(~text.is_in(MISSING)).then(text)
 
 
 def _within(selection: Selection) -> pl.Expr:
     """Keep the dates asked for, and the rows without a date, which are yet to be refused."""
     inside = pl.lit(value=True)
+    if selection.date_column is None:
+        return inside
     if selection.start is not None:
         inside = inside & (pl.col(DATE) >= selection.start)
     if selection.end is not None:
@@ -179,7 +197,7 @@ def _within(selection: Selection) -> pl.Expr:
 
 def _bad_date(name: str, rows: pl.LazyFrame, selection: Selection) -> DataError:
     first = rows.head(1).collect()
-    given = first[selection.date_column].cast(pl.String)[0]
+    given = first[str(selection.date_column)].cast(pl.String)[0]
     shown = "is missing" if given is None else f"is '{given}', which is not a date"
     return DataError(
         f"{name}: the date in column '{selection.date_column}'{_owner(first, selection)} {shown}; "
@@ -200,7 +218,8 @@ def _check_tickers(name: str, table: pl.DataFrame) -> None:
     if TICKER in table.columns:
         nameless = table.filter(pl.col(TICKER).is_null() | (pl.col(TICKER).str.strip_chars() == ""))
         if not nameless.is_empty():
-            raise DataError(f"{name}: {nameless.height} rows have no ticker, the first is of {nameless[DATE][0]}")
+            first = f", the first is of {nameless[DATE][0]}" if DATE in table.columns else ""
+            raise DataError(f"{name}: {nameless.height} rows have no ticker{first}")
 
 
 def _check_finite(name: str, table: pl.DataFrame, values: Mapping[str, str]) -> None:
@@ -222,7 +241,7 @@ def _bad_number(
         if not bad.is_empty():
             return SourceError(
                 f"{name}: column '{column}' holds text where a number is expected: '{bad[column][0]}'"
-                f"{_owner(bad, selection)} on {bad[selection.date_column][0]}; "
+                f"{_owner(bad, selection)}{_when(bad, selection)}; "
                 "correct the cell, or leave it empty if it is missing"
             )
     return None
@@ -231,6 +250,10 @@ def _bad_number(
 def _owner(row: pl.DataFrame, selection: Selection) -> str:
     ticker = None if selection.ticker_column is None else row[selection.ticker_column][0]
     return "" if ticker is None else f" of ticker {ticker}"
+
+
+def _when(row: pl.DataFrame, selection: Selection) -> str:
+    return "" if selection.date_column is None else f" on {row[selection.date_column][0]}"
 
 
 def _where(row: pl.DataFrame) -> str:
