@@ -21,24 +21,30 @@ find suspicious prices                          `models.quality`
 from models.autoencoder import ConditionalAutoencoder
 from models.base import FactorModel, ModelState
 from models.covariance import FactorCovariance
+from models.cross_section import CrossSectionalModel
 from models.fama_macbeth import FamaMacBeth
 from models.ipca import IPCA
 from models.market import MarketModel
 from models.panel import Panel
 from models.pca import PCA
+from models.penalised import PenalisedModel
 from models.risk import RiskModel
+from models.rppca import RPPCA
 from models.specific import SpecificRisk
 
 __all__ = [
     "IPCA",
     "PCA",
+    "RPPCA",
     "ConditionalAutoencoder",
+    "CrossSectionalModel",
     "FactorCovariance",
     "FactorModel",
     "FamaMacBeth",
     "MarketModel",
     "ModelState",
     "Panel",
+    "PenalisedModel",
     "RiskModel",
     "SpecificRisk",
 ]

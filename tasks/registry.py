@@ -13,7 +13,10 @@ if TYPE_CHECKING:
 MODELS: dict[str, type[FactorModel]] = {
     "market": models.MarketModel,
     "fama_macbeth": models.FamaMacBeth,
+    "cross_section": models.CrossSectionalModel,
+    "penalised": models.PenalisedModel,
     "pca": models.PCA,
+    "rp_pca": models.RPPCA,
     "ipca": models.IPCA,
     "autoencoder": models.ConditionalAutoencoder,
 }

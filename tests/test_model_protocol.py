@@ -15,11 +15,14 @@ from hypothesis import strategies as st
 
 from models.autoencoder import ConditionalAutoencoder
 from models.base import FactorModel
+from models.cross_section import CrossSectionalModel
 from models.fama_macbeth import FamaMacBeth
 from models.ipca import IPCA
 from models.market import MarketModel
 from models.panel import Panel
 from models.pca import PCA
+from models.penalised import PenalisedModel
+from models.rppca import RPPCA
 from schemas.errors import ModelError
 
 
@@ -39,7 +42,17 @@ class Case:
 CASES = [
     Case("market", lambda: MarketModel(min_observations=20)),
     Case("fama_macbeth", FamaMacBeth),
+    Case("cross_section", CrossSectionalModel),
+    Case("cross_section_huber", lambda: CrossSectionalModel(huber=1.345, orthogonalise=(("mom", ("size",)),))),
+    Case(
+        "cross_section_specific",
+        lambda: CrossSectionalModel("inverse_specific_variance", refresh=10, min_observations=10),
+    ),
+    Case("penalised", lambda: PenalisedModel(rule="min", n_bootstraps=5)),
     Case("pca", lambda: PCA(n_factors=2, min_observations=20, tol=1e-10, max_iter=5000)),
+    Case("pca_correlation", lambda: PCA("bai_ng", max_factors=3, scale="correlation", tol=1e-10, max_iter=5000)),
+    Case("pca_pairwise", lambda: PCA(n_factors=2, min_observations=20, missing="pairwise")),
+    Case("rp_pca", lambda: RPPCA(n_factors=2, min_observations=20, tol=1e-10, max_iter=5000)),
     Case("ipca", lambda: IPCA(n_factors=2, tol=1e-10)),
     Case(
         "autoencoder",
