@@ -1,0 +1,103 @@
+"""From a panel with gaps to components, with the number of factors given or chosen by a rule.
+
+Here belongs the order of things: fill or take pairs, decompose, choose. The steps themselves belong in `matrices`,
+`filling` and `models.factor_number`.
+"""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from sklearn.exceptions import ConvergenceWarning
+
+from models.base import FloatArray
+from models.components.filling import Fill, fill, mean_filled
+from models.components.matrices import Components, FilledPanel, filled_components, pairwise_components
+from models.factor_number import ONATSKI_WINDOW, FactorRule, Spectrum, choose_factors
+from schemas.errors import ModelError
+
+_RULE_ROUNDS = 10
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What is asked of the components; the fields are those of `models.pca.PCA`, and gamma of `models.rppca.RPPCA`."""
+
+    n_factors: int | FactorRule
+    max_factors: int
+    missing: Literal["em", "pairwise"]
+    gamma: float
+    max_iter: int
+    tol: float
+
+
+@dataclass(frozen=True, eq=False)
+class Estimate:
+    """Components as many as there are factors, and whether and after how many rounds the filling of gaps settled."""
+
+    components: Components
+    converged: bool = True
+    n_iter: int = 0
+
+
+def estimate(returns: FloatArray, scale: FloatArray, tickers: list[str], recipe: Recipe) -> Estimate:
+    """Estimate the components of (date, ticker) returns over the (ticker,) scale, NaN where missing.
+
+    Raises
+    ------
+    ModelError
+        If the rank of the returns is below the number of factors, a rule finds none, or two stocks share no dates.
+
+    Warns
+    -----
+    ConvergenceWarning
+        If the fill has not settled after ``max_iter`` rounds, or a rule and the fill never agree.
+    """
+    most = recipe.n_factors if isinstance(recipe.n_factors, int) else recipe.max_factors
+    if recipe.missing == "pairwise":
+        components = pairwise_components(returns, scale, most, recipe.gamma, tickers)
+        return Estimate(components.first(_number(components.spectrum, recipe)))
+    start = mean_filled(returns, scale)
+    if isinstance(recipe.n_factors, int):
+        return _filled(start, recipe.n_factors, recipe)
+    found = Estimate(_decompose(start, recipe))
+    if not np.isnan(returns).any():
+        return Estimate(found.components.first(_number(found.components.spectrum, recipe)))
+    chosen = list[int]()
+    while len(chosen) < _RULE_ROUNDS:
+        chosen.append(_number(found.components.spectrum, recipe))
+        if chosen[-2:-1] == chosen[-1:]:
+            return found
+        found = _filled(start, chosen[-1], recipe)
+    _warn(f"filling gaps and choosing factors by '{recipe.n_factors}' took turns without agreement ({chosen[-3:]})")
+    return found
+
+
+def _filled(start: FilledPanel, n_factors: int, recipe: Recipe) -> Estimate:
+    filled: Fill = fill(start, n_factors, recipe.gamma, recipe.max_iter, recipe.tol)
+    if not filled.converged:
+        _warn(f"filling gaps took max_iter={recipe.max_iter} rounds without settling to tol={recipe.tol}")
+    components = _decompose(filled.panel, recipe).first(n_factors)
+    return Estimate(components, filled.converged, filled.n_iter)
+
+
+def _decompose(panel: FilledPanel, recipe: Recipe) -> Components:
+    most = recipe.n_factors if isinstance(recipe.n_factors, int) else recipe.max_factors
+    return filled_components(panel, most, recipe.max_factors + ONATSKI_WINDOW, recipe.gamma)
+
+
+def _number(spectrum: Spectrum, recipe: Recipe) -> int:
+    if isinstance(recipe.n_factors, int):
+        return recipe.n_factors
+    chosen = choose_factors(spectrum, recipe.n_factors, recipe.max_factors)
+    if chosen == 0:
+        raise ModelError(f"n_factors='{recipe.n_factors}' finds no factor in these returns; give a number instead.")
+    return chosen
+
+
+def _warn(what: str) -> None:
+    hint = "raise max_iter or min_observed, or set n_factors to a lower number."
+    warnings.warn(f"Principal components: {what}; {hint}", ConvergenceWarning, stacklevel=5)
