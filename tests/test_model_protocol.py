@@ -42,8 +42,9 @@ class Case:
 CASES = [
     Case("market", lambda: MarketModel(min_observations=20)),
     Case("fama_macbeth", FamaMacBeth),
+    Case("fama_macbeth_cap", lambda: FamaMacBeth(weighting="sqrt_cap", deficient="ridge", debiased=True)),
     Case("cross_section", CrossSectionalModel),
-    Case("cross_section_huber", lambda: CrossSectionalModel(huber=1.345, orthogonalise=(("mom", ("size",)),))),
+    Case("cross_section_huber", lambda: CrossSectionalModel(huber=1.345)),
     Case(
         "cross_section_specific",
         lambda: CrossSectionalModel("inverse_specific_variance", refresh=10, min_observations=10),
