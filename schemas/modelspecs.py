@@ -61,6 +61,25 @@ class FamaMacBethSpec(_Model):
     kind: Literal["fama_macbeth"] = "fama_macbeth"
     name: Name = "fama_macbeth"
     newey_west_lags: int | None = Field(default=None, ge=0, description="Lags; floor(4 (T/100)^(2/9)) if left out.")
+    min_stocks: int | None = Field(
+        default=None, ge=1, description="Fewest stocks of a date; its regressors plus one if left out."
+    )
+    weighting: Literal["equal", "cap", "sqrt_cap"] = Field(
+        default="equal", description="Weight of a stock in a cross-section: its market weight or the square root of it."
+    )
+    deficient: Literal["drop_column", "drop", "ridge"] = Field(
+        default="drop_column",
+        description="Of a rank-deficient date: leave out a characteristic that nobody has and drop collinear dates, "
+        "drop all such dates, or give collinear dates ridge slopes.",
+    )
+    ridge: float = Field(
+        default=1e-4, gt=0.0, description="Added to the unit diagonal of the scaled Gram matrix of a collinear date."
+    )
+    debiased: bool = Field(default=False, description="Divide squares of n slopes by n - 1 instead of n.")
+    estimated_betas: dict[str, str] | None = Field(
+        default=None,
+        description="Characteristics that are estimated betas, each with its observed factor, for errors of Shanken.",
+    )
 
 
 class PenalisedSpec(_Model):
