@@ -137,6 +137,39 @@ def inverse_volatility(returns: xr.DataArray, coverage: xr.DataArray, window: in
     return _weights(_scaled((1.0 / volatility.where(usable)).fillna(0.0), 1.0))
 
 
+def value_weight(value: xr.DataArray, coverage: xr.DataArray, window: int = 1) -> xr.DataArray:
+    """Hold covered stocks in proportion to a value, in all 1: market capitalisation, or what stands for it.
+
+    Parameters
+    ----------
+    value, coverage : xarray.DataArray
+        (date, ticker), the latter bool; the value of a date is known at its close, and one that is not above 0 counts
+        as missing.
+    window : int
+        Dates, the present one included, over which the value is averaged; it must be known on half of them.
+
+    Returns
+    -------
+    xarray.DataArray
+        (date, ticker) float32.
+
+    Raises
+    ------
+    ConfigError
+        If `window` is less than 1.
+    DataError
+        If `value` and `coverage` do not have the same axes.
+    """
+    if window < 1:
+        raise ConfigError(f"value_weight: window must be at least 1 date, not {window}.")
+    _require_same_labels(value, coverage, "value")
+    ordered = value.transpose("date", "ticker")
+    positive = ordered.where((ordered > 0.0) & np.isfinite(ordered))
+    rolling = pd.DataFrame(positive.values.astype(np.float64)).rolling(window, min_periods=math.ceil(window / 2))
+    mean = ordered.copy(data=rolling.mean().to_numpy())
+    return _weights(_scaled(mean.where(coverage).fillna(0.0), 1.0))
+
+
 def _require_same_labels(array: xr.DataArray, coverage: xr.DataArray, name: str) -> None:
     for dim in ("date", "ticker"):
         if not array.indexes[dim].equals(coverage.indexes[dim]):

@@ -56,7 +56,20 @@ class InverseVolatility(Frozen):
     window: int = Field(default=63, ge=10, description="Trailing periods of the volatility.")
 
 
-PortfolioSpec = Annotated[EqualWeight | FixedWeights | LongShort | InverseVolatility, Field(discriminator="kind")]
+class ValueWeight(Frozen):
+    """Weights proportional to market capitalisation, or to dollar volume where the data have no shares outstanding."""
+
+    kind: Literal["value_weight"] = "value_weight"
+    name: Name = "value_weight"
+    value: Literal["market_cap", "dollar_volume"] = Field(
+        default="market_cap", description="Close times shares outstanding, or close times volume."
+    )
+    window: int = Field(default=1, ge=1, description="Trailing periods over which the value is averaged.")
+
+
+PortfolioSpec = Annotated[
+    EqualWeight | FixedWeights | LongShort | InverseVolatility | ValueWeight, Field(discriminator="kind")
+]
 
 
 class PanelSpec(Frozen):

@@ -14,7 +14,7 @@ from models import characteristics as chars
 from models import portfolios
 from models.assembly import order_industries
 from schemas.errors import DataError
-from schemas.spec import EqualWeight, FixedWeights, InverseVolatility, LongShort, PortfolioSpec, RunSpec
+from schemas.spec import EqualWeight, FixedWeights, InverseVolatility, LongShort, PortfolioSpec, RunSpec, ValueWeight
 
 
 def derive_cube(
@@ -52,7 +52,7 @@ def derive_cube(
     else:
         values = chars.compute(grid, spec.characteristics, spec.frequency)
     present = returns.notnull()
-    weights = [_weights(item, returns, values, present) for item in spec.portfolios]
+    weights = [_weights(item, grid, values, present) for item in spec.portfolios]
     cube = xr.Dataset(
         {
             "returns": returns.astype(np.float32),
@@ -73,7 +73,7 @@ def derive_cube(
     return cube.drop_attrs().transpose("portfolio", "date", "ticker", "char", ..., missing_dims="ignore")
 
 
-def _weights(spec: PortfolioSpec, returns: xr.DataArray, values: xr.DataArray, present: xr.DataArray) -> xr.DataArray:
+def _weights(spec: PortfolioSpec, grid: xr.Dataset, values: xr.DataArray, present: xr.DataArray) -> xr.DataArray:
     match spec:
         case EqualWeight():
             return portfolios.equal_weight(present)
@@ -85,4 +85,9 @@ def _weights(spec: PortfolioSpec, returns: xr.DataArray, values: xr.DataArray, p
                 raise DataError(f"portfolio '{spec.name}' sorts on '{name}', which the cube lacks; it has {known}")
             return portfolios.long_short(values.sel(char=name, drop=True).astype(np.float64), present, quantile)
         case InverseVolatility(window=window):
-            return portfolios.inverse_volatility(returns, present, window)
+            return portfolios.inverse_volatility(grid["returns"], present, window)
+        case ValueWeight(value=value, window=window):
+            times = "shares" if value == "market_cap" else "volume"
+            if not {"close", times} <= set(grid):
+                raise DataError(f"portfolio '{spec.name}' needs close and {times}, which the data source does not name")
+            return portfolios.value_weight(grid["close"] * grid[times], present, window)

@@ -11,7 +11,7 @@ import xarray as xr
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from models.portfolios import equal_weight, fixed, inverse_volatility, long_short
+from models.portfolios import equal_weight, fixed, inverse_volatility, long_short, value_weight
 from schemas.errors import ConfigError, DataError
 
 N_DATES, N_TICKERS = 30, 12
@@ -41,9 +41,10 @@ RULES: dict[str, Callable[[xr.DataArray, xr.DataArray, xr.DataArray], xr.DataArr
     "fixed": lambda _returns, _char, coverage: fixed(FIXED, coverage),
     "long_short": lambda _returns, char, coverage: long_short(char, coverage, 0.3),
     "inverse_volatility": lambda returns, _char, coverage: inverse_volatility(returns, coverage, 10),
+    "value_weight": lambda _returns, char, coverage: value_weight(char, coverage, 5),
 }
-NET = {"equal_weight": 1.0, "fixed": 1.0, "long_short": 0.0, "inverse_volatility": 1.0}
-GROSS = {"equal_weight": 1.0, "fixed": 1.4, "long_short": 2.0, "inverse_volatility": 1.0}
+NET = {"equal_weight": 1.0, "fixed": 1.0, "long_short": 0.0, "inverse_volatility": 1.0, "value_weight": 1.0}
+GROSS = {"equal_weight": 1.0, "fixed": 1.4, "long_short": 2.0, "inverse_volatility": 1.0, "value_weight": 1.0}
 
 
 @pytest.mark.parametrize("rule", RULES)
@@ -132,3 +133,14 @@ def test_portfolios_refuse_what_they_cannot_do() -> None:
         long_short(char, coverage, 0.6)
     with pytest.raises(ConfigError, match="window"):
         inverse_volatility(returns, coverage, 2)
+
+
+def test_value_weights_follow_the_mean_value_of_the_window() -> None:
+    values = np.tile(np.arange(1.0, N_TICKERS + 1.0), (N_DATES, 1))
+    values[4, 0], values[:, 1], values[7, 2] = 4.0, np.nan, -1.0
+    weights = value_weight(grid(values), grid(np.ones((N_DATES, N_TICKERS), dtype=bool)), 3)
+    expected = np.array([2.0, 0.0, *range(3, N_TICKERS + 1)])
+    np.testing.assert_allclose(weights[5], expected / expected.sum(), rtol=1e-6)
+    np.testing.assert_allclose(weights[8, 2] / weights[8, 3], 3.0 / 4.0, rtol=1e-6)
+    with pytest.raises(ConfigError, match="at least 1 date"):
+        value_weight(grid(values), grid(values > 0.0), 0)
