@@ -13,12 +13,11 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
-import xarray as xr
 from scipy.stats import norm
 
 from models.base import FloatArray
 from models.cross_section.regression import CrossSections, regress
-from models.gram import Weighting, date_spans, gram_statistics, select_characteristics, solve_gram
+from models.gram import GramStatistics, Weighting, date_spans, select_characteristics, solve_gram
 from models.panel import Panel
 from schemas.errors import ModelError
 
@@ -173,7 +172,7 @@ class HuberFit(NamedTuple):
 def huber_weights(
     panel: Panel, scope: Scope, base: FloatArray, threshold: float, max_iter: int, tol: float
 ) -> HuberFit:
-    """Iterate weighted least squares on Huber's weights, all dates together, each until it has converged.
+    """Iterate weighted least squares on Huber's weights, many dates together, each until it has converged.
 
     A stock whose residual u = sqrt(w) (r - Xf) / s exceeds the threshold has its weight multiplied by
     threshold / abs(u), where s is the median of abs(sqrt(w) (r - Xf)) over that of a standard normal, renewed at
@@ -189,44 +188,89 @@ def huber_weights(
     threshold, max_iter, tol
         See `CrossSectionalModel`.
     """
+    values = select_characteristics(panel, scope.styles).values
+    codes = panel.industry.values if scope.industries else np.zeros(base.shape, dtype=np.int64)
+    n_groups = len(panel.industries) if scope.industries else 1
+    parts = []
+    for span in date_spans(len(base), base.shape[1] * (len(scope.styles) + 2)):
+        enters = base[span] > 0.0
+        joint = np.ones((*enters.shape, len(scope.styles) + 2))
+        joint[..., 1:-1], joint[..., -1] = values[span], panel.returns.values[span]
+        joint[~enters] = 0.0
+        grouped = _Grouped(joint, np.where(enters, codes[span], 0).astype(np.int64), n_groups)
+        parts.append(_huber_steps(grouped, base[span], scope.min_stocks, threshold, max_iter, tol))
+    weights, variance, unfinished = zip(*parts, strict=True)
+    return HuberFit(np.concatenate(weights), np.concatenate(variance), sum(unfinished))
+
+
+@dataclass(frozen=True, eq=False)
+class _Grouped:
+    """Rows [1, Z, r] (date, ticker, column), 0 where a stock does not enter, and the group (date, ticker) of each."""
+
+    joint: FloatArray
+    codes: npt.NDArray[np.int64]
+    n_groups: int
+
+    def at(self, dates: npt.NDArray[np.int64]) -> _Grouped:
+        return _Grouped(self.joint[dates], self.codes[dates], self.n_groups)
+
+    def regress(self, weights: FloatArray, min_stocks: int | None) -> CrossSections:
+        """Regressions by weights (date, ticker); the constraint has no say in residuals, and is left out."""
+        n_dates, _, width = self.joint.shape
+        weighted = self.joint * weights[..., None]
+        inner = weighted.transpose(0, 2, 1) @ self.joint
+        place = (np.arange(n_dates)[:, None] * self.n_groups + self.codes).ravel()
+        sums = [np.bincount(place, weighted[..., i].ravel(), n_dates * self.n_groups) for i in range(width)]
+        by_group = np.stack(sums, axis=1).reshape(n_dates, self.n_groups, width)
+        last = self.n_groups + width - 1
+        product = np.zeros((n_dates, last + 1, last + 1))
+        others = np.r_[0, 1 + self.n_groups : last + 1]
+        groups = np.arange(1, 1 + self.n_groups)
+        product[:, others[:, None], others] = inner
+        product[:, groups, groups] = by_group[..., 0]
+        product[:, groups[:, None], others] = by_group
+        product[:, others[:, None], groups] = by_group.transpose(0, 2, 1)
+        counts = (weights > 0.0).sum(axis=1, dtype=np.int64)
+        gram = GramStatistics(
+            product[:, :-1, :-1],
+            product[:, :-1, -1],
+            product[:, -1, -1],
+            counts,
+            inner[:, 0, 0],
+            pd.DatetimeIndex([]),
+            (),
+        )
+        return regress(gram, self.n_groups, min_stocks=min_stocks)
+
+    def residuals(self, found: CrossSections) -> FloatArray:
+        """(date, ticker) returns less what the regressions explain."""
+        own = by_code(found.market, found.industry, self.codes)
+        return self.joint[..., -1] - own - (self.joint[..., 1:-1] @ found.style[..., None])[..., 0]
+
+
+def _huber_steps(
+    grouped: _Grouped, base: FloatArray, min_stocks: int | None, threshold: float, max_iter: int, tol: float
+) -> HuberFit:
+    """Iterate all dates until each has converged on its own."""
     weights, scaled = base.copy(), np.full(base.shape, np.inf)
-    spread, freedom = np.full(len(base), np.nan), np.zeros(len(base))
-    active = np.arange(len(base))
+    scale, freedom = np.full(len(base), np.nan), np.zeros(len(base))
+    active, now = np.arange(len(base)), grouped
     for _ in range(max_iter):
-        now = Panel(panel.data.isel(date=active))
-        sections = weighted_sections(now, scope, weights[active])
-        residual = np.sqrt(base[active]) * _residuals(now, scope, sections)
+        found = now.regress(weights[active], min_stocks)
+        residual = np.sqrt(base[active]) * now.residuals(found)
         enters = (base[active] > 0.0) & np.isfinite(residual)
-        scale = _median(np.abs(residual), enters) / _MAD_OF_NORMAL
-        fresh = np.divide(residual, scale[:, None], out=np.zeros_like(residual), where=enters & (scale > 0.0)[:, None])
+        size = _median(np.abs(residual), enters) / _MAD_OF_NORMAL
+        fresh = np.divide(residual, size[:, None], out=np.zeros_like(residual), where=enters & (size > 0.0)[:, None])
         moved = np.abs(fresh - scaled[active]).max(axis=1, initial=0.0)
-        scaled[active], spread[active], freedom[active] = fresh, scale, sections.freedom
+        scaled[active], scale[active], freedom[active] = fresh, size, found.freedom
         unfinished = moved > tol
-        active = active[unfinished]
+        if not unfinished.all():
+            active, now = active[unfinished], now.at(np.flatnonzero(unfinished))
         if not len(active):
             break
         excess = np.abs(scaled[active])
         weights[active] = base[active] * np.minimum(1.0, threshold / np.maximum(excess, threshold))
-    return HuberFit(weights, _huber_variance(scaled, base > 0.0, spread, freedom, threshold), len(active))
-
-
-def weighted_sections(panel: Panel, scope: Scope, weights: FloatArray) -> CrossSections:
-    """Regressions under given weights (date, ticker); the constraint has no say in residuals, and is left out."""
-    coords = {"date": panel.dates, "ticker": panel.tickers}
-    gram = gram_statistics(
-        panel,
-        chars=scope.styles,
-        weights=xr.DataArray(weights, coords, ("date", "ticker")),
-        intercept=True,
-        industries=scope.industries,
-    )
-    return regress(gram, len(panel.industries) if scope.industries else 0, min_stocks=scope.min_stocks)
-
-
-def _residuals(panel: Panel, scope: Scope, sections: CrossSections) -> FloatArray:
-    codes = panel.industry.values if scope.industries else np.zeros(panel.returns.shape, dtype=np.int16)
-    own = by_code(sections.market, sections.industry, codes)
-    return panel.returns.values - systematic(panel, scope.styles, own, sections.style)
+    return HuberFit(weights, _huber_variance(scaled, base > 0.0, scale, freedom, threshold), len(active))
 
 
 def _median(values: FloatArray, held: npt.NDArray[np.bool_]) -> FloatArray:
