@@ -25,6 +25,7 @@ INTERCEPT = "intercept"
 Weighting = Literal["equal", "cap", "sqrt_cap"]
 RANK_TOLERANCE = 1e-12
 _CELLS_IN_FLIGHT = 4_000_000  # float64 cells of a design held at once: 32 MB
+_CELLS_PER_READ = 8_000_000  # float32 cells of a lazily opened panel in memory at a time: 32 MB
 _BY_DATE = ("zz", "zr", "rr", "n", "weight")
 
 
@@ -136,8 +137,8 @@ def gram_of(panel: Panel, design: Design) -> GramStatistics:
     """
     weights = None
     if design.weighting != "equal":
-        held = panel.market_weight.astype(np.float64)
-        weights = held if design.weighting == "cap" else np.sqrt(held)
+        power = 1.0 if design.weighting == "cap" else 0.5
+        weights = panel.market_weight.astype(np.float64) ** power
     return gram_statistics(
         panel, chars=design.chars, weights=weights, intercept=design.intercept, industries=design.industries
     )
@@ -180,7 +181,7 @@ def gram_statistics(
     groups = panel.industries if industries else None
     parts = [
         _block_statistics(block, names, weights, intercept=intercept, n_groups=None if groups is None else len(groups))
-        for block in panel.blocks()
+        for block in panel.blocks(_dates_per_read(panel))
     ]
     labels = (*([INTERCEPT] if intercept else []), *map(industry_name, groups or ()), *names)
     zz, zr, rr, n, weight = (np.concatenate(column) for column in zip(*parts, strict=True))
@@ -265,6 +266,12 @@ def date_spans(n_dates: int, cells: int) -> Iterator[slice]:
         yield slice(start, min(start + step, n_dates))
 
 
+def _dates_per_read(panel: Panel) -> int:
+    """Dates of a panel that are in memory at a time; a power of two, so that blocks meet the borders of chunks."""
+    cells = max(1, len(panel.tickers) * len(panel.chars))
+    return int(2 ** min(8, max(0, (_CELLS_PER_READ // cells).bit_length() - 1)))
+
+
 def _block_statistics(
     block: Panel, chars: tuple[str, ...], weights: xr.DataArray | None, *, intercept: bool, n_groups: int | None
 ) -> tuple[FloatArray, FloatArray, FloatArray, npt.NDArray[np.int64], FloatArray]:
@@ -320,7 +327,9 @@ def _sums_by_group(
     n_rows, n_dates = len(joint), len(ends)
     date = np.repeat(np.arange(n_dates), np.diff(ends, prepend=0))
     member = sparse.csr_array((weight, (date * groups + industry, np.arange(n_rows))), shape=(n_dates * groups, n_rows))
-    sums = np.column_stack([member @ np.ones(n_rows), member @ joint])
+    sums = np.empty((n_dates * groups, 1 + joint.shape[1]))
+    sums[:, 0] = member @ np.ones(n_rows)
+    sums[:, 1:] = member @ joint
     return sums.reshape(n_dates, groups, -1)
 
 

@@ -93,7 +93,7 @@ def gram_r2(gram: GramStatistics, slopes: FloatArray) -> float:
     slopes : numpy.ndarray
         (date, char) slopes b[t].
     """
-    known = np.isfinite(slopes).all(axis=1)
+    known = np.asarray(np.isfinite(slopes).all(axis=1))
     slopes = np.where(known[:, None], slopes, 0.0)
     explained = 2.0 * (slopes * gram.zr).sum(axis=1) - ((gram.zz @ slopes[..., None])[..., 0] * slopes).sum(axis=1)
     total = float(gram.rr[known].sum())

@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -19,12 +19,15 @@ from prefect.cache_policies import NO_CACHE
 
 from models import ConditionalAutoencoder, FactorModel, ModelState, Panel
 from models.autoencoder import EpochReport, Member
+from models.gram import Design
+from models.linear import GramModel
 from schemas.modelspecs import AutoencoderSpec, ModelSpec
 from schemas.refs import FitRef, PanelRef
 from schemas.settings import Settings
 from schemas.spec import RunSpec
 from tasks.artifacts import Progress
 from tasks.cluster import Cluster, report_progress
+from tasks.grams import gram_designs, make_span, missing_spans, training_grams
 from tasks.logs import run_logger
 from tasks.panels import known_panel, panel_inputs, past_panel
 from tasks.planning import refit_dates
@@ -33,6 +36,9 @@ from tasks.provenance import key
 from tasks.registry import MODELS, build
 from tasks.workspace import Workspace
 
+if TYPE_CHECKING:
+    from distributed import Future
+
 _SECONDS_BETWEEN_REPORTS = 2.0
 
 
@@ -40,18 +46,20 @@ def fit_all(
     spec: RunSpec, models: list[ModelSpec], panel: PanelRef, cluster: Cluster, settings: Settings
 ) -> list[FitRef]:
     """Fit every model as of every refit date, side by side on Dask; references in the order of models and dates."""
-    dates = known_panel(Workspace(settings.root), panel).dates
+    space = Workspace(settings.root)
+    dates = known_panel(space, panel).dates
     refits = refit_dates(dates[:-1], spec.walk_forward, dates[-1])
     run_logger().info(
         "%d model(s) x %d refit(s), %s to %s",
         len(models), len(refits), f"{refits[0]:%Y-%m-%d}", f"{refits[-1]:%Y-%m-%d}",
     )  # fmt: skip
+    statistics = _submit_grams(spec, models, panel, cluster, space)
     futures = []
     for model in sorted(models, key=lambda item: not isinstance(item, AutoencoderSpec)):
         for as_of, until in zip(refits, [*refits[1:], dates[-1]], strict=True):
-            members = []
+            before = statistics.get(model.name, [])
             if isinstance(model, AutoencoderSpec):
-                members = [
+                before = [
                     cluster.submit(
                         fit_member, settings.root, panel, spec, model, as_of, seed,
                         key=f"member-{model.name}-{as_of:%Y-%m-%d}-{seed}-{panel.key[:8]}",
@@ -60,7 +68,7 @@ def fit_all(
                 ]  # fmt: skip
             futures.append(
                 cluster.submit(
-                    fit_model, settings.root, panel, spec, model, as_of, until, refits[0] == as_of, members,
+                    fit_model, settings.root, panel, spec, model, as_of, until, refits[0] == as_of, before,
                     key=f"fit-{model.name}-{as_of:%Y-%m-%d}-{panel.key[:8]}",
                 )
             )  # fmt: skip
@@ -72,6 +80,30 @@ def fit_all(
 fit_models = task(name="fit models", task_run_name="fit {panel.universe} as of {panel.as_of}", cache_policy=NO_CACHE)(
     fit_all
 )
+
+
+def _submit_grams(
+    spec: RunSpec, models: list[ModelSpec], panel: PanelRef, cluster: Cluster, space: Workspace
+) -> dict[str, list[Future[str]]]:
+    """Submit the Gram statistics that are not in the store, one future per span; for each model those that it needs."""
+    spans: dict[Design, list[Future[str]]] = {}
+    needed = {}
+    for model in models:
+        designs = gram_designs(space, panel, build(model))
+        for design in designs:
+            if design not in spans:
+                spans[design] = [
+                    cluster.submit(
+                        make_span, space.root, panel, spec, design, start, stop,
+                        key=f"gram-{panel.universe}-{start}-{stop}-{panel.key[:8]}",
+                    )
+                    for start, stop in missing_spans(space, panel, spec, design)
+                ]  # fmt: skip
+        needed[model.name] = [future for design in designs for future in spans[design]]
+    missing = sum(map(len, spans.values()))
+    if missing:
+        run_logger().info("Gram statistics: %d span(s) of dates to compute, of %d design(s)", missing, len(spans))
+    return needed
 
 
 def _described(ref: FitRef) -> str:
@@ -102,24 +134,23 @@ def fit_model(
     as_of: pd.Timestamp,
     until: pd.Timestamp,
     earliest: bool,  # Dask passes arguments by position
-    members: list[str],
+    before: list[str],
 ) -> FitRef:
-    """Fit one model as of one date and project it over the dates it serves. Runs on a worker."""
+    """Fit one model as of one date and project it over the dates it serves. Runs on a worker.
+
+    ``before`` names what had to be made first: the members of an ensemble, or spans of the Gram store.
+    """
     space = Workspace(root)
     fit_key = _fit_key(space, panel, spec, model, as_of)
     changed = not space.work.has("fits", fit_key)
     if changed:
         estimator = build(model)
-        train = _training_panel(space, panel, spec, as_of)
-        if isinstance(estimator, ConditionalAutoencoder):
-            estimator.combine(train, [_unpack(*space.work.get_arrays("members", member)) for member in members])
-        else:
-            estimator.fit(train)
+        in_sample = _learn(estimator, space, panel, spec, as_of, before)
         dropped = getattr(estimator, "n_dropped_", 0)
         if dropped:
             report_progress(f"  {model.name} as of {as_of:%Y-%m-%d}: {dropped} date(s) were singular and left out")
         state = estimator.state()
-        meta = {"state": state.meta, "in_sample": estimator.score(train), "statistics": _statistics(estimator)}
+        meta = {"state": state.meta, "in_sample": in_sample, "statistics": _statistics(estimator)}
         space.work.put_arrays("fits", fit_key, state.arrays, meta)
     inputs = panel_inputs(space, panel).digest(min(until.date(), panel.as_of))
     projection_key = key(
@@ -130,6 +161,24 @@ def fit_model(
         arrays = project(restore(space, model, fit_key), known, as_of, until, spec.specific, earliest=earliest)
         space.work.put_arrays("projections", projection_key, arrays, {"fit": fit_key, "tickers": known.tickers})
     return FitRef(model=model.name, as_of=as_of.date(), until=until.date(), key=projection_key, changed=changed)
+
+
+def _learn(
+    estimator: FactorModel, space: Workspace, panel: PanelRef, spec: RunSpec, as_of: pd.Timestamp, before: list[str]
+) -> dict[str, float]:
+    """Fit an estimator to what was known as of a date, from Gram statistics if it can; return its scores on that."""
+    designs = gram_designs(space, panel, estimator)
+    if isinstance(estimator, GramModel) and designs:
+        window = spec.walk_forward.window
+        known = [training_grams(space, panel, spec, design, as_of, window) for design in designs]
+        estimator.fit_gram(known[0].gram, observed=known[0].observed)
+        return estimator.score_gram(known[-1].gram)
+    train = _training_panel(space, panel, spec, as_of)
+    if isinstance(estimator, ConditionalAutoencoder):
+        estimator.combine(train, [_unpack(*space.work.get_arrays("members", member)) for member in before])
+    else:
+        estimator.fit(train)
+    return estimator.score(train)
 
 
 def _fit_key(space: Workspace, panel: PanelRef, spec: RunSpec, model: ModelSpec, as_of: pd.Timestamp) -> str:
@@ -172,22 +221,20 @@ def _training_panel(space: Workspace, panel: PanelRef, spec: RunSpec, as_of: pd.
     return known if window is None else known.sel(start=known.dates[-min(window, len(known.dates))])
 
 
-def _statistics(estimator: FactorModel) -> dict[str, dict[str, list[Any]]]:
-    """Return the inference that a model offers: per ticker, and the error of the premia, as plain lists."""
-    found: dict[str, dict[str, list[Any]]] = {}
-    for name in ("alpha", "alpha_stderr", "beta_stderr", "r_squared"):
-        array = getattr(estimator, f"{name}_", None)
-        if array is not None:
-            found[name] = {"ticker": [str(item) for item in array["ticker"].values], "value": _jsonable(array.values)}
-    found["premia"] = {"factor": list(estimator.factors_), "value": _jsonable(estimator.premia_)}
-    errors = getattr(estimator, "premia_stderr_", None)
-    if errors is not None:
-        found["premia_stderr"] = {"factor": list(estimator.factors_), "value": _jsonable(np.asarray(errors))}
+def _statistics(estimator: FactorModel) -> dict[str, dict[str, Any]]:
+    """Return the inference that a model offers as plain lists: the labels of each dimension, and the values."""
+    found: dict[str, dict[str, Any]] = {}
+    for name, array in estimator.statistics().items():
+        labels = {str(dim): [str(item) for item in array[dim].values] for dim in array.dims}
+        found[name] = {**labels, "value": _jsonable(array.values)}
     return found
 
 
-def _jsonable(values: np.ndarray[Any, Any]) -> list[float | None]:
-    return [float(value) if np.isfinite(value) else None for value in values]
+def _jsonable(values: npt.NDArray[Any]) -> Any:
+    """Nested lists of the values, with None for those that are not finite."""
+    if values.ndim == 0:
+        return float(values) if np.isfinite(values) else None
+    return [_jsonable(item) for item in values]
 
 
 class _EpochWatch:
