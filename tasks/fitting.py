@@ -11,7 +11,6 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import numpy.typing as npt
 import pandas as pd
 from prefect import task
@@ -150,8 +149,7 @@ def fit_model(
         if dropped:
             report_progress(f"  {model.name} as of {as_of:%Y-%m-%d}: {dropped} date(s) were singular and left out")
         state = estimator.state()
-        meta = {"state": state.meta, "in_sample": in_sample, "statistics": _statistics(estimator)}
-        space.work.put_arrays("fits", fit_key, state.arrays, meta)
+        space.work.put_arrays("fits", fit_key, state.arrays, {"state": state.meta, "in_sample": in_sample})
     inputs = panel_inputs(space, panel).digest(min(until.date(), panel.as_of))
     projection_key = key(
         fit=fit_key, inputs=inputs, until=str(until), earliest=earliest, specific=spec.specific.model_dump()
@@ -219,22 +217,6 @@ def _training_panel(space: Workspace, panel: PanelRef, spec: RunSpec, as_of: pd.
     known = past_panel(space, panel, as_of)
     window = spec.walk_forward.window
     return known if window is None else known.sel(start=known.dates[-min(window, len(known.dates))])
-
-
-def _statistics(estimator: FactorModel) -> dict[str, dict[str, Any]]:
-    """Return the inference that a model offers as plain lists: the labels of each dimension, and the values."""
-    found: dict[str, dict[str, Any]] = {}
-    for name, array in estimator.statistics().items():
-        labels = {str(dim): [str(item) for item in array[dim].values] for dim in array.dims}
-        found[name] = {**labels, "value": _jsonable(array.values)}
-    return found
-
-
-def _jsonable(values: npt.NDArray[Any]) -> Any:
-    """Nested lists of the values, with None for those that are not finite."""
-    if values.ndim == 0:
-        return float(values) if np.isfinite(values) else None
-    return [_jsonable(item) for item in values]
 
 
 class _EpochWatch:
