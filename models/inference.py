@@ -7,6 +7,7 @@ belongs in the models.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -14,6 +15,9 @@ import numpy.typing as npt
 from models.base import FloatArray
 from models.gram import solve_gram
 from schemas.errors import ModelError
+
+CovType = Literal["nonrobust", "HC0", "HC1", "HC2", "HC3", "HAC"]  # the names of statsmodels
+_LEAST_SLACK = 1e-10  # 1 - leverage below which an observation determines its own residual
 
 
 def automatic_lags(n_periods: int) -> int:
@@ -45,14 +49,25 @@ def newey_west_covariance(series: FloatArray, lags: int) -> FloatArray:
     ModelError
         If the lags are negative or not fewer than the dates.
     """
-    n_periods = len(series)
-    _check_lags(lags, n_periods)
-    deviations = series - series.mean(axis=0)
+    return long_run_covariance(series - series.mean(axis=0), lags) / len(series)
+
+
+def long_run_covariance(deviations: FloatArray, lags: int) -> FloatArray:
+    """Long-run covariance of (date, k) deviations d, the S of `newey_west_covariance`.
+
+    Nothing is subtracted: the deviations are from what they are expected to be.
+
+    Raises
+    ------
+    ModelError
+        If the lags are negative or not fewer than the dates.
+    """
+    _check_lags(lags, len(deviations))
     total = deviations.T @ deviations
     for lag, weight in enumerate(bartlett_weights(lags), start=1):
         cross = deviations[lag:].T @ deviations[:-lag]
         total += weight * (cross + cross.T)
-    covariance: FloatArray = total / n_periods**2
+    covariance: FloatArray = total / len(deviations)
     return covariance
 
 
@@ -68,8 +83,13 @@ class TimeSeriesRegression:
         (ticker, factor) slopes and their standard errors.
     r_squared : numpy.ndarray
         (ticker,) centred R2: the share of the stock's variance that is systematic.
+    variance : numpy.ndarray
+        (ticker,) sample variance of the returns that enter, divisor n - 1, per period.
     residual_variance : numpy.ndarray
         (ticker,) residual sum of squares over n - k - 1, per period.
+    classical_variance : numpy.ndarray
+        (ticker, 1 + factor) residual_variance times the diagonal of (X'X)^-1: squared standard errors of alpha and beta
+        under independent errors of one variance, whatever the ``cov_type``.
     n_obs : numpy.ndarray
         (ticker,) number of dates; the other fields are NaN where there are too few, or where they do not
         identify beta.
@@ -80,7 +100,9 @@ class TimeSeriesRegression:
     alpha_stderr: FloatArray
     beta_stderr: FloatArray
     r_squared: FloatArray
+    variance: FloatArray
     residual_variance: FloatArray
+    classical_variance: FloatArray
     n_obs: npt.NDArray[np.int64]
 
 
@@ -90,6 +112,7 @@ def time_series_regression(
     known: npt.NDArray[np.bool_],
     *,
     min_observations: int,
+    cov_type: CovType = "nonrobust",
     newey_west_lags: int | None = None,
 ) -> TimeSeriesRegression:
     """Regress all stocks at once: one batched solve, whatever the histories.
@@ -104,19 +127,28 @@ def time_series_regression(
         (date, ticker) which returns enter.
     min_observations : int
         Stocks with fewer dates get NaN; at least the number of parameters plus one is always required.
+    cov_type : str
+        Standard errors, by the names of statsmodels. With V = (X'X)^-1, x_t a row of X = [1, factors] and
+        h_t = x_t'V x_t: "nonrobust" s^2 V; "HC0" V (sum e_t^2 x_t x_t') V (White 1980); "HC1" that times
+        n / (n - k - 1); "HC2" and "HC3" with e_t^2 / (1 - h_t) and e_t^2 / (1 - h_t)^2 (MacKinnon and White 1985);
+        "HAC" with Bartlett-weighted autocovariances of x_t e_t (Newey and West 1987), without small-sample
+        correction. A lag counts dates of the panel, so that the two sides of a gap are not neighbours.
     newey_west_lags : int, optional
-        Standard errors robust to autocorrelation up to so many dates (Bartlett kernel, no small-sample
-        correction; a lag counts dates of the panel, so that the two sides of a gap are not neighbours).
-        Default: the classical ones.
+        Lags of "HAC". Default: `automatic_lags` of the number of dates.
+
+    Raises
+    ------
+    ModelError
+        If the ``cov_type`` is unknown, lags are given for another one than "HAC", or there are as many lags as dates.
     """
+    lags = resolve_lags(cov_type, newey_west_lags, len(factors))
     usable: npt.NDArray[np.bool_] = np.logical_and.reduce(np.isfinite(factors), axis=1, keepdims=True)
     known = known & usable
     design = np.column_stack([np.ones(len(factors)), np.where(usable, factors, 0.0)])
     response = np.where(known, returns, 0.0)
     size, weight = design.shape[1], known.astype(np.float64)
     n_obs = known.sum(axis=0, dtype=np.int64)
-    outer = (design[:, :, None] * design[:, None, :]).reshape(len(design), size * size)
-    gram = (weight.T @ outer).reshape(-1, size, size)
+    gram = _weighted_products(weight, design, design)
     identity = np.broadcast_to(np.eye(size), gram.shape)
     moments = np.concatenate([(response.T @ design)[..., None], identity], axis=2)
     solution, rank = solve_gram(gram, moments)
@@ -128,12 +160,14 @@ def time_series_regression(
     squares = np.square(residuals).sum(axis=0)
     deviations = (response - response.sum(axis=0) / np.maximum(n_obs, 1)) * weight
     total = np.square(deviations).sum(axis=0)
-    variance = squares / freedom
-    if newey_west_lags is None:
-        parameter_variance = np.diagonal(inverse, axis1=1, axis2=2) * variance[:, None]
-    else:
-        meat = _long_run_scores(design, residuals, newey_west_lags)
+    residual_variance = squares / freedom
+    classical = np.diagonal(inverse, axis1=1, axis2=2) * residual_variance[:, None]
+    parameter_variance = classical
+    if cov_type != "nonrobust":
+        meat = _score_covariance(design, residuals, inverse, cov_type, lags)
         parameter_variance = np.diagonal(inverse @ meat @ inverse, axis1=1, axis2=2)
+        if cov_type == "HC1":
+            parameter_variance = parameter_variance * (n_obs / freedom)[:, None]
     stderr = np.where(bad[:, None], np.nan, np.sqrt(parameter_variance))
     coefficients = np.where(bad[:, None], np.nan, coefficients)
     share = np.divide(squares, total, out=np.full_like(total, np.nan), where=~bad & (total > 0.0))
@@ -143,18 +177,54 @@ def time_series_regression(
         alpha_stderr=stderr[:, 0],
         beta_stderr=stderr[:, 1:],
         r_squared=1.0 - share,
-        residual_variance=variance,
+        variance=total / np.where(bad, np.nan, n_obs - 1.0),
+        residual_variance=residual_variance,
+        classical_variance=classical,
         n_obs=n_obs,
     )
 
 
-def _long_run_scores(design: FloatArray, residuals: FloatArray, lags: int) -> FloatArray:
-    """(ticker, k, k) Bartlett-weighted sum of autocovariances of the scores x_t e_t, zero where unknown."""
-    _check_lags(lags, len(design))
-    scores = np.ascontiguousarray((residuals[:, :, None] * design[:, None, :]).transpose(1, 2, 0))
-    total = scores @ scores.transpose(0, 2, 1)
+def resolve_lags(cov_type: CovType, newey_west_lags: int | None, n_periods: int) -> int:
+    """Return the lags of a ``cov_type`` over ``n_periods`` dates: 0 unless it is "HAC".
+
+    Raises
+    ------
+    ModelError
+        If the ``cov_type`` is unknown, lags are given for another one than "HAC", or there are as many lags as dates.
+    """
+    if cov_type not in get_args(CovType):
+        raise ModelError(f"cov_type='{cov_type}' is not known; it is one of {', '.join(get_args(CovType))}.")
+    if cov_type != "HAC":
+        if newey_west_lags is not None:
+            raise ModelError(f"newey_west_lags={newey_west_lags} needs cov_type='HAC', not '{cov_type}'.")
+        return 0
+    lags = automatic_lags(n_periods) if newey_west_lags is None else newey_west_lags
+    _check_lags(lags, n_periods)
+    return lags
+
+
+def _weighted_products(weight: FloatArray, left: FloatArray, right: FloatArray) -> FloatArray:
+    """(ticker, k, k) sums over dates of weight[t, i] left[t] right[t]', as one product of matrices."""
+    size = left.shape[1]
+    outer = (left[:, :, None] * right[:, None, :]).reshape(len(left), size * size)
+    return (weight.T @ outer).reshape(-1, size, size)
+
+
+def _score_covariance(
+    design: FloatArray, residuals: FloatArray, inverse: FloatArray, cov_type: CovType, lags: int
+) -> FloatArray:
+    """(ticker, k, k) covariance of the summed scores x_t e_t; residuals are zero where unknown."""
+    squares = np.square(residuals)
+    if cov_type in ("HC2", "HC3"):
+        size = design.shape[1]
+        outer = (design[:, :, None] * design[:, None, :]).reshape(len(design), size * size)
+        slack = 1.0 - outer @ inverse.reshape(-1, size * size).T
+        divisor = slack if cov_type == "HC2" else np.square(slack)
+        unknown = np.where(residuals == 0.0, 0.0, np.nan)
+        squares = np.divide(squares, divisor, out=unknown, where=slack > _LEAST_SLACK)
+    total = _weighted_products(squares, design, design)
     for lag, weight in enumerate(bartlett_weights(lags), start=1):
-        cross = scores[..., lag:] @ scores[..., :-lag].transpose(0, 2, 1)
+        cross = _weighted_products(residuals[lag:] * residuals[:-lag], design[lag:], design[:-lag])
         total += weight * (cross + cross.transpose(0, 2, 1))
     return total
 

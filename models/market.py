@@ -1,27 +1,27 @@
 """The market model: every stock regressed on one market return.
 
-Here belongs the single-index model of Sharpe (1963). Regressions on several observed factors belong
-elsewhere; the batched regression itself is in `inference`.
+Here belongs the single-index model of Sharpe (1963), the statistical side of the CAPM. Regressions on several observed
+factors, and all that this model shares with them, belong in `time_series`; the shrinkage of betas in `betas`.
 """
 
 from __future__ import annotations
 
-from typing import Any, Self
+from typing import Any, ClassVar
 
 import numpy as np
-import pandas as pd
 import xarray as xr
 
-from models.base import FactorModel, FloatArray, ModelState
-from models.inference import time_series_regression
+from models.base import FloatArray
+from models.betas import Shrinkage, shrink_blume, shrink_vasicek
+from models.inference import CovType, TimeSeriesRegression
 from models.panel import Panel
+from models.time_series import ObservedFactorModel, observed_factors
 from schemas.errors import ModelError
 
 MARKET = "market"
-_PER_TICKER = ("alpha", "beta", "alpha_stderr", "beta_stderr", "r_squared", "residual_variance", "n_obs")
 
 
-class MarketModel(FactorModel):
+class MarketModel(ObservedFactorModel):
     """r_i[t] = alpha_i + beta_i m[t] + e_i[t], each stock over its own history, all in one batched solve.
 
     Parameters
@@ -33,115 +33,76 @@ class MarketModel(FactorModel):
         Fit on the last so many dates that have a market return. Default: all.
     min_observations : int
         Stocks with fewer returns in the window get no beta (NaN).
+    cov_type : str
+        Standard errors by the names of statsmodels, "nonrobust", "HC0" to "HC3" or "HAC" (Newey-West): see
+        `models.inference.time_series_regression`.
     newey_west_lags : int, optional
-        Standard errors robust to autocorrelation. Default: classical ones.
+        Lags of "HAC". Default: `models.inference.automatic_lags`.
+    shrinkage : str, optional
+        "vasicek" or "blume": see `models.betas`. Default: betas of least squares.
 
     Attributes
     ----------
-    alpha_, beta_, alpha_stderr_, beta_stderr_, r_squared_, residual_variance_, n_obs_ : xarray.DataArray
-        (ticker). r_squared_ is the systematic share of the variance; alpha, standard errors and variance are
-        per period. `expected_returns` sets alpha to zero.
+    beta_ : xarray.DataArray
+        (ticker) the betas that `loadings` and `expected_returns` use, shrunk if asked for.
+    beta_ols_, beta_stderr_ : xarray.DataArray
+        (ticker) least-squares betas with their standard errors. ``alpha_``, ``r_squared_`` and the variances are of
+        that regression too. `expected_returns` sets alpha to zero.
     """
+
+    _per_stock: ClassVar[tuple[str, ...]] = (*ObservedFactorModel._per_stock, "beta_ols")  # noqa: SLF001  # its parent
+    beta_ols_: xr.DataArray
 
     def __init__(
         self,
         market: str | None = None,
         window: int | None = None,
         min_observations: int = 60,
+        cov_type: CovType = "nonrobust",
         newey_west_lags: int | None = None,
+        shrinkage: Shrinkage | None = None,
     ) -> None:
         self.market = market
         self.window = window
         self.min_observations = min_observations
+        self.cov_type = cov_type
         self.newey_west_lags = newey_west_lags
+        self.shrinkage = shrinkage
 
-    alpha_: xr.DataArray
-    beta_: xr.DataArray
-    alpha_stderr_: xr.DataArray
-    beta_stderr_: xr.DataArray
-    r_squared_: xr.DataArray
-    residual_variance_: xr.DataArray
-    n_obs_: xr.DataArray
+    def beta_path(self, panel: Panel) -> xr.Dataset:
+        """Estimates as of every date, as in `ObservedFactorModel.beta_path`, without the dimension ``factor``.
 
-    def fit(self, panel: Panel) -> Self:
-        """Fit to the panel's last ``window`` dates; a return enters where ``panel.mask`` is true.
-
-        Raises
-        ------
-        ModelError
-            If the panel lacks the market, or no stock has enough returns.
+        ``beta`` is shrunk across the stocks of the same date if asked for, and ``beta_ols`` is not.
         """
-        market = self._market_returns(panel)
-        dated = np.flatnonzero(np.isfinite(market))
-        if self.window is not None:
-            dated = dated[-self.window :]
-        returns, known = (array.values[dated] for array in (panel.returns, panel.mask))
-        market = market[dated]
-        result = time_series_regression(
-            returns.astype(np.float64),
-            market[:, None],
-            known,
-            min_observations=self.min_observations,
-            newey_west_lags=self.newey_west_lags,
-        )
-        if not np.isfinite(result.beta).any():
-            most = int(result.n_obs.max(initial=0))
-            raise ModelError(
-                f"No stock has min_observations={self.min_observations} returns; "
-                f"the longest history has {most} of {len(dated)} dates. "
-                "Lower min_observations, or give more dates."
-            )
-        arrays = {name: getattr(result, name) for name in _PER_TICKER}
-        arrays |= {"beta": result.beta[:, 0], "beta_stderr": result.beta_stderr[:, 0]}
-        self._restore(arrays, panel.tickers, np.array([market.mean()]))
-        return self
+        path = super().beta_path(panel).isel(factor=0, drop=True)
+        shrunk = self._shrunk(path["beta"].values, np.square(path["beta_stderr"].values))
+        return path.assign(beta=(("date", "ticker"), shrunk), beta_ols=path["beta"])
 
-    def loadings(self, panel: Panel) -> xr.DataArray:
-        """Betas as (date, ticker, factor), the same on every date; NaN for stocks without one."""
-        self._check_fitted()
-        beta = self.beta_.reindex(ticker=panel.tickers).values
-        values = np.tile(beta[None, :, None], (len(panel.dates), 1, 1))
-        coords = {"date": panel.dates, "ticker": panel.tickers, "factor": self.factors_}
-        return xr.DataArray(values, coords, ("date", "ticker", "factor"), name="loadings")
+    def _stock_arrays(self, result: TimeSeriesRegression) -> dict[str, Any]:
+        beta = result.beta[:, 0]
+        shrunk = self._shrunk(beta, result.classical_variance[:, 1])
+        betas = {"beta": shrunk, "beta_stderr": result.beta_stderr[:, 0], "beta_ols": beta}
+        return super()._stock_arrays(result) | betas
 
-    def factor_returns(self, panel: Panel) -> xr.DataArray:
-        """Market returns as (date, factor); NaN on dates without one."""
-        self._check_fitted()
-        coords = {"date": panel.dates, "factor": self.factors_}
-        values = self._market_returns(panel)[:, None]
-        return xr.DataArray(values, coords, ("date", "factor"), name="factor_returns")
+    def _shrunk(self, beta: FloatArray, sampling_variance: FloatArray) -> FloatArray:
+        """Shrink (..., ticker) betas as the model says."""
+        if self.shrinkage is None:
+            return beta
+        if self.shrinkage == "vasicek":
+            return shrink_vasicek(beta, sampling_variance)
+        if self.shrinkage == "blume":
+            return shrink_blume(beta)
+        raise ModelError(f"shrinkage='{self.shrinkage}' is not known; it is None, 'vasicek' or 'blume'.")
 
-    def state(self) -> ModelState:
-        """Estimates of every stock, and the market's mean."""
-        self._check_fitted()
-        arrays = {name: getattr(self, f"{name}_").values for name in _PER_TICKER}
-        return ModelState({**arrays, "premia": self.premia_}, {"tickers": self.beta_["ticker"].values.tolist()})
+    def _names(self, panel: Panel) -> list[str]:  # noqa: ARG002  # its own name, whatever the panel has
+        return [self.market or MARKET]
 
-    @classmethod
-    def from_state(cls, params: dict[str, Any], state: ModelState) -> Self:
-        """Rebuild a fitted model."""
-        model = cls(**params)
-        model._restore(state.arrays, state.meta["tickers"], state.arrays["premia"])
-        return model
-
-    def _restore(self, arrays: dict[str, Any], tickers: list[str], premia: FloatArray) -> None:
-        for name in _PER_TICKER:
-            values = xr.DataArray(arrays[name], {"ticker": tickers}, ("ticker",), name=name)
-            setattr(self, f"{name}_", values)
-        self.premia_ = premia
-        self.factors_ = [self.market or MARKET]
-
-    def _market_returns(self, panel: Panel) -> FloatArray:
-        """(date,) excess return of the market."""
-        if self.market is None:
-            returns = panel.returns.values.astype(np.float64)
-            weight = panel.market_weight.values.astype(np.float64)
-            held = np.isfinite(returns) & (weight > 0.0)
-            gain = np.where(held, weight * returns, 0.0).sum(axis=1)
-            total = np.where(held, weight, 0.0).sum(axis=1)
-            return np.where(total > 0.0, gain / np.where(total > 0.0, total, 1.0), np.nan)
-        names = pd.Index(panel.factors["observed_factor"].values)
-        if self.market not in names:
-            raise ModelError(f"The panel has no observed factor '{self.market}'; it has {list(names)}.")
-        values: FloatArray = panel.factors.sel(observed_factor=self.market).values.astype(np.float64)
-        return values
+    def _observed(self, panel: Panel, names: list[str]) -> FloatArray:
+        if self.market is not None:
+            return observed_factors(panel, names)
+        returns = panel.returns.values.astype(np.float64)
+        weight = panel.market_weight.values.astype(np.float64)
+        held = np.isfinite(returns) & (weight > 0.0)
+        gain = np.where(held, weight * returns, 0.0).sum(axis=1)
+        total = np.where(held, weight, 0.0).sum(axis=1)
+        return np.where(total > 0.0, gain / np.where(total > 0.0, total, 1.0), np.nan)[:, None]

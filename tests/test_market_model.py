@@ -56,7 +56,9 @@ def test_every_stock_agrees_with_statsmodels_over_its_own_history() -> None:
 
 def test_newey_west_errors_agree_with_statsmodels() -> None:
     panel, _ = unequal_histories(seed=1)
-    model = MarketModel("Mkt-RF", newey_west_lags=4, min_observations=20).fit(panel.sel(end=panel.dates[110]))
+    model = MarketModel("Mkt-RF", cov_type="HAC", newey_west_lags=4, min_observations=20).fit(
+        panel.sel(end=panel.dates[110])
+    )
     market = panel.factors.sel(observed_factor="Mkt-RF").values[:111]
     for i in (0, 1, 3, 4):  # histories without gaps: there a lag is the same thing for both
         returns = panel.returns.values[:111, i]
