@@ -12,6 +12,7 @@ know what every model must do                   `models.base`
 add per-date sufficient statistics              `models.gram`
 change Omega or specific variance               `models.covariance`, `models.specific`
 turn them into portfolio risk                   `models.risk`, `models.portfolios`
+sort stocks on characteristics                  `models.sorts`
 judge forecasts                                 `models.evaluation`
 compare two risk models                         `models.comparison`, `models.differences`
 find suspicious prices                          `models.quality`
@@ -30,7 +31,9 @@ from models.pca import PCA
 from models.penalised import PenalisedModel
 from models.risk import RiskModel
 from models.rppca import RPPCA
+from models.sorts import SortedPortfolios, double_sort, managed_returns, managed_weights, quantile_sort
 from models.specific import SpecificRisk
+from models.two_pass import full_sample_betas
 
 __all__ = [
     "IPCA",
@@ -46,5 +49,11 @@ __all__ = [
     "Panel",
     "PenalisedModel",
     "RiskModel",
+    "SortedPortfolios",
     "SpecificRisk",
+    "double_sort",
+    "full_sample_betas",
+    "managed_returns",
+    "managed_weights",
+    "quantile_sort",
 ]
