@@ -21,7 +21,8 @@ def align(factor_returns: FloatArray, reference: FloatArray) -> FloatArray:
 
     The orthogonal Procrustes problem, R = U V' with U S V' the singular value decomposition of F'G
     (Schoenemann 1966), over the dates on which both are finite. Signs and order of the factors are thereby
-    kept from one fit to the next.
+    kept from one fit to the next. A factor that is the same in both on all these dates, as an observed one beside
+    latent ones is, stays as it is: only the others are turned.
 
     Parameters
     ----------
@@ -47,9 +48,11 @@ def align(factor_returns: FloatArray, reference: FloatArray) -> FloatArray:
             f"Aligning {n_factors} factors needs at least {n_factors} common dates; there are {n_common}. "
             "Give a longer overlap."
         )
-    cross = factor_returns[common].astype(np.float64).T @ reference[common].astype(np.float64)
-    left, _, right = np.linalg.svd(cross)
-    rotation: FloatArray = left @ right
+    one, other = factor_returns[common].astype(np.float64), reference[common].astype(np.float64)
+    turned = np.flatnonzero((one != other).any(axis=0))
+    left, _, right = np.linalg.svd(one[:, turned].T @ other[:, turned])
+    rotation: FloatArray = np.eye(n_factors)
+    rotation[np.ix_(turned, turned)] = left @ right
     return rotation
 
 

@@ -27,6 +27,13 @@ def _number_or_rule(value: Any) -> Any:
     return value
 
 
+StandardErrors = Annotated[
+    Literal["nonrobust", "HC0", "HC1", "HC2", "HC3", "HAC"],
+    Field(description="Standard errors by the names of statsmodels; HAC is Newey-West."),
+]
+NeweyWestLags = Annotated[
+    int | None, Field(ge=0, description="Lags of cov_type HAC; floor(4 (T/100)^(2/9)) if left out.")
+]
 FactorsOrRule = Annotated[
     int | Literal["bai_ng", "onatski", "ahn_horenstein"],
     BeforeValidator(_number_or_rule),
@@ -53,6 +60,29 @@ class MarketSpec(_Model):
     )
     window: int | None = Field(default=None, ge=24, description="Periods of the regression; all if left out.")
     min_observations: int = Field(default=60, ge=3, description="Fewest returns with which a stock is covered.")
+    cov_type: StandardErrors = "nonrobust"
+    newey_west_lags: NeweyWestLags = None
+    shrinkage: Literal["vasicek", "blume"] | None = Field(
+        default=None, description="Shrink betas towards their cross-section (vasicek) or by Blume's regression; or not."
+    )
+
+
+class TimeSeriesSpec(_Model):
+    """Regression of every stock on observed factors, such as those of Fama and French."""
+
+    kind: Literal["time_series"] = "time_series"
+    name: Name = "time_series"
+    factors: tuple[str, ...] | None = Field(
+        default=None, min_length=1, description="Observed factors, in order; all of the cube's if left out."
+    )
+    window: int | None = Field(default=None, ge=24, description="Periods of the regression; all if left out.")
+    min_observations: int = Field(default=60, ge=3, description="Fewest returns with which a stock is covered.")
+    cov_type: StandardErrors = "nonrobust"
+    newey_west_lags: NeweyWestLags = None
+    premia: Literal["mean", "ols", "gls"] = Field(
+        default="mean",
+        description="Premia: means of traded factors, or the cross-section of mean returns by OLS or GLS.",
+    )
 
 
 class FamaMacBethSpec(_Model):
@@ -192,9 +222,17 @@ class IPCASpec(_Model):
 
     kind: Literal["ipca"] = "ipca"
     name: Name = "ipca"
-    n_factors: Factors = 5
-    max_iter: int = Field(default=1000, ge=1)
-    tol: float = Field(default=1e-6, gt=0.0)
+    n_factors: int = Field(default=5, ge=0, le=50, description="Number of latent factors; 0 beside observed ones only.")
+    intercept: bool = Field(default=False, description="Estimate Gamma_alpha: expected return that no factor earns.")
+    observed: tuple[str, ...] = Field(default=(), description="Pre-specified factors, by name in the universe's own.")
+    mode: Literal["portfolio", "panel"] = Field(
+        default="portfolio", description="Work on Gram statistics, or on the rows by QR: slower, with more digits."
+    )
+    n_starts: int = Field(default=1, ge=1, description="Starts of the iterations; the best is kept.")
+    memory: int = Field(default=10, ge=0, description="Steps that Anderson acceleration looks back on; 0 for none.")
+    bootstrap: int = Field(default=0, ge=0, description="Draws of the tests of Gamma; 0 for no tests.")
+    max_iter: int = Field(default=1000, ge=1, description="Limit of the iterations of each start.")
+    tol: float = Field(default=1e-6, gt=0.0, description="Turn of Gamma, as a sine, at which it has settled.")
 
 
 class AutoencoderSpec(_Model):
@@ -222,6 +260,14 @@ class AutoencoderSpec(_Model):
 
 
 ModelSpec = Annotated[
-    MarketSpec | FamaMacBethSpec | CrossSectionSpec | PCASpec | RPPCASpec | IPCASpec | PenalisedSpec | AutoencoderSpec,
+    MarketSpec
+    | TimeSeriesSpec
+    | FamaMacBethSpec
+    | CrossSectionSpec
+    | PCASpec
+    | RPPCASpec
+    | IPCASpec
+    | PenalisedSpec
+    | AutoencoderSpec,
     Field(discriminator="kind"),
 ]

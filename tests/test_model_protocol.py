@@ -23,6 +23,7 @@ from models.panel import Panel
 from models.pca import PCA
 from models.penalised import PenalisedModel
 from models.rppca import RPPCA
+from models.time_series import TimeSeriesModel
 from schemas.errors import ModelError
 
 
@@ -41,6 +42,10 @@ class Case:
 
 CASES = [
     Case("market", lambda: MarketModel(min_observations=20)),
+    Case("market_vasicek", lambda: MarketModel("average", 40, 20, shrinkage="vasicek")),
+    Case("market_blume", lambda: MarketModel(min_observations=20, cov_type="HC3", shrinkage="blume")),
+    Case("time_series", lambda: TimeSeriesModel(min_observations=20, cov_type="HAC")),
+    Case("time_series_premia", lambda: TimeSeriesModel(("early", "average"), 40, 20, "HC0", premia="ols")),
     Case("fama_macbeth", FamaMacBeth),
     Case("fama_macbeth_cap", lambda: FamaMacBeth(weighting="sqrt_cap", deficient="ridge", debiased=True)),
     Case("cross_section", CrossSectionalModel),
@@ -55,6 +60,9 @@ CASES = [
     Case("pca_pairwise", lambda: PCA(n_factors=2, min_observations=20, missing="pairwise")),
     Case("rp_pca", lambda: RPPCA(n_factors=2, min_observations=20, tol=1e-10, max_iter=5000)),
     Case("ipca", lambda: IPCA(n_factors=2, tol=1e-10)),
+    Case("ipca_intercept", lambda: IPCA(n_factors=2, intercept=True, tol=1e-10)),
+    Case("ipca_observed", lambda: IPCA(n_factors=1, observed=("average",), tol=1e-10)),
+    Case("ipca_rows", lambda: IPCA(n_factors=1, intercept=True, observed=("average",), mode="panel", tol=1e-10)),
     Case(
         "autoencoder",
         lambda: ConditionalAutoencoder(n_factors=2, hidden=(8,), max_epochs=20, seeds=(0,)),
@@ -84,7 +92,10 @@ def long_frame(seed: int = 0) -> pd.DataFrame:
 
 
 def to_panel(frame: pd.DataFrame) -> Panel:
-    return Panel.from_long(frame, characteristics=CHARS, lag=1)
+    """Panel with two observed factors: the average return of each date, and that of the first stocks."""
+    early = frame["ret"].where(frame["ticker"] < "S05")
+    factors = frame.assign(average=frame["ret"], early=early).groupby("date")[["average", "early"]].mean()
+    return Panel.from_long(frame, characteristics=CHARS, lag=1, factors=factors)
 
 
 @cache
@@ -134,7 +145,8 @@ def test_scores_are_those_of_the_definition(case: Case) -> None:
     panel, model = base_panel(), fitted(case)
     score = model.score(panel)
     r, X, f = panel.returns.values, model.loadings(panel).values, model.factor_returns(panel).values
-    for name, fit in (("total_r2", (X * f[:, None]).sum(axis=2)), ("predictive_r2", X @ model.premia_)):
+    alpha = model.alpha(panel).values if isinstance(model, IPCA) else 0.0
+    for name, fit in (("total_r2", alpha + (X * f[:, None]).sum(axis=2)), ("predictive_r2", alpha + X @ model.premia_)):
         known = panel.mask.values & np.isfinite(fit)
         assert known.sum() > 0.9 * panel.mask.values[2:].sum()
         expected = 1.0 - np.square((r - fit)[known]).sum() / np.square(r[known]).sum()
@@ -224,7 +236,7 @@ def test_the_order_of_tickers_does_not_matter(case: Case, order: list[int]) -> N
 @invariant_models
 def test_returns_in_other_units_scale_the_factors_alone(case: Case, scale: float) -> None:
     panel = base_panel()
-    scaled = Panel(panel.data.assign(returns=panel.returns * scale))
+    scaled = Panel(panel.data.assign(returns=panel.returns * scale, factors=panel.factors * scale))
     model = case.build().fit(scaled.sel(end=DATES[44]))
     np.testing.assert_allclose(model.loadings(scaled).values, fitted(case).loadings(panel).values, atol=1e-6)
     np.testing.assert_allclose(model.premia_, scale * fitted(case).premia_, rtol=1e-5)

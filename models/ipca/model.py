@@ -1,217 +1,470 @@
 """Instrumented principal components: latent factors whose loadings are linear in characteristics.
 
-Here belongs Kelly, Pruitt and Su (2019), from per-date Gram matrices alone: once they are computed the number
-of stocks does not matter. Kernels and networks of characteristics belong elsewhere.
+Here belongs Kelly, Pruitt and Su (2019) as a factor model: what is estimated, how it is normalised, and what a fitted
+model says of a panel. The steps belong in `steps` and `rows`, their iteration in `iteration`, tests in `bootstrap`,
+refits through time in `walk_forward`. Kernels and networks of characteristics belong elsewhere.
 """
 
 from __future__ import annotations
 
 import warnings
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, Literal, Self
 
 import numpy as np
-import scipy.linalg
 import xarray as xr
 from sklearn.exceptions import ConvergenceWarning
 
-from models.base import FactorModel, FloatArray, ModelState
-from models.gram import (
-    RANK_TOLERANCE,
-    GramStatistics,
-    date_spans,
-    gram_statistics,
-    select_characteristics,
-    solve_gram,
-)
+from models.base import FloatArray, ModelState
+from models.gram import INTERCEPT, RANK_TOLERANCE, Design, GramStatistics, date_spans, gram_of, select_characteristics
+from models.ipca.bootstrap import BootstrapTest, characteristic_test, given_test
+from models.ipca.checks import check_capacity, check_collinearity, check_given
+from models.ipca.iteration import Solution, Steps, iterate
+from models.ipca.rows import RowSteps, row_triangles
+from models.ipca.steps import Moments, initial_coefficients, rank_message
+from models.linear import GramModel, gram_r2
 from models.panel import Panel
 from schemas.errors import ModelError
 
+_CERTIFICATE = (
+    "converged", "n_iter", "last_change", "first_order_residual", "n_rejected", "n_dropped", "objectives",
+)  # fmt: skip
 
-class IPCA(FactorModel):
-    """r[t] = Z[t-1] Gamma f[t] + e[t], restricted (no intercept), by alternating least squares.
 
-    Source: Kelly, Pruitt and Su (2019), eq. 6 (factors given Gamma) and 7 (Gamma given factors), started from
-    the leading left singular vectors of the managed portfolios Z'r / n. Normalisation: Gamma'Gamma = I, F'F /
-    T diagonal and descending, every factor's mean positive.
+class IPCA(GramModel):
+    """r[t] = Z[t-1] (Gamma_alpha + Gamma_beta f[t] + Gamma_delta g[t]) + e[t], by alternating least squares.
+
+    Latent factors f, observed factors g if ``observed`` names some, and Gamma_alpha if there is an ``intercept``.
+    Source: Kelly, Pruitt and Su (2019), eq. 6 (factors given Gamma) and 7 (Gamma given factors); observed factors and
+    intercept enter as factors whose returns are given. Normalisation: Gamma_beta'Gamma_beta = I, F'F / T diagonal and
+    descending, the mean of every latent factor positive, Gamma_alpha and Gamma_delta orthogonal to Gamma_beta.
+
+    In the terms of r = X f + e the factors are the latent ones and then the observed ones, with loadings
+    Z [Gamma_beta, Gamma_delta]: X Omega X' is the whole of systematic risk. Z Gamma_alpha is no risk: it is part of
+    `expected_returns` and of `fitted_returns`, hence of both R2, and not of the loadings; `alpha` gives it alone.
 
     Parameters
     ----------
     n_factors : int
-        K, at most the number of characteristics L.
+        K, the number of latent factors, at most the number of characteristics L. It may be 0 beside observed factors.
+    intercept : bool
+        Estimate Gamma_alpha.
+    observed : tuple of str
+        Pre-specified factors: names among the panel's observed factors. Dates on which one is missing do not enter.
+    mode : str
+        "portfolio" works on Gram statistics alone. "panel" works on the rows, reduced to triangles by QR: the same
+        estimate with twice the digits where characteristics are nearly collinear, at more time and memory.
+    n_starts : int
+        Starts of the iterations: the first as `models.ipca.steps.initial_coefficients` says, the others random. The one
+        that explains most is kept.
+    memory : int
+        Steps that Anderson acceleration looks back on; 0 iterates plainly.
+    bootstrap : int
+        Draws of the wild bootstrap with which a fit tests Gamma_alpha, each observed factor and each characteristic;
+        0 for no tests.
     max_iter : int
-        Limit of the iterations.
+        Limit of the iterations of each start.
     tol : float
-        The estimate has settled when the space spanned by Gamma turns by less: the sine of the largest angle
-        between its last two iterates. It does not depend on the units of returns, nor on signs or order of
-        the factors.
+        The estimate has settled when a plain step of alternating least squares turns the space spanned by Gamma_beta by
+        less (sine of the largest angle), and moves the rest by less in units of the systematic part
+        (`models.ipca.iteration.step_size`). It does not depend on the units of returns, nor on signs or order of the
+        factors.
 
     Attributes
     ----------
     gamma_ : xarray.DataArray
-        (char, factor).
+        (char, factor) [Gamma_beta, Gamma_delta].
+    gamma_alpha_ : xarray.DataArray
+        (char,) in units of returns; zero without an intercept.
     converged_, n_iter_, last_change_ : bool, int, float
-        The certificate: whether the last turn was at most ``tol``, after how many iterations, and how large
+        The certificate: whether the last plain step was at most ``tol``, after how many iterations, and how large
         it was.
+    first_order_residual_ : float
+        Relative norm of the gradient at the estimate: `models.ipca.steps.Moments.first_order_residual`.
+    n_rejected_ : int
+        Extrapolations that were worse than the iterate before them, and were replaced by plain steps.
+    objectives_ : list of float
+        Share of the sum of squared returns that each start came to explain; their spread shows local optima.
     n_dropped_ : int
-        Dates with stocks whose Gamma'Z'Z Gamma is singular: they enter neither Gamma nor the premia.
+        Dates with stocks whose Gamma'Z'Z Gamma is singular, or on which an observed factor is missing: they enter
+        neither Gamma nor the premia.
+    p_values_ : dict[str, numpy.ndarray]
+        If ``bootstrap``: "characteristics" (char,), "alpha" (1,) with an intercept, "observed" (observed factor,).
     """
 
     latent: ClassVar[bool] = True
 
-    def __init__(self, n_factors: int = 5, max_iter: int = 1000, tol: float = 1e-6) -> None:
+    def __init__(
+        self,
+        n_factors: int = 5,
+        intercept: bool = False,
+        observed: tuple[str, ...] = (),
+        mode: Literal["portfolio", "panel"] = "portfolio",
+        n_starts: int = 1,
+        memory: int = 10,
+        bootstrap: int = 0,
+        max_iter: int = 1000,
+        tol: float = 1e-6,
+    ) -> None:
         self.n_factors = n_factors
+        self.intercept = intercept
+        self.observed = observed
+        self.mode = mode
+        self.n_starts = n_starts
+        self.memory = memory
+        self.bootstrap = bootstrap
         self.max_iter = max_iter
         self.tol = tol
 
     gamma_: xr.DataArray
+    gamma_alpha_: xr.DataArray
     converged_: bool
     n_iter_: int
     last_change_: float
+    first_order_residual_: float
+    n_rejected_: int
+    objectives_: list[float]
     n_dropped_: int
+    p_values_: dict[str, FloatArray]
 
-    def fit(self, panel: Panel) -> Self:
-        """Fit to the rows of ``panel.mask``.
+    def design(self, panel: Panel) -> Design | None:
+        """All characteristics, unweighted; None in panel mode, which needs the rows themselves."""
+        return Design(tuple(panel.chars)) if self.mode == "portfolio" else None
+
+    def fit(self, panel: Panel, *, warm_start: IPCA | None = None) -> Self:
+        """Fit to the rows of ``panel.mask``; parameters, errors and warnings as those of `fit_gram`."""
+        gram = gram_of(panel, Design(tuple(panel.chars)))
+        observed = panel.factors if "factors" in panel.data else None
+        triangles = row_triangles(panel) if self.mode == "panel" else None
+        return self._fit(gram, observed, warm_start, triangles)
+
+    def fit_gram(
+        self, gram: GramStatistics, observed: xr.DataArray | None = None, *, warm_start: IPCA | None = None
+    ) -> Self:
+        """Fit to all dates of the statistics.
+
+        Parameters
+        ----------
+        gram : GramStatistics
+            Of all characteristics, unweighted.
+        observed : xarray.DataArray, optional
+            (date, observed_factor), with the factors that ``self.observed`` names.
+        warm_start : IPCA, optional
+            A fitted model of the same characteristics to start from, such as that of an earlier date; what it lacks or
+            has too much is filled or left out, so that it may have other numbers of factors.
 
         Raises
         ------
         ModelError
-            If characteristics, stocks or returns do not carry so many factors, or if characteristics are
-            collinear.
+            If characteristics, stocks or returns do not carry so many factors, if characteristics or given series are
+            collinear, if an observed factor is missing, or in panel mode.
 
         Warns
         -----
         ConvergenceWarning
-            If the space of Gamma still turns after ``max_iter`` iterations.
+            If the estimate still moves after ``max_iter`` iterations.
         """
-        gram = gram_statistics(panel)
-        _check_capacity(gram, self.n_factors)
-        _check_collinearity(gram)
-        gamma = self._iterate(gram)
-        factors = factor_step(gram, gamma)
-        kept = np.isfinite(factors).all(axis=1)
-        rotation = _canonical_rotation(factors[kept])
-        self.n_dropped_ = int((gram.n > 0).sum() - kept.sum())
-        self._restore(gamma @ rotation, factors[kept].mean(axis=0) @ rotation, gram.chars)
-        return self
+        if self.mode == "panel":
+            raise ModelError("IPCA(mode='panel') works on the rows; call fit(panel), or use mode='portfolio'.")
+        return self._fit(gram, observed, warm_start, None)
 
     def loadings(self, panel: Panel) -> xr.DataArray:
-        """Z[t-1] Gamma as (date, ticker, factor); NaN where not covered."""
+        """Z[t-1] [Gamma_beta, Gamma_delta] as (date, ticker, factor); NaN where not covered."""
+        return self._instrumented(panel, self.gram_mapping()).rename("loadings")
+
+    def alpha(self, panel: Panel) -> xr.DataArray:
+        """Z[t-1] Gamma_alpha as (date, ticker): what is expected but no factor earns; zero without intercept."""
         self._check_fitted()
-        gamma, chars = self.gamma_.values, self.gamma_["char"].values.tolist()
-        blocks = [_project(select_characteristics(block, chars).values, gamma) for block in panel.blocks()]
-        coords = {"date": panel.dates, "ticker": panel.tickers, "factor": self.factors_}
-        return xr.DataArray(np.concatenate(blocks), coords, ("date", "ticker", "factor"), name="loadings")
+        columns = self.gamma_alpha_.values[:, None]
+        return self._instrumented(panel, columns).isel(factor=0, drop=True).rename("alpha")
 
     def factor_returns(self, panel: Panel) -> xr.DataArray:
-        """(Gamma'Z'Z Gamma)^-1 Gamma'Z'r as (date, factor); NaN where the matrix is singular."""
+        """Latent factors by cross-sectional regression beside the observed ones, as (date, factor).
+
+        (Gamma_beta'Z'Z Gamma_beta)^-1 Gamma_beta'Z'(r - Z Gamma_alpha - Z Gamma_delta g). All are NaN on dates on which
+        the matrix is singular or an observed factor is missing.
+        """
         self._check_fitted()
-        gram = gram_statistics(panel, chars=self.gamma_["char"].values.tolist())
-        coords = {"date": panel.dates, "factor": self.factors_}
-        factors = factor_step(gram, self.gamma_.values)
-        return xr.DataArray(factors, coords, ("date", "factor"), name="factor_returns")
+        gram = gram_of(panel, Design(tuple(self._chars)))
+        factors = self.gram_factor_returns(gram, panel.factors if self.observed else None)
+        return xr.DataArray(
+            factors, {"date": panel.dates, "factor": self.factors_}, ("date", "factor"), name="factor_returns"
+        )
+
+    def gram_factor_returns(self, gram: GramStatistics, observed: xr.DataArray | None = None) -> FloatArray:
+        """Return `factor_returns` from statistics (date, factor); ``observed`` as in `fit_gram`."""
+        self._check_fitted()
+        moments = self.moments(gram.select(self._chars), observed)
+        projection = moments.project(self._coefficients())
+        factors: FloatArray = np.where(projection.kept[:, None], projection.regressors, np.nan)
+        return factors[:, : len(self.factors_)]
+
+    def gram_mapping(self) -> FloatArray:
+        """[Gamma_beta, Gamma_delta] as (char, factor)."""
+        self._check_fitted()
+        mapping: FloatArray = self.gamma_.values
+        return mapping
+
+    def score_gram(self, gram: GramStatistics, observed: xr.DataArray | None = None) -> dict[str, float]:
+        """Total and predictive R2 as `score`, the alpha part included, from statistics alone."""
+        gram = gram.select(self._chars)
+        realised, alpha = self.gram_factor_returns(gram, observed), self.gamma_alpha_.values
+        expected = alpha + self.gram_mapping() @ self.premia_
+        return {
+            "total_r2": gram_r2(gram, realised @ self.gram_mapping().T + alpha),
+            "predictive_r2": gram_r2(gram, np.broadcast_to(expected, gram.zr.shape)),
+        }
+
+    def expected_returns(self, panel: Panel) -> xr.DataArray:
+        """Z[t-1] (Gamma_alpha + [Gamma_beta, Gamma_delta] premia) as (date, ticker)."""
+        return (super().expected_returns(panel) + self.alpha(panel)).rename("expected_returns")
+
+    def fitted_returns(self, panel: Panel) -> xr.DataArray:
+        """Z[t-1] (Gamma_alpha + Gamma_beta f[t] + Gamma_delta g[t]) as (date, ticker)."""
+        return (super().fitted_returns(panel) + self.alpha(panel)).rename("fitted_returns")
+
+    def rotate(self, rotation: FloatArray) -> Self:
+        """Return the same model with its latent factors rotated.
+
+        Parameters
+        ----------
+        rotation : numpy.ndarray
+            (factor, factor) orthogonal; the identity on observed factors.
+
+        Raises
+        ------
+        ModelError
+            If the matrix is not orthogonal, or would mix observed factors with others.
+        """
+        self._check_fitted()
+        matrix = np.asarray(rotation)
+        k = self.n_factors
+        if self.observed and matrix.shape == (len(self.factors_),) * 2:
+            fixed = np.eye(len(self.factors_))[:, k:]
+            if not (np.array_equal(matrix[:, k:], fixed) and np.array_equal(matrix[k:], fixed.T)):
+                raise ModelError(
+                    f"The observed factors {[*self.observed]} cannot be rotated; turn the latent ones alone."
+                )
+        return super().rotate(rotation)
 
     def _turn(self, rotation: FloatArray) -> None:
         self.gamma_ = self.gamma_.copy(data=self.gamma_.values @ rotation)
 
-    def state(self) -> ModelState:
-        """Gamma, premia, and the certificate of convergence."""
+    def hypothesis_tests(
+        self,
+        gram: GramStatistics,
+        observed: xr.DataArray | None = None,
+        *,
+        n_draws: int = 1000,
+        seed: int = 0,
+        tol: float = 1e-4,
+    ) -> dict[str, BootstrapTest]:
+        """Wild bootstrap of Kelly, Pruitt and Su (2019) on the statistics of the fit.
+
+        Parameters
+        ----------
+        gram, observed
+            What the model was fitted to.
+        n_draws, seed : int
+            Samples per hypothesis, and what they are drawn from.
+        tol : float
+            Of the estimations on samples, which are warm started.
+
+        Returns
+        -------
+        dict
+            "characteristics": one test per characteristic, that its row of Gamma_beta is zero. "alpha": that
+            Gamma_alpha is zero. "observed": one per observed factor, that its column of Gamma_delta is zero. Those that
+            apply.
+        """
         self._check_fitted()
-        meta = {
-            "chars": self.gamma_["char"].values.tolist(),
-            "converged": self.converged_,
-            "n_iter": self.n_iter_,
-            "last_change": self.last_change_,
-            "n_dropped": self.n_dropped_,
-        }
-        return ModelState({"gamma": self.gamma_.values, "premia": self.premia_}, meta)
+        moments = self.moments(gram.select(self._chars), observed)
+        coefficients, options = self._coefficients(), (n_draws, seed, self.max_iter, tol)
+        found = {}
+        if self.n_factors:
+            found["characteristics"] = characteristic_test(moments, coefficients, *options)
+        if moments.given.shape[1]:
+            given = given_test(moments, coefficients, *options)
+            cut = len(self.observed)
+            if cut:
+                found["observed"] = given.select(slice(0, cut))
+            if self.intercept:
+                found["alpha"] = given.select(slice(cut, None))
+        return found
+
+    def statistics(self) -> dict[str, xr.DataArray]:
+        """Premia, Gamma and Gamma_alpha, and the p-values of the bootstrap if there was one."""
+        found = super().statistics() | {"gamma": self.gamma_}
+        if self.intercept:
+            found["gamma_alpha"] = self.gamma_alpha_
+        chars = {"char": self._chars}
+        if "characteristics" in self.p_values_:
+            found["characteristic_p_value"] = xr.DataArray(self.p_values_["characteristics"], chars, ("char",))
+        if "observed" in self.p_values_:
+            names = {"observed_factor": [*self.observed]}
+            found["observed_p_value"] = xr.DataArray(self.p_values_["observed"], names, ("observed_factor",))
+        if "alpha" in self.p_values_:
+            found["alpha_p_value"] = xr.DataArray(float(self.p_values_["alpha"][0]))
+        return found
+
+    def state(self) -> ModelState:
+        """Gamma, premia, p-values, and the certificate of convergence."""
+        self._check_fitted()
+        arrays = {"gamma": self.gamma_.values, "gamma_alpha": self.gamma_alpha_.values, "premia": self.premia_}
+        arrays |= {f"p_value_{name}": values for name, values in self.p_values_.items()}
+        meta = {name: getattr(self, f"{name}_") for name in _CERTIFICATE}
+        return ModelState(arrays, {"chars": self._chars, **meta})
 
     @classmethod
     def from_state(cls, params: dict[str, Any], state: ModelState) -> Self:
         """Rebuild a fitted model."""
         model = cls(**params)
-        meta = state.meta
-        model.converged_, model.n_iter_, model.last_change_, model.n_dropped_ = (
-            meta[name] for name in ("converged", "n_iter", "last_change", "n_dropped")
-        )
-        model._restore(state.arrays["gamma"], state.arrays["premia"], tuple(meta["chars"]))
+        for name in _CERTIFICATE:
+            setattr(model, f"{name}_", state.meta[name])
+        arrays = state.arrays
+        model.p_values_ = {
+            name.removeprefix("p_value_"): values for name, values in arrays.items() if name.startswith("p_value_")
+        }
+        model._restore(arrays["gamma"], arrays["gamma_alpha"], arrays["premia"], tuple(state.meta["chars"]))
         return model
 
-    def _restore(self, gamma: FloatArray, premia: FloatArray, chars: tuple[str, ...]) -> None:
-        self.factors_ = [f"factor_{k + 1}" for k in range(self.n_factors)]
-        coords = {"char": [*chars], "factor": self.factors_}
-        self.gamma_ = xr.DataArray(gamma, coords, ("char", "factor"), name="gamma")
-        self.premia_ = premia
+    def _fit(
+        self,
+        gram: GramStatistics,
+        observed: xr.DataArray | None,
+        warm_start: IPCA | None,
+        triangles: FloatArray | None,
+    ) -> Self:
+        moments = self.moments(gram, observed)
+        check_capacity(gram, self.n_factors, len(self.observed))
+        check_collinearity(gram)
+        if moments.given.shape[1]:
+            check_given(moments.given[moments.usable], (*self.observed, *[INTERCEPT] * self.intercept))
+        self.fit_moments(
+            moments, gram.chars, warm_start, moments if triangles is None else RowSteps(moments, triangles)
+        )
+        if self.bootstrap:
+            tests = self.hypothesis_tests(gram, observed, n_draws=self.bootstrap)
+            self.p_values_ = {name: test.p_value for name, test in tests.items()}
+        return self
 
-    def _iterate(self, gram: GramStatistics) -> FloatArray:
-        """(char, factor) orthonormal Gamma at the fixed point, in no particular rotation."""
-        gamma = _initial_gamma(gram, self.n_factors)
-        self.converged_, self.n_iter_, self.last_change_ = False, 0, float("inf")
-        while not self.converged_ and self.n_iter_ < self.max_iter:
-            update = gamma_step(gram, factor_step(gram, gamma))
-            self.last_change_ = float(np.linalg.norm(update - gamma @ (gamma.T @ update), ord=2))
-            gamma = update
-            self.n_iter_ += 1
-            self.converged_ = self.last_change_ <= self.tol
-        if not self.converged_:
+    def moments(self, gram: GramStatistics, observed: xr.DataArray | None = None) -> Moments:
+        """Pack statistics and given series for the steps of this model; ``observed`` as in `fit_gram`."""
+        return Moments.of(gram, self._given(gram, observed), self.n_factors)
+
+    def fit_moments(
+        self, moments: Moments, chars: tuple[str, ...], warm_start: IPCA | None = None, steps: Steps | None = None
+    ) -> Self:
+        """Fit to packed moments: the part of `fit_gram` after all checks, for callers who fit many windows of them."""
+        self._check_warm_start(warm_start, chars)
+        solution = self._best(moments, warm_start, moments if steps is None else steps)
+        projection = moments.project(solution.coefficients)
+        regressors, kept, k = projection.regressors, projection.kept, self.n_factors
+        rotation = _canonical_rotation(regressors[kept, :k])
+        coefficients = np.concatenate([solution.coefficients[:, :k] @ rotation, solution.coefficients[:, k:]], axis=1)
+        premia = regressors[kept, : k + len(self.observed)].mean(axis=0)
+        premia[:k] = premia[:k] @ rotation
+        self.n_dropped_ = int((moments.n > 0).sum() - kept.sum())
+        self.first_order_residual_ = moments.first_order_residual(solution.coefficients)
+        alpha = coefficients[:, -1] if self.intercept else np.zeros(len(chars))
+        self.p_values_ = {}
+        self._restore(np.ascontiguousarray(coefficients[:, : len(premia)]), alpha.copy(), premia, chars)
+        return self
+
+    def _best(self, moments: Moments, warm_start: IPCA | None, steps: Steps) -> Solution:
+        """Iterate from every start; keep what explains most, its certificate, and what the others came to."""
+        total = float(moments.rr[moments.usable].sum())
+        solutions: list[Solution] = []
+        start: FloatArray
+        for seed in range(self.n_starts):
+            if seed:
+                latent = np.random.default_rng(seed).standard_normal((moments.n_chars, self.n_factors))
+                start = np.concatenate([latent, np.zeros((moments.n_chars, moments.given.shape[1]))], axis=1)
+            else:
+                start = self._first_start(moments, warm_start)
+            solutions.append(iterate(steps, start, max_iter=self.max_iter, tol=self.tol, memory=self.memory))
+        best = max(solutions, key=lambda solution: solution.explained)
+        self.objectives_ = [solution.explained / total if total > 0.0 else float("nan") for solution in solutions]
+        self.converged_, self.n_iter_, self.last_change_ = best.converged, best.n_iter, best.last_change
+        self.n_rejected_ = best.n_rejected
+        if not best.converged:
             warnings.warn(
                 f"IPCA stopped at max_iter={self.max_iter}: Gamma still turned by {self.last_change_:.1e}, "
                 f"more than tol={self.tol}. Raise max_iter, or lower n_factors.",
                 ConvergenceWarning,
-                stacklevel=3,
+                stacklevel=5,
             )
-        return gamma
+        return best
 
+    def _first_start(self, moments: Moments, warm_start: IPCA | None) -> FloatArray:
+        """Gamma of the earlier model, without what is too much, filled up with what it lacks."""
+        if warm_start is None:
+            return initial_coefficients(moments)
+        earlier = warm_start.gamma_.values[:, : warm_start.n_factors][:, : self.n_factors]
+        given = np.zeros((moments.n_chars, moments.given.shape[1]))
+        for column, name in enumerate(self.observed):
+            if name in warm_start.observed:
+                given[:, column] = warm_start.gamma_.sel(factor=name).values
+        if self.intercept:
+            given[:, -1] = warm_start.gamma_alpha_.values
+        known = np.concatenate([earlier, given], axis=1)
+        return initial_coefficients(moments, known) if earlier.shape[1] < self.n_factors else known
 
-def factor_step(gram: GramStatistics, gamma: FloatArray) -> FloatArray:
-    """Factors given Gamma, f[t] = (Gamma'Z'Z Gamma)^-1 Gamma'Z'r, as (date, factor): eq. 6.
+    @property
+    def _chars(self) -> list[str]:
+        return [str(name) for name in self.gamma_["char"].values]
 
-    NaN on dates on which Gamma'Z'Z Gamma is singular by the rule of `models.gram.solve_gram`.
-    """
-    n_dates, n_chars, n_factors = *gram.zr.shape, gamma.shape[1]
-    half = (gram.zz.reshape(-1, n_chars) @ gamma).reshape(n_dates, n_chars, n_factors)
-    factors, rank = solve_gram(gamma.T @ half, (gram.zr @ gamma)[..., None])
-    return np.where((rank == n_factors)[:, None], factors[..., 0], np.nan)
+    def _coefficients(self) -> FloatArray:
+        """(char, K + M) [Gamma_beta, Gamma_delta, Gamma_alpha], the last if there is an intercept."""
+        alpha = self.gamma_alpha_.values[:, None]
+        return np.concatenate([self.gamma_.values, alpha], axis=1) if self.intercept else self.gamma_.values
 
+    def _given(self, gram: GramStatistics, observed: xr.DataArray | None) -> FloatArray:
+        """(date, M) observed factors and the ones of the intercept; NaN where unknown."""
+        columns = []
+        if self.observed:
+            names = [] if observed is None else [str(name) for name in observed["observed_factor"].values]
+            missing = [name for name in self.observed if name not in names]
+            if observed is None or missing:
+                raise ModelError(
+                    f"IPCA needs the observed factors {[*self.observed]}; of these {missing} are not given."
+                )
+            wanted = observed.sel(observed_factor=[*self.observed]).transpose("date", "observed_factor")
+            columns.append(wanted.reindex(date=gram.dates).values.astype(np.float64))
+        if self.intercept:
+            columns.append(np.ones((len(gram.dates), 1)))
+        return np.concatenate(columns, axis=1) if columns else np.empty((len(gram.dates), 0))
 
-def gamma_step(gram: GramStatistics, factors: FloatArray) -> FloatArray:
-    """Gamma given factors, (sum_t Z'Z x ff')^-1 sum_t Z'r x f made orthonormal, as (char, factor): eq. 7.
+    def _check_warm_start(self, warm_start: IPCA | None, chars: tuple[str, ...]) -> None:
+        if warm_start is not None and tuple(warm_start._chars) != chars:  # noqa: SLF001  # of the same class
+            raise ModelError(
+                f"A warm start must have the same characteristics: {warm_start._chars} are not {[*chars]}."  # noqa: SLF001
+            )
 
-    Dates with NaN factors do not enter. The sum of Kronecker products is one matrix product over dates.
+    def _restore(self, gamma: FloatArray, alpha: FloatArray, premia: FloatArray, chars: tuple[str, ...]) -> None:
+        self.factors_ = [*(f"factor_{k + 1}" for k in range(self.n_factors)), *self.observed]
+        self.gamma_ = xr.DataArray(gamma, {"char": [*chars], "factor": self.factors_}, ("char", "factor"), name="gamma")
+        self.gamma_alpha_ = xr.DataArray(alpha, {"char": [*chars]}, ("char",), name="gamma_alpha")
+        self.premia_ = premia
 
-    Raises
-    ------
-    ModelError
-        If the factors do not identify Gamma.
-    """
-    factors = np.where(np.isfinite(factors), factors, 0.0)
-    (n_dates, n_chars), n_factors = gram.zr.shape, factors.shape[1]
-    outer = (factors[:, :, None] * factors[:, None, :]).reshape(n_dates, n_factors**2)
-    total = (gram.zz.reshape(n_dates, n_chars**2).T @ outer).reshape(n_chars, n_chars, n_factors, n_factors)
-    size = n_chars * n_factors
-    system = total.transpose(0, 2, 1, 3).reshape(size, size)
-    try:
-        solution = scipy.linalg.cho_solve(scipy.linalg.cho_factor(system), (gram.zr.T @ factors).reshape(size))
-    except np.linalg.LinAlgError as error:
-        raise ModelError(_rank_message(n_factors)) from error
-    orthonormal, _ = np.linalg.qr(solution.reshape(n_chars, n_factors))
-    return orthonormal
-
-
-def _initial_gamma(gram: GramStatistics, n_factors: int) -> FloatArray:
-    """Leading left singular vectors of the managed portfolios Z'r / n, as (char, factor)."""
-    portfolios = gram.zr / np.maximum(gram.n, 1)[:, None]
-    _, vectors = np.linalg.eigh(portfolios.T @ portfolios)
-    return np.ascontiguousarray(vectors[:, ::-1][:, :n_factors])
+    def _instrumented(self, panel: Panel, columns: FloatArray) -> xr.DataArray:
+        """Z times the columns as (date, ticker, factor), in float64, block by block."""
+        self._check_fitted()
+        blocks = [_project(select_characteristics(block, self._chars).values, columns) for block in panel.blocks()]
+        names = self.factors_ if columns.shape[1] == len(self.factors_) else [*range(columns.shape[1])]
+        coords = {"date": panel.dates, "ticker": panel.tickers, "factor": names}
+        return xr.DataArray(np.concatenate(blocks), coords, ("date", "ticker", "factor"))
 
 
 def _canonical_rotation(factors: FloatArray) -> FloatArray:
     """Rotation that makes F'F / T diagonal and descending, and the means positive."""
+    if not factors.shape[1]:
+        return np.empty((0, 0))
     values, rotation = np.linalg.eigh(factors.T @ factors / len(factors))
     if values[0] <= RANK_TOLERANCE * values[-1]:
-        raise ModelError(_rank_message(factors.shape[1]))
+        raise ModelError(rank_message(factors.shape[1]))
     rotation = rotation[:, ::-1]
     sign = np.where(factors.mean(axis=0) @ rotation < 0.0, -1.0, 1.0)
-    return rotation * sign
+    return np.asarray(rotation * sign)
 
 
 def _project(characteristics: FloatArray, gamma: FloatArray) -> FloatArray:
@@ -221,35 +474,3 @@ def _project(characteristics: FloatArray, gamma: FloatArray) -> FloatArray:
     for span in date_spans(n_dates, n_stocks * n_chars):
         np.matmul(characteristics[span].astype(np.float64), gamma, out=values[span])
     return values
-
-
-def _check_capacity(gram: GramStatistics, n_factors: int) -> None:
-    """Refuse more factors than characteristics, or than dates with at least so many stocks."""
-    n_chars = len(gram.chars)
-    sizes = gram.n[gram.n > 0]
-    n_dates = int((sizes >= n_factors).sum())
-    if 1 <= n_factors <= min(n_chars, n_dates):
-        return
-    cross_sections = f"median cross-section {int(np.median(sizes))} stocks" if len(sizes) else "no stocks"
-    raise ModelError(
-        f"n_factors={n_factors} must be from 1 to the number of characteristics, {n_chars}, and needs at "
-        f"least as many dates with as many stocks; {n_dates} of {len(sizes)} dates have them "
-        f"({cross_sections}). Lower n_factors, or give more characteristics, stocks or dates."
-    )
-
-
-def _check_collinearity(gram: GramStatistics) -> None:
-    """Refuse characteristics that are zero or collinear over the whole panel: Gamma would be arbitrary."""
-    total = gram.zz.sum(axis=0)
-    scale = np.sqrt(np.diagonal(total))
-    zero = [name for name, size in zip(gram.chars, scale, strict=True) if size == 0.0]
-    if zero:
-        raise ModelError(f"The characteristics {zero} are zero on every row; leave them out.")
-    values, vectors = np.linalg.eigh(total / np.outer(scale, scale))
-    if values[0] <= RANK_TOLERANCE * values[-1]:
-        involved = [gram.chars[i] for i in np.flatnonzero(np.abs(vectors[:, 0]) > 0.05)]
-        raise ModelError(f"The characteristics {involved} are collinear over the whole panel; leave one out.")
-
-
-def _rank_message(n_factors: int) -> str:
-    return f"n_factors={n_factors} exceeds the number of factors in these returns; lower n_factors."
