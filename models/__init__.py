@@ -33,6 +33,7 @@ from models.risk import RiskModel
 from models.rppca import RPPCA
 from models.sorts import SortedPortfolios, double_sort, managed_returns, managed_weights, quantile_sort
 from models.specific import SpecificRisk
+from models.time_series import TimeSeriesModel
 from models.two_pass import full_sample_betas
 
 __all__ = [
@@ -51,6 +52,7 @@ __all__ = [
     "RiskModel",
     "SortedPortfolios",
     "SpecificRisk",
+    "TimeSeriesModel",
     "double_sort",
     "full_sample_betas",
     "managed_returns",

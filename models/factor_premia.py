@@ -1,8 +1,8 @@
 """Premia of given factors from the cross-section of mean returns, with errors that know betas are estimates.
 
-Here belongs the two-pass regression of assets with complete histories, for factors that need not be traded, and the
-test of its pricing errors. Tests of traded factors belong in `pricing_tests`, cross-sections date by date, with
-characteristics beside betas, in `fama_macbeth`.
+Here belongs the two-pass regression for factors that need not be traded, of assets with complete histories and of
+stocks with any, and the test of its pricing errors. Tests of traded factors belong in `pricing_tests`, cross-sections
+with characteristics beside betas in `fama_macbeth`.
 """
 
 from __future__ import annotations
@@ -15,7 +15,8 @@ import numpy.typing as npt
 from scipy import linalg, stats
 
 from models.base import FloatArray
-from models.inference import CovType, bartlett_weights, long_run_covariance, resolve_lags
+from models.gram import solve_gram
+from models.inference import CovType, bartlett_weights, long_run_covariance, resolve_lags, weighted_products
 from models.pricing_tests import BalancedRegression, JointTest, balanced_regression
 from schemas.errors import ModelError
 
@@ -239,3 +240,94 @@ def _gmm(
     moment[:, -n_factors:] += slopes * (regression.residuals @ weighted_alpha)[:, None]
     step = np.linalg.solve(weighted.T @ design, moment.T).T
     return step, pricing - step @ design.T
+
+
+def premia_of_dates(
+    returns: FloatArray,
+    factors: FloatArray,
+    known: npt.NDArray[np.bool_],
+    beta: FloatArray,
+    *,
+    cov_type: CovType,
+    newey_west_lags: int | None = None,
+) -> tuple[FloatArray, FloatArray, int]:
+    """Premia by OLS of every date's returns on the betas of the stocks at hand, averaged over dates; any histories.
+
+    With lambda_t = (B_t'B_t)^-1 B_t' r_t over the stocks known at t, premia are the mean of lambda_t. Errors are those
+    of `two_pass`, which this equals on complete histories: Shanken's from A_t e_t = lambda_t - f_t less its mean
+    ("nonrobust"), or from the influence of each date on both passes,
+
+        psi_t = lambda_t - lambda - T sum_i M_i S_i x_t e_it,
+        M_i = (1 / T) sum_s (B_s'B_s)^-1 [beta_i lambda_s' - (r_is - beta_i'lambda_s) I], over the dates s of stock i,
+
+    with S_i the slopes' rows of (X_i'X_i)^-1, each stock over its own history. Degrees of freedom are T - K - 1.
+
+    Parameters
+    ----------
+    returns, factors, known : numpy.ndarray
+        (date, ticker), (date, factor) and (date, ticker), factors without a gap.
+    beta : numpy.ndarray
+        (ticker, factor), NaN where unknown, and these stocks do not enter.
+
+    Returns
+    -------
+    premia, premia_stderr : numpy.ndarray
+        (factor,).
+    n_dropped : int
+        Dates without enough stocks, or whose betas are collinear; their lambda_t is left out.
+
+    Raises
+    ------
+    ModelError
+        If no more dates are left than factors and one.
+    """
+    has_beta = np.isfinite(beta).all(axis=1)
+    beta, known, returns = beta[has_beta], known[:, has_beta], returns[:, has_beta]
+    weight, response = known.astype(np.float64), np.where(known, returns, 0.0)
+    n_factors = beta.shape[1]
+    outer = (beta[:, :, None] * beta[:, None, :]).reshape(len(beta), -1)
+    gram = (weight @ outer).reshape(-1, n_factors, n_factors)
+    identity = np.broadcast_to(np.eye(n_factors), gram.shape)
+    solution, rank = solve_gram(gram, np.concatenate([(response @ beta)[..., None], identity], axis=2))
+    kept = rank == n_factors
+    n_dates = int(kept.sum())
+    if n_dates <= n_factors + 1:
+        raise ModelError(f"Premia need more than {n_factors + 1} dates with {n_factors} stocks or more, not {n_dates}.")
+    slopes, inverse = solution[kept, :, 0], solution[kept, :, 1:]
+    weight, response, factors = weight[kept], response[kept], factors[kept]
+    premia = slopes.mean(axis=0)
+    degrees = n_dates / (n_dates - n_factors - 1)
+    if cov_type == "nonrobust":
+        deviations = factors - factors.mean(axis=0)
+        spread = deviations.T @ deviations / (n_dates - 1)
+        noise = slopes - premia - deviations
+        enlarged = 1.0 + float(premia @ np.linalg.solve(spread, premia))
+        covariance = (enlarged * degrees * (noise.T @ noise) / n_dates + spread) / n_dates
+    else:
+        through_beta = _influence_of_betas(response, factors, weight, beta, slopes, inverse)
+        lags = resolve_lags(cov_type, newey_west_lags, n_dates)
+        covariance = degrees * long_run_covariance(slopes - premia - through_beta, lags) / n_dates
+    return premia, np.sqrt(np.diagonal(covariance)), int((~kept).sum())
+
+
+def _influence_of_betas(
+    response: FloatArray,
+    factors: FloatArray,
+    weight: FloatArray,
+    beta: FloatArray,
+    slopes: FloatArray,
+    inverse: FloatArray,
+) -> FloatArray:
+    """(date, factor) T sum_i M_i S_i x_t e_it of `premia_of_dates`; response and weight are zero where unknown."""
+    n_dates, size = factors.shape
+    design = np.column_stack([np.ones(n_dates), factors])
+    gram = weighted_products(weight, design, design)
+    moment = np.concatenate([(response.T @ design)[..., None], np.broadcast_to(np.eye(size + 1), gram.shape)], axis=2)
+    solution, _ = solve_gram(gram, moment)
+    residuals = (response - design @ solution[..., 0].T) * weight
+    pricing = (response - slopes @ beta.T) * weight
+    cubes = (inverse[:, :, :, None] * slopes[:, None, None, :]).reshape(n_dates, -1)
+    priced = np.einsum("iklm,il->ikm", (weight.T @ cubes).reshape(-1, size, size, size), beta)
+    priced -= (pricing.T @ inverse.reshape(n_dates, -1)).reshape(-1, size, size)
+    per_stock = (priced @ solution[:, 1:, 1:]).reshape(len(beta), -1)
+    return np.einsum("tkm,tm->tk", (residuals @ per_stock).reshape(n_dates, size, size + 1), design)

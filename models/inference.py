@@ -83,7 +83,7 @@ class TimeSeriesRegression:
         (ticker, factor) slopes and their standard errors.
     r_squared : numpy.ndarray
         (ticker,) centred R2: the share of the stock's variance that is systematic.
-    variance : numpy.ndarray
+    return_variance : numpy.ndarray
         (ticker,) sample variance of the returns that enter, divisor n - 1, per period.
     residual_variance : numpy.ndarray
         (ticker,) residual sum of squares over n - k - 1, per period.
@@ -100,7 +100,7 @@ class TimeSeriesRegression:
     alpha_stderr: FloatArray
     beta_stderr: FloatArray
     r_squared: FloatArray
-    variance: FloatArray
+    return_variance: FloatArray
     residual_variance: FloatArray
     classical_variance: FloatArray
     n_obs: npt.NDArray[np.int64]
@@ -148,7 +148,7 @@ def time_series_regression(
     response = np.where(known, returns, 0.0)
     size, weight = design.shape[1], known.astype(np.float64)
     n_obs = known.sum(axis=0, dtype=np.int64)
-    gram = _weighted_products(weight, design, design)
+    gram = weighted_products(weight, design, design)
     identity = np.broadcast_to(np.eye(size), gram.shape)
     moments = np.concatenate([(response.T @ design)[..., None], identity], axis=2)
     solution, rank = solve_gram(gram, moments)
@@ -177,7 +177,7 @@ def time_series_regression(
         alpha_stderr=stderr[:, 0],
         beta_stderr=stderr[:, 1:],
         r_squared=1.0 - share,
-        variance=total / np.where(bad, np.nan, n_obs - 1.0),
+        return_variance=total / np.where(bad, np.nan, n_obs - 1.0),
         residual_variance=residual_variance,
         classical_variance=classical,
         n_obs=n_obs,
@@ -203,7 +203,7 @@ def resolve_lags(cov_type: CovType, newey_west_lags: int | None, n_periods: int)
     return lags
 
 
-def _weighted_products(weight: FloatArray, left: FloatArray, right: FloatArray) -> FloatArray:
+def weighted_products(weight: FloatArray, left: FloatArray, right: FloatArray) -> FloatArray:
     """(ticker, k, k) sums over dates of weight[t, i] left[t] right[t]', as one product of matrices."""
     size = left.shape[1]
     outer = (left[:, :, None] * right[:, None, :]).reshape(len(left), size * size)
@@ -222,9 +222,9 @@ def _score_covariance(
         divisor = slack if cov_type == "HC2" else np.square(slack)
         unknown = np.where(residuals == 0.0, 0.0, np.nan)
         squares = np.divide(squares, divisor, out=unknown, where=slack > _LEAST_SLACK)
-    total = _weighted_products(squares, design, design)
+    total = weighted_products(squares, design, design)
     for lag, weight in enumerate(bartlett_weights(lags), start=1):
-        cross = _weighted_products(residuals[lag:] * residuals[:-lag], design[lag:], design[:-lag])
+        cross = weighted_products(residuals[lag:] * residuals[:-lag], design[lag:], design[:-lag])
         total += weight * (cross + cross.transpose(0, 2, 1))
     return total
 

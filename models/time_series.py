@@ -16,13 +16,14 @@ import xarray as xr
 
 from models.base import FactorModel, FloatArray, ModelState
 from models.betas import beta_paths
-from models.factor_premia import two_pass
+from models.factor_premia import premia_of_dates, two_pass
 from models.inference import CovType, TimeSeriesRegression, newey_west_covariance, resolve_lags, time_series_regression
 from models.panel import Panel
 from models.pricing_tests import alpha_test_of, balanced_regression, grs_of
+from models.transforms import BoolArray
 from schemas.errors import ModelError
 
-_STOCKS = ("alpha", "beta", "alpha_stderr", "beta_stderr", "r_squared", "variance", "residual_variance", "n_obs")
+_STOCKS = ("alpha", "beta", "alpha_stderr", "beta_stderr", "r_squared", "return_variance", "residual_variance", "n_obs")
 _TESTS = ("grs", "grs_pvalue", "alpha_chi2", "alpha_chi2_pvalue", "n_tested")
 
 
@@ -31,9 +32,9 @@ class ObservedFactorModel(FactorModel):
 
     Attributes
     ----------
-    alpha_, alpha_stderr_, r_squared_, variance_, residual_variance_, n_obs_ : xarray.DataArray
-        (ticker). ``r_squared_`` is the systematic share of the variance; everything is per period. ``variance_`` has
-        the divisor n - 1, ``residual_variance_`` n - k - 1.
+    alpha_, alpha_stderr_, r_squared_, return_variance_, residual_variance_, n_obs_ : xarray.DataArray
+        (ticker). ``r_squared_`` is the systematic share of the variance; everything is per period.
+        ``return_variance_`` has the divisor n - 1, ``residual_variance_`` n - k - 1.
     beta_, beta_stderr_ : xarray.DataArray
         (ticker, factor).
     premia_, premia_stderr_ : numpy.ndarray
@@ -43,6 +44,8 @@ class ObservedFactorModel(FactorModel):
         factors: ``grs`` and ``alpha_chi2`` with their p-values. NaN where they cannot be had.
     tests_comment_ : str
         Why a test is NaN; empty if none is.
+    n_dropped_ : int
+        Dates that premia from the cross-section leave out: too few stocks, or collinear betas.
     """
 
     _per_stock: ClassVar[tuple[str, ...]] = _STOCKS
@@ -56,12 +59,13 @@ class ObservedFactorModel(FactorModel):
     alpha_stderr_: xr.DataArray
     beta_stderr_: xr.DataArray
     r_squared_: xr.DataArray
-    variance_: xr.DataArray
+    return_variance_: xr.DataArray
     residual_variance_: xr.DataArray
     n_obs_: xr.DataArray
     premia_stderr_: FloatArray
     tests_: dict[str, float]
     tests_comment_: str
+    n_dropped_: int
 
     @abstractmethod
     def _names(self, panel: Panel) -> list[str]:
@@ -102,28 +106,30 @@ class ObservedFactorModel(FactorModel):
                 "Lower min_observations, give more dates, or leave out a factor that others repeat."
             )
         complete = np.isfinite(result.alpha) & (result.n_obs == len(dated))
-        premia, errors = self._premia(returns[:, complete], factors)
+        premia, errors, n_dropped = self._premia(returns, factors, known, result)
         tests, comment = self._joint_tests(returns[:, complete], factors)
         arrays = self._stock_arrays(result)
         arrays |= {"premia": premia, "premia_stderr": errors, "tests": np.array([tests[name] for name in _TESTS])}
-        self._restore(arrays, {"tickers": panel.tickers, "factors": names, "comment": comment})
+        self._restore(arrays, {"tickers": panel.tickers, "factors": names, "comment": comment, "n_dropped": n_dropped})
         return self
 
     def _stock_arrays(self, result: TimeSeriesRegression) -> dict[str, Any]:
-        """What the model keeps of every stock, by name."""
+        """Return what the model keeps of every stock, by name."""
         return {name: getattr(result, name) for name in _STOCKS}
 
     def _premia(
         self,
-        returns: FloatArray,  # noqa: ARG002  # premia from the cross-section need them
+        returns: FloatArray,  # noqa: ARG002  # premia from the cross-section need them, and what follows
         factors: FloatArray,
-    ) -> tuple[FloatArray, FloatArray]:
-        """Premia and their errors, here those of traded factors; ``returns`` of stocks with complete histories."""
+        known: BoolArray,  # noqa: ARG002
+        result: TimeSeriesRegression,  # noqa: ARG002
+    ) -> tuple[FloatArray, FloatArray, int]:
+        """Premia, their errors and how many dates they leave out; here those of traded factors, their means."""
         lags = resolve_lags(self.cov_type, self.newey_west_lags, len(factors))
         covariance = newey_west_covariance(factors, lags)
         if self.cov_type != "HAC":
             covariance *= len(factors) / (len(factors) - 1)
-        return factors.mean(axis=0), np.sqrt(np.diagonal(covariance))
+        return factors.mean(axis=0), np.sqrt(np.diagonal(covariance)), 0
 
     def _joint_tests(self, returns: FloatArray, factors: FloatArray) -> tuple[dict[str, float], str]:
         """Joint tests of the stocks with complete histories, and why one of them is NaN."""
@@ -180,12 +186,13 @@ class ObservedFactorModel(FactorModel):
     def statistics(self) -> dict[str, xr.DataArray]:
         """Return the inference of every stock, the premia, and the joint tests of alpha.
 
-        ``systematic_variance`` and ``specific_variance`` split the ``variance`` of a stock by its R2 and add up to it.
-        A joint test that cannot be had is NaN and says why in its attribute ``comment``.
+        ``return_variance_systematic`` and ``return_variance_specific`` split the ``return_variance`` of a stock by its
+        R2, and add up to it. Betas are in `loadings`. A joint test that cannot be had is NaN and says why in its
+        attribute ``comment``.
         """
-        found = super().statistics() | {name: getattr(self, f"{name}_") for name in self._per_stock}
-        found["systematic_variance"] = self.variance_ * self.r_squared_
-        found["specific_variance"] = self.variance_ * (1.0 - self.r_squared_)
+        found = super().statistics() | {name: getattr(self, f"{name}_") for name in self._per_stock if name != "beta"}
+        found["return_variance_systematic"] = self.return_variance_ * self.r_squared_
+        found["return_variance_specific"] = self.return_variance_ * (1.0 - self.r_squared_)
         for name, value in self.tests_.items():
             comment = {"comment": self.tests_comment_} if np.isnan(value) else {}
             found[name] = xr.DataArray(value, name=name, attrs=comment)
@@ -198,7 +205,15 @@ class ObservedFactorModel(FactorModel):
         arrays |= {"premia": self.premia_, "premia_stderr": self.premia_stderr_}
         arrays["tests"] = np.array([self.tests_[name] for name in _TESTS])
         tickers = [str(name) for name in self.alpha_["ticker"].values]
-        return ModelState(arrays, {"tickers": tickers, "factors": self.factors_, "comment": self.tests_comment_})
+        return ModelState(
+            arrays,
+            {
+                "tickers": tickers,
+                "factors": self.factors_,
+                "comment": self.tests_comment_,
+                "n_dropped": self.n_dropped_,
+            },
+        )
 
     @classmethod
     def from_state(cls, params: dict[str, Any], state: ModelState) -> Self:
@@ -215,7 +230,7 @@ class ObservedFactorModel(FactorModel):
             setattr(self, f"{name}_", values)
         self.premia_, self.premia_stderr_ = arrays["premia"], arrays["premia_stderr"]
         self.tests_ = dict(zip(_TESTS, arrays["tests"].tolist(), strict=True))
-        self.tests_comment_ = meta["comment"]
+        self.tests_comment_, self.n_dropped_ = meta["comment"], meta["n_dropped"]
         self.factors_ = list(meta["factors"])
 
 
@@ -238,9 +253,9 @@ class TimeSeriesModel(ObservedFactorModel):
     newey_west_lags : int, optional
         Lags of "HAC". Default: `models.inference.automatic_lags`.
     premia : str
-        "mean": the mean of each factor, the premium of a traded factor. "ols" or "gls": from the cross-section of
-        mean returns, for factors that need not be traded, over the stocks with complete histories: see
-        `models.factor_premia.two_pass`.
+        "mean": the mean of each factor, the premium of a traded factor. For factors that need not be traded: "ols",
+        from the cross-section of all stocks with a beta, date by date (`models.factor_premia.premia_of_dates`);
+        "gls", from that of mean returns of the stocks with complete histories (`models.factor_premia.two_pass`).
     """
 
     def __init__(
@@ -269,14 +284,25 @@ class TimeSeriesModel(ObservedFactorModel):
     def _observed(self, panel: Panel, names: list[str]) -> FloatArray:
         return observed_factors(panel, names)
 
-    def _premia(self, returns: FloatArray, factors: FloatArray) -> tuple[FloatArray, FloatArray]:
-        if self.premia == "mean":
-            return super()._premia(returns, factors)
+    def _premia(
+        self, returns: FloatArray, factors: FloatArray, known: BoolArray, result: TimeSeriesRegression
+    ) -> tuple[FloatArray, FloatArray, int]:
         robust: CovType = "HC0" if self.cov_type.startswith("HC") else self.cov_type
-        result = two_pass(
-            returns, factors, weighting=self.premia, cov_type=robust, newey_west_lags=self.newey_west_lags
+        if self.premia == "mean":
+            return super()._premia(returns, factors, known, result)
+        if self.premia == "ols":
+            return premia_of_dates(
+                returns, factors, known, result.beta, cov_type=robust, newey_west_lags=self.newey_west_lags
+            )
+        complete = np.isfinite(result.alpha) & (result.n_obs == len(factors))
+        passes = two_pass(
+            returns[:, complete],
+            factors,
+            weighting=self.premia,
+            cov_type=robust,
+            newey_west_lags=self.newey_west_lags,
         )
-        return result.premia, result.premia_stderr
+        return passes.premia, passes.premia_stderr, 0
 
 
 def observed_factors(panel: Panel, names: list[str]) -> FloatArray:

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 
 MODELS: dict[str, type[FactorModel]] = {
     "market": models.MarketModel,
+    "time_series": models.TimeSeriesModel,
     "fama_macbeth": models.FamaMacBeth,
     "cross_section": models.CrossSectionalModel,
     "penalised": models.PenalisedModel,
