@@ -13,6 +13,8 @@ import numpy.typing as npt
 from models.base import FloatArray
 from models.gram import solve_gram
 
+_CONSISTENT = 1e-6  # a part of the l1 term, smaller than this share of it, that collinear columns leave is rounding
+
 
 @dataclass
 class Problems:
@@ -53,8 +55,8 @@ class Problems:
 def descend(problems: Problems, tolerance: FloatArray, max_iter: int) -> tuple[FloatArray, FloatArray, FloatArray]:
     """Minimise every problem until its violation is within its tolerance; solved ones leave the batch.
 
-    One iteration is an exact solve on the active set with its signs held, shortened at the first coefficient that
-    would change sign (the feature-sign search of Lee, Battle, Raina and Ng 2007), and one cyclic sweep over the
+    One iteration is an exact solve on the active set with its signs held, without the coefficients that would
+    change sign on the way (the feature-sign search of Lee, Battle, Raina and Ng 2007), and one cyclic sweep over the
     coefficients that are active or violate their condition in any problem (Friedman, Hastie and Tibshirani 2010). Both
     lower the objective; the solve makes the last digits exact, where descent alone is slow on collinear regressors.
 
@@ -77,7 +79,7 @@ def descend(problems: Problems, tolerance: FloatArray, max_iter: int) -> tuple[F
     n_iter = np.zeros(len(b))
     todo = np.arange(len(b))
     for iteration in range(max_iter + 1):
-        _solve_active(problems)
+        _settle(problems)
         found = problems.violation()
         done = found <= tolerance[todo]
         if iteration == max_iter:
@@ -107,25 +109,47 @@ def _sweep(problems: Problems) -> None:
         problems.b[:, j] = new
 
 
-def _solve_active(problems: Problems) -> None:
-    """Move towards the solution on the active set with its signs, up to the first change of sign.
+def _settle(problems: Problems) -> None:
+    """Solve on the active sets until no coefficient changes sign; each change takes one out of an active set."""
+    turned = _solve_active(problems)
+    while turned.any():
+        part = problems.keep(turned)
+        again = _solve_active(part)
+        problems.b[turned], problems.fitted[turned] = part.b, part.fitted
+        turned[turned] = again
 
-    A problem whose active columns are collinear stays where it is.
+
+def _solve_active(problems: Problems) -> npt.NDArray[np.bool_]:
+    """Move towards the solution on the active set with its signs, up to the first change of sign, and say where one is.
+
+    Where active columns are collinear and the l1 part still falls along a direction that leaves C b as it is, the move
+    is along that direction instead, until a coefficient is zero and leaves the active set.
     """
     columns = np.flatnonzero((problems.b != 0.0).any(axis=0))
     if len(columns) == 0:
-        return
+        return np.zeros(len(problems.b), dtype=np.bool_)
     b = problems.b[:, columns]
     active = b != 0.0
     system = problems.gram[:, columns[:, None], columns] * (active[:, :, None] & active[:, None, :])
     place = np.arange(len(columns))
     system[:, place, place] = np.where(active, system[:, place, place] + problems.l2[:, None], 1.0)
-    target = np.where(active, problems.moment[:, columns] - problems.l1[:, None] * np.sign(b), 0.0)
-    solution, rank = solve_gram(system, target[..., None])
-    step = solution[..., 0] - b
-    turns = active & (np.sign(solution[..., 0]) != np.sign(b))
-    length = np.where(turns, np.divide(-b, step, out=np.ones_like(b), where=turns), 1.0)
-    shortest = length.min(axis=1, keepdims=True)
-    moved = np.where(turns & (length == shortest), 0.0, b + shortest * step)
-    problems.b[:, columns] = np.where((rank == len(columns))[:, None], moved, b)
+    pull = problems.pull()[:, columns] - problems.l1[:, None] * np.sign(b)
+    pull = np.where(active, pull, 0.0)
+    solution, rank = solve_gram(system, pull[..., None])
+    step, furthest = solution[..., 0], np.ones((len(b), 1))
+    flat = rank < len(columns)
+    if flat.any():
+        left = pull[flat] - (system[flat] @ solution[flat])[..., 0]
+        falls = np.abs(left).max(axis=1, keepdims=True) > _CONSISTENT * problems.l1[flat, None]
+        curvature = np.diagonal(system[flat], axis1=1, axis2=2)
+        step[flat] = np.where(falls, left / curvature, step[flat])
+        furthest[flat] = np.where(falls, np.inf, 1.0)
+    shrinks = b * step < 0.0
+    until = np.divide(-b, step, out=np.full_like(b, np.inf), where=shrinks)
+    length = np.minimum(until.min(axis=1, keepdims=True), furthest)
+    length = np.where(np.isfinite(length), length, 0.0)
+    turns = shrinks & (until <= length)
+    problems.b[:, columns] = np.where(turns, 0.0, b + length * step)
     problems.fitted = (problems.gram @ problems.b[..., None])[..., 0]
+    turned: npt.NDArray[np.bool_] = np.logical_or.reduce(turns, axis=1)
+    return turned

@@ -107,7 +107,8 @@ def penalised_path(
         violation: FloatArray = np.abs(pull).max(axis=-1, initial=0.0)
         n_iter: FloatArray = np.zeros(grid.shape)
     else:
-        first = np.zeros_like(moment) if start is None else start.reshape(-1, size)
+        varies = np.diagonal(gram, axis1=1, axis2=2) > 0.0
+        first = np.zeros_like(moment) if start is None else np.where(varies, start.reshape(-1, size), 0.0)
         solved, violation, n_iter = _descend_along(gram, moment, grid, l1_ratio, first, tol, max_iter)
     largest = np.abs(moment).max(axis=-1, initial=0.0)[:, None]
     relative = np.divide(violation, largest, out=np.zeros_like(violation), where=largest > 0.0)
