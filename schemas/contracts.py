@@ -172,32 +172,11 @@ VERSION: dict[str, Variable] = {
         "whether the fit in force at date was made before it",
         "False: the loadings and factors of this date come from a fit that has seen it.",
     ),
-    "r_squared": _variable(
-        "ticker",
-        "float64",
-        "1",
-        "systematic share of the variance of a stock (centred R2 of its regression)",
-        "Of the last fit. NaN: not covered.",
-        required=False,
-    ),
-    "alpha": _variable(
-        "ticker",
-        "float64",
-        "1",
-        "intercept of the regression of a stock, per period",
-        "Of the last fit. NaN: not covered.",
-        required=False,
-    ),
-    "alpha_stderr": _variable("ticker", "float64", "1", "standard error of alpha", "Of the last fit.", required=False),
-    "beta_stderr": _variable("ticker", "float64", "1", "standard error of beta", "Of the last fit.", required=False),
     "premia": _variable(
         "factor", "float64", "1", "mean factor return per period over the last training sample", "Of the last fit."
     ),
-    "premia_stderr": _variable(
-        "factor", "float64", "1", "Newey-West standard error of the premia", "Of the last fit.", required=False
-    ),
 }
-"""Variables of a published version. The label of every row is its as-of date."""
+"""Variables of a published version. The label of every row is its as-of date. See `schemas.statistics` for more."""
 
 
 class SourceFile(Frozen):
@@ -279,7 +258,7 @@ def validate(dataset: xr.Dataset, contract: dict[str, Variable], error: type[Fac
     dataset : xarray.Dataset
         What is about to be written.
     contract : dict[str, Variable]
-        `CUBE` or `VERSION`.
+        `CUBE`, or what `schemas.statistics.version_contract` gives.
     error : type[FactorcubeError]
         The error to raise.
     what : str

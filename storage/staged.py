@@ -13,9 +13,10 @@ import numpy.typing as npt
 import xarray as xr
 from pydantic import ValidationError
 
-from schemas.contracts import VERSION, Manifest, validate
+from schemas.contracts import Manifest, validate
 from schemas.errors import CorruptionError, PublishError
 from schemas.refs import VersionRef
+from schemas.statistics import version_contract
 from storage.arrays import LABEL_ATTRS, date_blocks, read_dataset, same_bits, write_dataset
 from storage.damage import Guard
 from storage.files import write_atomic
@@ -47,7 +48,8 @@ def reference(manifest: Manifest) -> VersionRef:
 def completed(dataset: xr.Dataset, manifest: Manifest) -> xr.Dataset:
     """Check a dataset against the contract, and give it and its variables all attributes."""
     what = f"{manifest.universe}/{manifest.model}/{manifest.version}"
-    validate(dataset, VERSION, PublishError, what)
+    contract = version_contract(dataset)
+    validate(dataset, contract, PublishError, what)
     bare = sorted(str(dim) for dim in dataset.dims if dim not in dataset.indexes)
     if bare:
         raise PublishError(f"{what}: axes {', '.join(bare)} have no labels")
@@ -75,7 +77,7 @@ def completed(dataset: xr.Dataset, manifest: Manifest) -> xr.Dataset:
     )
     complete = dataset.assign_attrs(facts)
     for name, variable in complete.variables.items():
-        variable.attrs = VERSION[str(name)].attrs if name in VERSION else LABEL_ATTRS.get(str(name), {})
+        variable.attrs = contract[str(name)].attrs if name in contract else LABEL_ATTRS.get(str(name), {})
     return complete
 
 
@@ -94,7 +96,7 @@ def read_back(folder: Path, written: xr.Dataset) -> Manifest:
     """Compare what a reader will see with what was to be written, bit for bit; return the manifest."""
     manifest = manifest_in(LocalStore(folder.parent), folder.name)
     stored = read_dataset(folder, guard=Guard(str(folder), "is the disk sound?"), consolidated=True)
-    validate(stored, VERSION, CorruptionError, str(folder))
+    validate(stored, version_contract(stored), CorruptionError, str(folder))
     for dim, index in written.indexes.items():
         if not index.equals(stored.indexes[dim]):
             raise CorruptionError(f"{folder}: axis '{dim}' was not stored as it was given; is the disk sound?")

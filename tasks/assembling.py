@@ -23,6 +23,7 @@ from schemas.modelspecs import ModelSpec
 from schemas.refs import FitRef, PanelRef, RiskRef
 from schemas.settings import Settings
 from schemas.spec import RunSpec
+from schemas.statistics import STATISTIC_DIMS
 from tasks.artifacts import publish_metrics_table
 from tasks.cluster import Cluster
 from tasks.fitting import restore
@@ -89,13 +90,12 @@ def assemble(root: Path, panel: PanelRef, spec: RunSpec, model: ModelSpec, fits:
         held = known_holdings(space, panel)
         projected = [_on_axis(arrays, meta["tickers"], held.indexes["ticker"]) for arrays, meta in loaded]
         risk = _join(spec, pd.Timestamp(fits[0].as_of), projected, rotations, final.factors_, held)
-        statistics = space.work.get_arrays("fits", loaded[-1][1]["fit"])[1]
+        meta = space.work.get_arrays("fits", loaded[-1][1]["fit"])[1]
         if final.latent:
             final = final.rotate(rotations[-1])
-        risk["premia"] = ("factor", final.premia_.astype(np.float64))
         state = final.state()
-        space.work.put_arrays("states", risk_key, state.arrays, {"state": state.meta, **_facts(model, statistics)})
-        space.work.put_dataset("risks", risk_key, _with_statistics(risk, statistics["statistics"]))
+        space.work.put_arrays("states", risk_key, state.arrays, {"state": state.meta, **_facts(model, meta)})
+        space.work.put_dataset("risks", risk_key, with_statistics(risk, final.statistics()))
     return RiskRef(model=model.name, key=risk_key, fits=fits)
 
 
@@ -208,17 +208,25 @@ def impute(loadings: xr.DataArray, held: xr.Dataset) -> tuple[xr.DataArray, xr.D
     return loadings.where(~imputed, mean), imputed
 
 
-def _facts(model: ModelSpec, statistics: dict[str, Any]) -> dict[str, Any]:
-    return {"kind": model.kind, "params": model.model_dump(mode="json"), "in_sample": statistics["in_sample"]}
+def _facts(model: ModelSpec, meta: dict[str, Any]) -> dict[str, Any]:
+    return {"kind": model.kind, "params": model.model_dump(mode="json"), "in_sample": meta["in_sample"]}
 
 
-def _with_statistics(risk: xr.Dataset, statistics: dict[str, dict[str, list[Any]]]) -> xr.Dataset:
-    for name, columns in statistics.items():
-        dim = "factor" if "factor" in columns else "ticker"
-        if name not in risk:
-            values = [np.nan if value is None else value for value in columns["value"]]
-            series = xr.DataArray(values, dims=dim, coords={dim: columns[dim]})
-            risk[name] = series.reindex({dim: risk[dim].values})
+def with_statistics(risk: xr.Dataset, found: dict[str, xr.DataArray]) -> xr.Dataset:
+    """Add the inference of the last fit, on the version's own axes.
+
+    A path of penalties of every stock is left out: it would outweigh all else, and the state keeps it.
+    """
+    for name, array in found.items():
+        if {"ticker", "penalty"} <= set(array.dims):
+            continue
+        values = array.astype(np.float64).drop_vars([name for name in array.coords if name not in array.dims])
+        values = values.transpose(*(dim for dim in STATISTIC_DIMS if dim in values.dims))
+        if "ticker" in values.dims:
+            values = values.reindex(ticker=risk["ticker"].values)
+        if "penalty" in values.dims:
+            values = values.assign_coords(penalty=np.arange(values.sizes["penalty"]))
+        risk[name] = values.drop_attrs()
     return risk
 
 

@@ -19,6 +19,7 @@ from schemas.modelspecs import ModelSpec
 from schemas.refs import PanelRef, RiskRef, SnapshotRef, VersionRef
 from schemas.settings import Settings
 from schemas.spec import RunSpec
+from schemas.statistics import version_contract
 from storage import published
 from storage.files import write_atomic
 from tasks.artifacts import publish_link
@@ -172,7 +173,7 @@ def _dataset(space: Workspace, spec: RunSpec, risk: RiskRef) -> xr.Dataset:
     evaluated = space.work.open_dataset("evaluations", risk.key).load()
     dataset: xr.Dataset = whole.merge(evaluated[[name for name in evaluated if name in VERSION]])
     dataset.attrs = attributes(spec, risk.model, str(dataset["date"].values[-1].astype("datetime64[D]")))
-    validate(dataset, VERSION, PublishError, f"{spec.universe}/{risk.model}")
+    validate(dataset, version_contract(dataset), PublishError, f"{spec.universe}/{risk.model}")
     return dataset
 
 

@@ -17,11 +17,12 @@ from prefect.cache_policies import NO_CACHE
 
 from models import ModelState, evaluation
 from schemas.base import digest
-from schemas.contracts import VERSION, Manifest, validate
+from schemas.contracts import Manifest, validate
 from schemas.errors import PublishError
 from schemas.refs import SnapshotRef, VersionRef
 from schemas.settings import Settings
 from schemas.spec import RunSpec
+from schemas.statistics import version_contract
 from storage import published
 from storage.versions import STATE
 from tasks.artifacts import publish_gate_table
@@ -127,7 +128,7 @@ def _publish(space: Workspace, parent: VersionRef, ref: VersionRef, snapshot: Sn
     old = published.open_version(space.layout, parent).load()
     dataset = continued(old, reader, history)
     dataset.attrs = attributes(reader.spec, ref.model, f"{as_of}")
-    validate(dataset, VERSION, PublishError, shown(ref))
+    validate(dataset, version_contract(dataset), PublishError, shown(ref))
     gate = sanity(manifest, old, dataset)
     publish_gate_table(ref, gate)
     in_sample = manifest.metrics.get("total_r2_in_sample")

@@ -10,8 +10,9 @@ import xarray as xr
 
 from models import evaluation
 from schemas.checks import CheckReport, CheckResult, FlaggedRow
-from schemas.contracts import VERSION, Criterion, GateDecision, Manifest, SourceFile, validate
+from schemas.contracts import Criterion, GateDecision, Manifest, SourceFile, validate
 from schemas.errors import PublishError
+from schemas.statistics import version_contract
 from tasks.reporting import PublishedVersion
 
 MODELS = ("market", "fama_macbeth", "pca", "ipca", "autoencoder")
@@ -110,7 +111,7 @@ def _version(model, place, rng, realised, loadings, factors, specific, n_portfol
     for name in ("total_r2", "predictive_r2", "portfolio_return", "standardised_return", "qlike"):
         dataset[name] = evaluated[name]
     dataset.attrs["as_of"] = str(dataset.indexes["date"][-1].date())
-    validate(dataset, VERSION, PublishError, model)
+    validate(dataset, version_contract(dataset), PublishError, model)
     return PublishedVersion(dataset, _manifest(model, place, dataset, evaluated, periods))
 
 

@@ -57,7 +57,7 @@ def cube_data(
 
 
 def version_data(periods: int = 12, *, seed: int = 0, end: str = "2024-06-28", tickers: int = 4) -> xr.Dataset:
-    """Random values for every variable of a published version, with missing ones among them."""
+    """Random values for every variable of a published version and some statistics, with missing ones among them."""
     draw = np.random.default_rng(seed)
     coords = {
         "date": pd.bdate_range(end=end, periods=periods),
@@ -73,6 +73,9 @@ def version_data(periods: int = 12, *, seed: int = 0, end: str = "2024-06-28", t
             arrays[name] = (variable.dims, values > 0)
         else:
             arrays[name] = (variable.dims, np.where(values > 1, np.nan, values).astype(variable.dtype))
+    coords["char"] = list(CHARS)
+    for name, dims in {"r_squared": ("ticker",), "gamma": ("char", "factor"), "sharpe_ratio": ()}.items():
+        arrays[name] = (dims, draw.standard_normal([len(coords[dim]) for dim in dims]))
     return xr.Dataset(arrays, coords=coords, attrs={"frequency": "daily", "periods_per_year": 252})
 
 

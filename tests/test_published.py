@@ -154,7 +154,7 @@ def test_versions_are_found_by_name_by_latest_and_by_path(layout, tmp_path):
 @pytest.mark.parametrize(
     ("message", "spoil"),
     [
-        ("surprise are not in the contract", lambda ds: ds.assign(surprise=ds["alpha"])),
+        ("surprise are not in the contract", lambda ds: ds.assign(surprise=ds["r_squared"])),
         ("omega", lambda ds: ds.drop_vars("omega")),
         ("axes ticker have no labels", lambda ds: ds.drop_vars("ticker")),
         ("axes ticker have labels that are given twice", lambda ds: ds.isel(ticker=[0, 0, 1])),
