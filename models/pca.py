@@ -51,7 +51,8 @@ class PCA(FactorModel):
     ----------
     n_factors : int or str
         K, or the rule that chooses it: "bai_ng" (IC_p2), "onatski" (ED) or "ahn_horenstein" (GR), see
-        `models.factor_number`. With gaps to fill, choosing and filling take turns, beginning with gaps at the means.
+        `models.factor_number`. With gaps to fill it is the fewest k of which the rule finds no more than k once gaps
+        are filled with k factors.
     max_factors : int
         Largest number that a rule considers.
     scale : str
@@ -128,7 +129,7 @@ class PCA(FactorModel):
         Warns
         -----
         ConvergenceWarning
-            If the fill has not settled after ``max_iter`` rounds, or a rule and the fill never agree.
+            If the fill has not settled after ``max_iter`` rounds.
         """
         self._check_parameters()
         returns = _masked_returns(panel)

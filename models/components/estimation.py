@@ -19,7 +19,7 @@ from models.components.matrices import Components, FilledPanel, filled_component
 from models.factor_number import ONATSKI_WINDOW, FactorRule, Spectrum, choose_factors
 from schemas.errors import ModelError
 
-_RULE_ROUNDS = 10
+_TOL_OF_CHOICE = 1e-5  # to which gaps are filled while a rule chooses the number of factors
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,7 @@ def estimate(returns: FloatArray, scale: FloatArray, tickers: list[str], recipe:
     Warns
     -----
     ConvergenceWarning
-        If the fill has not settled after ``max_iter`` rounds, or a rule and the fill never agree.
+        If the fill has not settled after ``max_iter`` rounds.
     """
     most = recipe.n_factors if isinstance(recipe.n_factors, int) else recipe.max_factors
     if recipe.missing == "pairwise":
@@ -63,23 +63,35 @@ def estimate(returns: FloatArray, scale: FloatArray, tickers: list[str], recipe:
     start = mean_filled(returns, scale)
     if isinstance(recipe.n_factors, int):
         return _filled(start, recipe.n_factors, recipe)
-    found = Estimate(_decompose(start, recipe))
     if not np.isnan(returns).any():
-        return Estimate(found.components.first(_number(found.components.spectrum, recipe)))
-    chosen = list[int]()
-    while len(chosen) < _RULE_ROUNDS:
-        chosen.append(_number(found.components.spectrum, recipe))
-        if chosen[-2:-1] == chosen[-1:]:
-            return found
-        found = _filled(start, chosen[-1], recipe)
-    _warn(f"filling gaps and choosing factors by '{recipe.n_factors}' took turns without agreement ({chosen[-3:]})")
-    return found
+        components = _decompose(start, recipe)
+        return Estimate(components.first(_number(components.spectrum, recipe)))
+    return _filled(*_chosen(start, recipe), recipe)
+
+
+def _chosen(start: FilledPanel, recipe: Recipe) -> tuple[FilledPanel, int]:
+    """Fewest factors k of which the rule finds no more than k, once gaps are filled with k; and the panel so filled.
+
+    Gaps at their means look like a factor of their own, and a panel filled with too many factors confirms them: both
+    are avoided by going up from one.
+    """
+    panel, loose = start, max(recipe.tol, _TOL_OF_CHOICE)
+    for n_factors in range(1, recipe.max_factors + 1):
+        panel = fill(panel, n_factors, recipe.gamma, recipe.max_iter, loose).panel
+        if _number(_decompose(panel, recipe).spectrum, recipe) <= n_factors:
+            return panel, n_factors
+    return panel, recipe.max_factors
 
 
 def _filled(start: FilledPanel, n_factors: int, recipe: Recipe) -> Estimate:
     filled: Fill = fill(start, n_factors, recipe.gamma, recipe.max_iter, recipe.tol)
     if not filled.converged:
-        _warn(f"filling gaps took max_iter={recipe.max_iter} rounds without settling to tol={recipe.tol}")
+        warnings.warn(
+            f"Principal components filled gaps for max_iter={recipe.max_iter} rounds without settling to "
+            f"tol={recipe.tol}: raise max_iter or min_observed, or lower n_factors.",
+            ConvergenceWarning,
+            stacklevel=4,
+        )
     components = _decompose(filled.panel, recipe).first(n_factors)
     return Estimate(components, filled.converged, filled.n_iter)
 
@@ -96,8 +108,3 @@ def _number(spectrum: Spectrum, recipe: Recipe) -> int:
     if chosen == 0:
         raise ModelError(f"n_factors='{recipe.n_factors}' finds no factor in these returns; give a number instead.")
     return chosen
-
-
-def _warn(what: str) -> None:
-    hint = "raise max_iter or min_observed, or set n_factors to a lower number."
-    warnings.warn(f"Principal components: {what}; {hint}", ConvergenceWarning, stacklevel=5)
