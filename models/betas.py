@@ -42,7 +42,8 @@ def shrink_vasicek(beta: FloatArray, sampling_variance: FloatArray) -> FloatArra
     prior = squares / np.maximum(count - 1, 1)
     total = prior + sampling_variance
     weight = np.divide(prior, total, out=np.ones_like(total), where=(prior > 0.0) & (total > 0.0))
-    return mean + weight * (beta - mean)
+    shrunk: FloatArray = mean + weight * (beta - mean)
+    return shrunk
 
 
 def shrink_blume(beta: FloatArray, intercept: float = BLUME_INTERCEPT, slope: float = BLUME_SLOPE) -> FloatArray:
@@ -189,9 +190,9 @@ def _window_sums(values: FloatArray, window: int | None) -> FloatArray:
     if window is None or window >= n_dates:
         return np.cumsum(values, axis=0)
     n_blocks = -(-n_dates // window)
-    blocks = np.zeros((n_blocks * window, values.shape[1]))
-    blocks[:n_dates] = values
-    blocks = blocks.reshape(n_blocks, window, -1)
+    padded = np.zeros((n_blocks * window, values.shape[1]))
+    padded[:n_dates] = values
+    blocks = padded.reshape(n_blocks, window, -1)
     sums = np.cumsum(blocks, axis=1)
     suffix = np.cumsum(blocks[:-1, ::-1], axis=1)[:, ::-1]
     sums[1:, :-1] += suffix[:, 1:]

@@ -330,4 +330,6 @@ def _influence_of_betas(
     priced = np.einsum("iklm,il->ikm", (weight.T @ cubes).reshape(-1, size, size, size), beta)
     priced -= (pricing.T @ inverse.reshape(n_dates, -1)).reshape(-1, size, size)
     per_stock = (priced @ solution[:, 1:, 1:]).reshape(len(beta), -1)
-    return np.einsum("tkm,tm->tk", (residuals @ per_stock).reshape(n_dates, size, size + 1), design)
+    along = (residuals @ per_stock).reshape(n_dates, size, size + 1)
+    influence: FloatArray = np.einsum("tkm,tm->tk", along, design)
+    return influence
