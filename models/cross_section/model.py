@@ -211,13 +211,32 @@ class CrossSectionalModel(GramModel):
 
     def fitted_returns(self, panel: Panel) -> xr.DataArray:
         """Return X[t-1] f[t] as (date, ticker); an industry whose return is unknown is so for its own stocks alone."""
-        return self._systematic(panel, self.factor_returns(panel).values).rename("fitted_returns")
+        return self.explained_returns(panel, self.factor_returns(panel).values).rename("fitted_returns")
 
     def expected_returns(self, panel: Panel) -> xr.DataArray:
         """Return X[t-1] times the premia of the training sample, as (date, ticker)."""
         self._check_fitted()
         premia = np.broadcast_to(self.premia_, (len(panel.dates), len(self.premia_)))
-        return self._systematic(panel, premia).rename("expected_returns")
+        return self.explained_returns(panel, premia).rename("expected_returns")
+
+    def explained_returns(self, panel: Panel, factor_returns: FloatArray) -> xr.DataArray:
+        """Return X[t-1] times given factor returns (date, factor), as (date, ticker).
+
+        Each stock is multiplied with its own industry alone: an unknown return of another one does not reach it.
+        """
+        self._check_fitted()
+        recipe, first, parts, row = self._own_recipe(), 1 + len(self.industries_), [], 0
+        for block in panel.blocks():
+            returns = factor_returns[row : row + len(block.dates)]
+            covered, codes = self._covered(block)
+            own = np.broadcast_to(returns[:, :1], covered.shape)
+            if self.industries_:
+                own = rows.by_code(returns[:, 0], returns[:, 1:first], codes)
+            parts.append(rows.systematic(recipe.prepared(block), self.styles_, own, returns[:, first:]))
+            parts[-1][~covered] = np.nan
+            row += len(block.dates)
+        coords = {"date": panel.dates, "ticker": panel.tickers}
+        return xr.DataArray(np.concatenate(parts), coords, ("date", "ticker"))
 
     def pure_portfolios(self, panel: Panel, factors: list[str] | None = None) -> xr.DataArray:
         """Weights (date, factor, ticker) of the portfolios whose returns are the factor returns.
@@ -483,21 +502,6 @@ class CrossSectionalModel(GramModel):
         recipe = self._own_recipe()
         parts = [select_characteristics(recipe.prepared(block), self.styles_).values for block in panel.blocks()]
         return np.concatenate(parts)
-
-    def _systematic(self, panel: Panel, factor_returns: FloatArray) -> xr.DataArray:
-        """(date, ticker) loadings times factor returns, stock by stock over its own industry alone."""
-        recipe, first, parts, row = self._own_recipe(), 1 + len(self.industries_), [], 0
-        for block in panel.blocks():
-            returns = factor_returns[row : row + len(block.dates)]
-            covered, codes = self._covered(block)
-            own = np.broadcast_to(returns[:, :1], covered.shape)
-            if self.industries_:
-                own = rows.by_code(returns[:, 0], returns[:, 1:first], codes)
-            parts.append(rows.systematic(recipe.prepared(block), self.styles_, own, returns[:, first:]))
-            parts[-1][~covered] = np.nan
-            row += len(block.dates)
-        coords = {"date": panel.dates, "ticker": panel.tickers}
-        return xr.DataArray(np.concatenate(parts), coords, ("date", "ticker"))
 
 
 def _styles(panel: Panel) -> tuple[str, ...]:
