@@ -15,9 +15,9 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 import xarray as xr
-from scipy import sparse
 
 from models.base import FloatArray
+from models.gram_products import Products, cross_products
 from models.panel import Panel
 from schemas.errors import ModelError
 
@@ -180,7 +180,9 @@ def gram_statistics(
     names = tuple(panel.chars if chars is None else chars)
     groups = panel.industries if industries else None
     parts = [
-        _block_statistics(block, names, weights, intercept=intercept, n_groups=None if groups is None else len(groups))
+        _block_products(
+            block, names, weights, intercept=intercept, n_industries=None if groups is None else len(groups)
+        )
         for block in panel.blocks(_dates_per_read(panel))
     ]
     labels = (*([INTERCEPT] if intercept else []), *map(industry_name, groups or ()), *names)
@@ -272,75 +274,27 @@ def _dates_per_read(panel: Panel) -> int:
     return int(2 ** min(8, max(0, (_CELLS_PER_READ // cells).bit_length() - 1)))
 
 
-def _block_statistics(
-    block: Panel, chars: tuple[str, ...], weights: xr.DataArray | None, *, intercept: bool, n_groups: int | None
-) -> tuple[FloatArray, FloatArray, FloatArray, npt.NDArray[np.int64], FloatArray]:
-    """Cross-products of one block, from one product [1, Z, r]'W[1, Z, r] per date over its known rows alone."""
-    values = select_characteristics(block, chars).values
-    returns, known = block.returns.values, block.mask.values
+def _block_products(
+    block: Panel, chars: tuple[str, ...], weights: xr.DataArray | None, *, intercept: bool, n_industries: int | None
+) -> Products:
+    """Cross-products of one block in memory, over its estimation universe."""
+    known = block.mask.values
     weight = industry = None
     if weights is not None:
         weight = weights.sel(date=block.dates, ticker=block.tickers).values.astype(np.float64)
         known = known & np.isfinite(weight) & (weight > 0.0)
-    if n_groups is not None:
+    if n_industries is not None:
         industry = block.industry.values
         known = known & (industry >= 0)
-    n_dates, n_stocks, n_chars = values.shape
-    first, groups = int(intercept), n_groups or 0
-    size = first + n_chars + 1
-    product = np.zeros((n_dates, groups + size, groups + size))
-    total = np.empty(n_dates)
-    for span in date_spans(n_dates, n_stocks * size):
-        rows = known[span]
-        joint = np.ones((int(rows.sum()), size))
-        joint[:, first:-1] = values[span][rows]
-        joint[:, -1] = returns[span][rows]
-        ends = rows.sum(axis=1).cumsum()
-        held = np.ones(len(joint)) if weight is None else weight[span][rows]
-        if industry is not None:
-            sums = _sums_by_group(joint, held, industry[span][rows], ends, groups)
-            _place_groups(product[span], sums, first)
-        if weight is not None:
-            joint *= np.sqrt(held)[:, None]
-        begin = 0
-        for date, end in enumerate(ends, start=span.start):
-            part = joint[begin:end]
-            corner = product[date]
-            square = part.T @ part
-            corner[:first, :first], corner[:first, first + groups :] = square[:first, :first], square[:first, first:]
-            corner[first + groups :, :first] = square[first:, :first]
-            corner[first + groups :, first + groups :] = square[first:, first:]
-            total[date] = held[begin:end].sum()
-            begin = end
-    zz, zr, rr = product[:, :-1, :-1], product[:, :-1, -1], product[:, -1, -1]
-    return zz, zr, rr, known.sum(axis=1, dtype=np.int64), total
-
-
-def _sums_by_group(
-    joint: FloatArray,
-    weight: FloatArray,
-    industry: npt.NDArray[np.integer[Any]],
-    ends: npt.NDArray[np.int64],
-    groups: int,
-) -> FloatArray:
-    """(date, group, 1 + column) sums of the weight, and of the weighted columns of [1, Z, r], by date and industry."""
-    n_rows, n_dates = len(joint), len(ends)
-    date = np.repeat(np.arange(n_dates), np.diff(ends, prepend=0))
-    member = sparse.csr_array((weight, (date * groups + industry, np.arange(n_rows))), shape=(n_dates * groups, n_rows))
-    sums = np.empty((n_dates * groups, 1 + joint.shape[1]))
-    sums[:, 0] = member @ np.ones(n_rows)
-    sums[:, 1:] = member @ joint
-    return sums.reshape(n_dates, groups, -1)
-
-
-def _place_groups(product: FloatArray, sums: FloatArray, first: int) -> None:
-    """Write the rows and columns of the industries, which follow the intercept."""
-    groups = sums.shape[1]
-    place = np.arange(first, first + groups)
-    product[:, place, place] = sums[..., 0]
-    others = np.r_[:first, first + groups : product.shape[-1]]
-    product[:, place[:, None], others] = sums[..., 1:]
-    product[:, others[:, None], place] = sums[..., 1:].transpose(0, 2, 1)
+    return cross_products(
+        select_characteristics(block, chars).values,
+        block.returns.values,
+        known,
+        weight=weight,
+        intercept=intercept,
+        industry=industry,
+        n_industries=n_industries or 0,
+    )
 
 
 def _solve_by_eigenvalues(scaled: FloatArray, moment: FloatArray) -> tuple[FloatArray, npt.NDArray[np.int64]]:
