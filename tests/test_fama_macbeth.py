@@ -9,9 +9,11 @@ import numpy as np
 import pandas as pd
 import pytest
 import statsmodels.stats.tests
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from models.fama_macbeth import FamaMacBeth
-from models.gram import GramStatistics, gram_of, gram_statistics, managed_portfolios
+from models.gram import GramStatistics, Weighting, gram_of, gram_statistics, managed_portfolios
 from models.panel import Panel
 from schemas.errors import ModelError
 
@@ -262,3 +264,33 @@ def test_unknown_parameters_are_refused() -> None:
     ):
         with pytest.raises(ModelError, match=message):
             FamaMacBeth(**params).fit(panel)
+
+
+@settings(max_examples=15, deadline=None)
+@given(start=st.integers(0, 40), length=st.integers(20, 50), weighting=st.sampled_from(["equal", "cap", "sqrt_cap"]))
+def test_any_window_is_fitted_from_the_statistics_alone(start: int, length: int, weighting: Weighting) -> None:
+    """Bit for bit what a fit of those dates of the panel gives."""
+    panel = Panel.from_arrays(*unbalanced())
+    model = FamaMacBeth(weighting=weighting)
+    first, last = panel.dates[[start, start + length - 1]]
+    apart = model.clone().fit_gram(gram_of(panel, model.design(panel)).sel(first, last))
+    whole = model.clone().fit(panel.sel(first, last))
+    np.testing.assert_array_equal(apart.premia_, whole.premia_)
+    np.testing.assert_array_equal(apart.premia_covariance_, whole.premia_covariance_)
+
+
+@settings(max_examples=15, deadline=None)
+@given(units=st.lists(st.floats(1e-3, 1e3), min_size=3, max_size=3), n_lost=st.integers(0, 30))
+@pytest.mark.filterwarnings("ignore:Of .* dates")
+def test_units_of_a_characteristic_scale_its_premium_alone(units: list[float], n_lost: int) -> None:
+    returns, characteristics = unbalanced()
+    characteristics[:n_lost, :, 2] *= 0.0
+    characteristics[40, :, 1] = characteristics[40, :, 0]
+    scale = np.array([1.0, *units])
+    for deficient in ("drop_column", "ridge"):
+        model = FamaMacBeth(deficient=deficient)
+        plain = model.clone().fit(Panel.from_arrays(returns, characteristics.astype(np.float64)))
+        scaled = model.clone().fit(Panel.from_arrays(returns, characteristics * np.array(units)))
+        np.testing.assert_allclose(scaled.premia_ * scale, plain.premia_, rtol=1e-4, atol=1e-8)
+        np.testing.assert_allclose(scaled.t_statistics_, plain.t_statistics_, rtol=1e-3, atol=1e-6)
+        assert (scaled.n_dates_, scaled.n_partial_) == (plain.n_dates_, plain.n_partial_)
