@@ -10,6 +10,7 @@ see what a model sees                           `models.panel`, `models.transfor
 compute characteristics from prices, volumes    `models.characteristics`
 know what every model must do                   `models.base`
 add per-date sufficient statistics              `models.gram`
+split dates into folds, choose a penalty        `models.cross_validation`
 change Omega or specific variance               `models.covariance`, `models.specific`
 turn them into portfolio risk                   `models.risk`, `models.portfolios`
 sort stocks on characteristics                  `models.sorts`

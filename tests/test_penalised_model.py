@@ -297,6 +297,8 @@ def test_panels_that_cannot_be_fitted_are_refused() -> None:
         PenalisedModel("time_series", min_observations=500).fit(panel)
     with pytest.raises(ModelError, match=r"call fit\(panel\)"):
         PenalisedModel("time_series").fit_gram(gram_of(Panel.from_arrays(*characteristics()), Design(("char0",))))
+    with pytest.raises(ModelError, match="needs a column of ones among"):
+        PenalisedModel().fit_gram(gram_of(Panel.from_arrays(*characteristics()), Design(("char0",))))
     empty = Panel.from_arrays(np.full((60, 5), np.nan), np.ones((60, 5, 2)))
     with pytest.raises(ModelError, match="No stock is in the estimation universe"):
         PenalisedModel().fit(empty)

@@ -363,4 +363,7 @@ class PenalisedModel(GramModel):
 
 def _ones(names: tuple[str, ...]) -> str:
     """Name of the column of ones among the regressors."""
-    return INTERCEPT if INTERCEPT in names else CONSTANT
+    for name in (INTERCEPT, CONSTANT):
+        if name in names:
+            return name
+    raise ModelError(f"PenalisedModel needs a column of ones among {[*names]}: compute what `design` asks for.")

@@ -16,6 +16,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 
 from models.base import FloatArray
 from models.penalised.descent import Problems, descend
@@ -50,7 +51,7 @@ class Path:
     violation: FloatArray
     gap: FloatArray
     n_iter: FloatArray
-    converged: np.typing.NDArray[np.bool_]
+    converged: npt.NDArray[np.bool_]
 
 
 def lambda_grid(quadratic: Quadratic, l1_ratio: float, n_lambdas: int) -> FloatArray:
