@@ -15,13 +15,12 @@ import xarray as xr
 from models.gram import GramStatistics
 from models.ipca.checks import check_capacity, check_collinearity
 from models.ipca.model import IPCA
-from models.ipca.steps import Moments
 from schemas.errors import ModelError
 
 
 def walk_forward(
     gram: GramStatistics,
-    refits: Sequence[Any],
+    refits: pd.DatetimeIndex,
     *,
     n_factors: Sequence[int],
     window: int | None = None,
@@ -35,7 +34,7 @@ def walk_forward(
     ----------
     gram : GramStatistics
         Of the whole span.
-    refits : sequence of date-like
+    refits : pandas.DatetimeIndex
         Last date of each training window, increasing.
     n_factors : sequence of int
         Numbers of latent factors, increasing.
@@ -62,7 +61,7 @@ def walk_forward(
     largest = IPCA(max(n_factors), **params)
     whole = largest.moments(gram, observed)
     earlier: dict[int, IPCA] = {}
-    for refit in pd.DatetimeIndex(refits):
+    for refit in refits:
         stop = int(gram.dates.searchsorted(refit, side="right"))
         if stop == 0:
             raise ModelError(f"No date of the statistics is at or before the refit at {refit:%Y-%m-%d}.")
