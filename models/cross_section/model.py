@@ -410,8 +410,10 @@ class CrossSectionalModel(GramModel):
                 f"industries and {len(styles)} styles; the largest cross-section has {int(regressed.n_stocks.max())} "
                 "stocks. Use fewer or less collinear styles, or coarser industries."
             )
-        seen = regressed.sections.present[kept].any(axis=0)
-        self._name(tuple(name for name, held in zip(regressed.industries, seen, strict=False) if held), styles)
+        seen: npt.NDArray[np.bool_] = np.logical_or.reduce(regressed.sections.present[kept], axis=0)
+        self._name(
+            tuple(regressed.industries[place] for place in np.flatnonzero(seen[: len(regressed.industries)])), styles
+        )
         self.specific_weights_ = specific
         returns, errors = self._aligned(regressed)[kept], self._standard_errors(regressed)[kept]
         self.n_dates_ = len(returns)
