@@ -51,8 +51,8 @@ class PCA(FactorModel):
     ----------
     n_factors : int or str
         K, or the rule that chooses it: "bai_ng" (IC_p2), "onatski" (ED) or "ahn_horenstein" (GR), see
-        `models.factor_number`. With gaps to fill it is the fewest k of which the rule finds no more than k once gaps
-        are filled with k factors.
+        `models.factor_number`. With gaps to fill it judges the panel filled with the fewest k factors of which
+        IC_p2 finds no more than k in the panel so filled.
     max_factors : int
         Largest number that a rule considers.
     scale : str

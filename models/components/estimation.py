@@ -70,17 +70,18 @@ def estimate(returns: FloatArray, scale: FloatArray, tickers: list[str], recipe:
 
 
 def _chosen(start: FilledPanel, recipe: Recipe) -> tuple[FilledPanel, int]:
-    """Fewest factors k of which the rule finds no more than k, once gaps are filled with k; and the panel so filled.
+    """Choose the number of factors on a panel filled with as many as Bai and Ng find; return that panel too.
 
-    Gaps at their means look like a factor of their own, and a panel filled with too many factors confirms them: both
-    are avoided by going up from one.
+    Gaps at their means look like a factor of their own, and a panel filled with too many factors confirms them. So the
+    fill goes up from one factor, to the fewest k of which IC_p2 finds no more than k once gaps are filled with k.
     """
     panel, loose = start, max(recipe.tol, _TOL_OF_CHOICE)
     for n_factors in range(1, recipe.max_factors + 1):
         panel = fill(panel, n_factors, recipe.gamma, recipe.max_iter, loose).panel
-        if _number(_decompose(panel, recipe).spectrum, recipe) <= n_factors:
-            return panel, n_factors
-    return panel, recipe.max_factors
+        spectrum = _decompose(panel, recipe).spectrum
+        if choose_factors(spectrum, "bai_ng", recipe.max_factors) <= n_factors:
+            break
+    return panel, _number(spectrum, recipe)
 
 
 def _filled(start: FilledPanel, n_factors: int, recipe: Recipe) -> Estimate:

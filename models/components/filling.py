@@ -180,7 +180,8 @@ def _relative_change(before: FilledPanel, after: FilledPanel) -> float:
     """|F1 X1' - F0 X0'| / |F1 X1'| over all dates and stocks, with the constant among the factors."""
     (factors, loadings), (factors0, loadings0) = _with_constant(after), _with_constant(before)
     size = _inner(factors, loadings, factors, loadings)
-    difference = np.hstack([factors, factors0]), np.hstack([loadings, -loadings0])
+    # F1 X1' - F0 X0' as (F1 - F0) X1' + F0 (X1 - X0)': no cancellation of what is large
+    difference = np.hstack([factors - factors0, factors0]), np.hstack([loadings, loadings - loadings0])
     change = _inner(*difference, *difference)
     return float(np.sqrt(max(change, 0.0) / size)) if size > 0.0 else 0.0
 

@@ -121,10 +121,10 @@ def pairwise_components(
 ) -> Components:
     """Components of M whose every entry is estimated from the dates on which both stocks are observed.
 
-    The covariance of a pair is taken about the means over their common dates, with their number as divisor (as
-    `pandas.DataFrame.cov` with ddof=0); the means m are those of each stock's own history. Such a matrix need not be
-    positive semidefinite: it is replaced by the nearest that is, in Frobenius norm, by setting its negative eigenvalues
-    to zero (Higham 1988), which leaves the leading eigenvectors as they are.
+    The covariance of a pair is taken about the means over their common dates, with the number of these as divisor; the
+    means m are those of each stock's own history. Such a matrix need not be positive semidefinite: it is replaced by
+    the nearest that is, in Frobenius norm, by setting its negative eigenvalues to zero (Higham 1988), which leaves the
+    leading eigenvectors as they are.
 
     Raises
     ------
