@@ -17,7 +17,7 @@ from models.base import FloatArray
 from models.inference import CovType, long_run_covariance, resolve_lags
 from schemas.errors import ModelError
 
-_RANK_TOLERANCE = 1e-12  # of the smallest to the largest eigenvalue of a correlation matrix
+_RANK_TOLERANCE = 1e-12  # share of an asset's residual variance that those before it leave, and that counts as none
 _NO_RESIDUAL = 1e-20  # squared residuals beside squared returns that are nothing but rounding
 
 
@@ -208,7 +208,7 @@ def alpha_test_of(
 
 
 def _distance(regression: BalancedRegression, covariance: FloatArray) -> float:
-    """Squared distance alpha' C^-1 alpha, from the spectrum of the correlation matrix, which does not know units."""
+    """Squared distance alpha' C^-1 alpha, from the root of the correlation matrix, which does not know units."""
     variance = np.square(regression.residuals).sum(axis=0)
     spanned = np.flatnonzero(variance <= _NO_RESIDUAL * np.square(regression.returns).sum(axis=0))
     if len(spanned):
@@ -217,10 +217,11 @@ def _distance(regression: BalancedRegression, covariance: FloatArray) -> float:
             "to test; leave it out."
         )
     scale = np.sqrt(np.diagonal(covariance))
-    values, vectors = np.linalg.eigh(covariance / np.outer(scale, scale))
-    if values[0] <= _RANK_TOLERANCE * values[-1]:
+    factor, failed = linalg.lapack.dpotrf(covariance / np.outer(scale, scale), lower=1)
+    if failed or np.square(np.diagonal(factor)).min() <= _RANK_TOLERANCE:
         raise ModelError(
             "The residuals are linearly dependent, as when the factors are portfolios of the assets, "
             "or two assets are the same; leave one out."
         )
-    return float(np.sum(np.square(vectors.T @ (regression.alpha / scale)) / values))
+    root = linalg.solve_triangular(factor, regression.alpha / scale, lower=True)
+    return float(root @ root)
