@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -213,6 +215,15 @@ def test_what_is_not_given_is_refused_and_missing_dates_are_counted() -> None:
         IPCA(1, intercept=True, observed=("mkt",)).fit(constant)
     with pytest.raises(ModelError, match="works on the rows"):
         IPCA(1, mode="panel").fit_gram(gram_statistics(panel))
+
+
+def test_fits_with_an_intercept_run_side_by_side() -> None:
+    panel = given_panel()
+    gram = gram_statistics(panel)
+    with ThreadPoolExecutor(4) as pool:
+        fits = list(pool.map(lambda _: IPCA(2, intercept=True).fit_gram(gram), range(4)))
+    for model in fits[1:]:
+        np.testing.assert_array_equal(model.gamma_.values, fits[0].gamma_.values)
 
 
 def test_out_of_sample_predictions_are_one_per_row_on_any_dates() -> None:
