@@ -44,7 +44,7 @@ class RPPCA(PCA):
     betas_ : xarray.DataArray
         (ticker, factor) slopes of the time-series regressions, with intercept, of returns on the factors in training;
         pricing errors are taken with them. NaN for stocks with fewer than ``min_observations`` returns.
-    rms_alpha_, residual_variance_ : float
+    rms_alpha_, unexplained_share_ : float
         In training, as `evaluate` gives them.
     """
 
@@ -65,7 +65,7 @@ class RPPCA(PCA):
 
     betas_: xr.DataArray
     rms_alpha_: float
-    residual_variance_: float
+    unexplained_share_: float
 
     @property
     def _gamma(self) -> float:
@@ -93,7 +93,7 @@ class RPPCA(PCA):
         slopes = time_series_regression(returns, factors, known, min_observations=shortest).beta
         self.betas_ = self.loadings_.copy(data=slopes).rename("betas")
         judged = self.evaluate(panel)
-        self.rms_alpha_, self.residual_variance_ = judged["rms_alpha"], judged["residual_variance"]
+        self.rms_alpha_, self.unexplained_share_ = judged["rms_alpha"], judged["unexplained_share"]
         return self
 
     def pricing_errors(self, panel: Panel) -> xr.DataArray:
@@ -113,7 +113,7 @@ class RPPCA(PCA):
         -------
         dict
             ``sharpe_ratio``: see `sharpe_ratio`. ``maximal_sharpe_ratio``: the largest that the factor returns of this
-            panel allow, in hindsight. ``rms_alpha``: root mean square of `pricing_errors`. ``residual_variance``: mean
+            panel allow, in hindsight. ``rms_alpha``: root mean square of `pricing_errors`. ``unexplained_share``: mean
             over stocks of Var(r - beta f) / Var(r), over the same dates.
         """
         errors = self._errors(panel)
@@ -124,14 +124,14 @@ class RPPCA(PCA):
             "sharpe_ratio": self.sharpe_ratio(panel),
             "maximal_sharpe_ratio": maximal_sharpe_ratio(self.factor_returns(panel)),
             "rms_alpha": float(np.sqrt(_mean(np.square(alpha)))),
-            "residual_variance": float(_mean(share)),
+            "unexplained_share": float(_mean(share)),
         }
 
     def statistics(self) -> dict[str, xr.DataArray]:
-        """Add ``rms_alpha`` (decimals per period) and ``residual_variance`` (share) of the training sample to PCA's."""
+        """Add ``rms_alpha`` (decimals per period) and ``unexplained_share`` (share) of the training sample to PCA's."""
         found = super().statistics()
         found["rms_alpha"] = xr.DataArray(self.rms_alpha_, name="rms_alpha")
-        found["residual_variance"] = xr.DataArray(self.residual_variance_, name="residual_variance")
+        found["unexplained_share"] = xr.DataArray(self.unexplained_share_, name="unexplained_share")
         return found
 
     def _errors(self, panel: Panel) -> FloatArray:
@@ -148,7 +148,7 @@ class RPPCA(PCA):
     def state(self) -> ModelState:
         """Keep what PCA keeps, the slopes and the measures of the training sample."""
         kept = super().state()
-        measures = {"rms_alpha": self.rms_alpha_, "residual_variance": self.residual_variance_}
+        measures = {"rms_alpha": self.rms_alpha_, "unexplained_share": self.unexplained_share_}
         return ModelState(kept.arrays | {"betas": self.betas_.values}, kept.meta | measures)
 
     @classmethod
@@ -156,7 +156,7 @@ class RPPCA(PCA):
         """Rebuild a fitted model."""
         model = super().from_state(params, state)
         model.betas_ = model.loadings_.copy(data=state.arrays["betas"]).rename("betas")
-        model.rms_alpha_, model.residual_variance_ = state.meta["rms_alpha"], state.meta["residual_variance"]
+        model.rms_alpha_, model.unexplained_share_ = state.meta["rms_alpha"], state.meta["unexplained_share"]
         return model
 
 

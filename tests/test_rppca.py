@@ -99,7 +99,7 @@ def test_measures_are_those_of_their_definitions() -> None:
     np.testing.assert_allclose(model.pricing_errors(test).values, errors.mean(axis=0), atol=1e-10)
     measures = model.evaluate(test)
     assert measures["rms_alpha"] == pytest.approx(np.sqrt(np.square(errors.mean(axis=0)).mean()))
-    assert measures["residual_variance"] == pytest.approx((errors.var(axis=0) / test.returns.values.var(axis=0)).mean())
+    assert measures["unexplained_share"] == pytest.approx((errors.var(axis=0) / test.returns.values.var(axis=0)).mean())
     weights = np.linalg.solve(np.cov(inside.T), inside.mean(axis=0))
     assert measures["sharpe_ratio"] == pytest.approx((outside @ weights).mean() / (outside @ weights).std(ddof=1))
     assert model.evaluate(train)["sharpe_ratio"] == pytest.approx(maximal_sharpe_ratio(model.factor_returns(train)))
