@@ -8,6 +8,7 @@ module.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -25,7 +26,7 @@ INTERCEPT = "intercept"
 Weighting = Literal["equal", "cap", "sqrt_cap"]
 RANK_TOLERANCE = 1e-12
 _CELLS_IN_FLIGHT = 4_000_000  # float64 cells of a design held at once: 32 MB
-_CELLS_PER_READ = 8_000_000  # float32 cells of a lazily opened panel in memory at a time: 32 MB
+_CELLS_PER_READ = 4_000_000  # float32 cells of a lazily opened panel that are read at once: 16 MB
 _BY_DATE = ("zz", "zr", "rr", "n", "weight")
 
 
@@ -160,7 +161,8 @@ def gram_statistics(
     Parameters
     ----------
     panel : Panel
-        Possibly lazily opened; no more than one of its blocks is in memory.
+        Possibly lazily opened; no more than two blocks of it, of 16 MB, are in memory: the second is read in a
+        thread while the first is worked on.
     chars : sequence of str, optional
         Which characteristics, in which order. Default: all of the panel's.
     weights : xarray.DataArray, optional
@@ -183,7 +185,7 @@ def gram_statistics(
         _block_products(
             block, names, weights, intercept=intercept, n_industries=None if groups is None else len(groups)
         )
-        for block in panel.blocks(_dates_per_read(panel))
+        for block in _read_ahead(read_blocks(panel))
     ]
     labels = (*([INTERCEPT] if intercept else []), *map(industry_name, groups or ()), *names)
     zz, zr, rr, n, weight = (np.concatenate(column) for column in zip(*parts, strict=True))
@@ -268,10 +270,26 @@ def date_spans(n_dates: int, cells: int) -> Iterator[slice]:
         yield slice(start, min(start + step, n_dates))
 
 
-def _dates_per_read(panel: Panel) -> int:
-    """Dates of a panel that are in memory at a time; a power of two, so that blocks meet the borders of chunks."""
+def read_blocks(panel: Panel) -> Iterator[Panel]:
+    """Read a possibly lazily opened panel: the characteristics 16 MB at a time, what is small 256 dates at a time.
+
+    The number of dates is a power of two, so that blocks meet the borders of chunks and no chunk is read twice.
+    """
     cells = max(1, len(panel.tickers) * len(panel.chars))
-    return int(2 ** min(8, max(0, (_CELLS_PER_READ // cells).bit_length() - 1)))
+    size = int(2 ** min(8, max(0, (_CELLS_PER_READ // cells).bit_length() - 1)))
+    for start in range(0, len(panel.dates), 256):
+        dates = panel.data.isel(date=slice(start, start + 256))
+        small = {name: dates[name].load() for name in dates.data_vars if name != "characteristics"}
+        yield from Panel(dates.assign(small)).blocks(size)
+
+
+def _read_ahead(blocks: Iterator[Panel]) -> Iterator[Panel]:
+    """Yield blocks, reading the next one in a thread while the present one is worked on."""
+    with ThreadPoolExecutor(1, "read-ahead") as reader:
+        coming = reader.submit(next, blocks, None)
+        while (block := coming.result()) is not None:
+            coming = reader.submit(next, blocks, None)
+            yield block
 
 
 def _block_products(

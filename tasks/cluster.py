@@ -30,6 +30,9 @@ _WORKER_ENVIRONMENT = {
     "OMP_NUM_THREADS": "1",
     "MKL_NUM_THREADS": "1",
     "OPENBLAS_NUM_THREADS": "1",
+    # Zarr unpacks chunks in threads of its own; beside one worker per core they only get in each other's way.
+    "ZARR_THREADING__MAX_WORKERS": "1",
+    "ZARR_ASYNC__CONCURRENCY": "1",
     # Dask trims the heap at 64 kB by default; training then spends half its time on page faults.
     "MALLOC_TRIM_THRESHOLD_": str(2**30),
     "MALLOC_MMAP_THRESHOLD_": str(2**30),

@@ -25,7 +25,7 @@ import pandas as pd
 import xarray as xr
 
 from models import FactorModel, Panel
-from models.gram import Design, GramStatistics, gram_of
+from models.gram import Design, GramStatistics, gram_of, read_blocks
 from models.linear import GramModel
 from schemas.refs import Key, PanelRef
 from schemas.spec import RunSpec
@@ -182,7 +182,8 @@ def _compute(root: Path, panel: Key, design: Design, start: int, stop: int) -> D
         named = np.maximum.accumulate(codes.max("ticker").values.astype(np.int64) + 1)
         rows = rows.assign(industry=codes).isel(industry_name=slice(0, int(named[-1])))
     observed = rows["factors"].load() if "factors" in rows else None
-    return DatedGram(gram_of(Panel(rows), design), named, observed)
+    parts = [gram_of(block, design) for block in read_blocks(Panel(rows))]  # a worker has no second core to read ahead
+    return DatedGram(GramStatistics.concat(parts), named, observed)
 
 
 @lru_cache(maxsize=2)
