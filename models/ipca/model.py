@@ -15,12 +15,13 @@ import xarray as xr
 from sklearn.exceptions import ConvergenceWarning
 
 from models.base import FloatArray, ModelState
-from models.gram import INTERCEPT, RANK_TOLERANCE, Design, GramStatistics, date_spans, gram_of, select_characteristics
+from models.gram import INTERCEPT, Design, GramStatistics, date_spans, gram_of, select_characteristics
 from models.ipca.bootstrap import BootstrapTest, characteristic_test, given_test
 from models.ipca.checks import check_capacity, check_collinearity, check_given
-from models.ipca.iteration import Solution, Steps, iterate
+from models.ipca.estimation import given_series, normalise, solve
+from models.ipca.iteration import Steps
 from models.ipca.rows import RowSteps, row_triangles
-from models.ipca.steps import Moments, initial_coefficients, rank_message
+from models.ipca.steps import Moments, initial_coefficients
 from models.linear import GramModel, gram_r2
 from models.panel import Panel
 from schemas.errors import ModelError
@@ -166,6 +167,42 @@ class IPCA(GramModel):
         if self.mode == "panel":
             raise ModelError("IPCA(mode='panel') works on the rows; call fit(panel), or use mode='portfolio'.")
         return self._fit(gram, observed, warm_start, None)
+
+    def moments(self, gram: GramStatistics, observed: xr.DataArray | None = None) -> Moments:
+        """Pack statistics and given series for the steps of this model; ``observed`` as in `fit_gram`."""
+        given = given_series(gram.dates, observed, self.observed, intercept=self.intercept)
+        return Moments.of(gram, given, self.n_factors)
+
+    def fit_moments(
+        self, moments: Moments, chars: tuple[str, ...], warm_start: IPCA | None = None, steps: Steps | None = None
+    ) -> Self:
+        """Fit to packed moments: `fit_gram` after all checks, for callers who fit many windows of them."""
+        solution, explained = solve(
+            moments if steps is None else steps,
+            self._first_start(moments, chars, warm_start),
+            n_starts=self.n_starts,
+            max_iter=self.max_iter,
+            tol=self.tol,
+            memory=self.memory,
+        )
+        total = float(moments.rr[moments.usable].sum())
+        self.objectives_ = [value / total if total > 0.0 else float("nan") for value in explained]
+        self.converged_, self.n_iter_, self.last_change_ = solution.converged, solution.n_iter, solution.last_change
+        self.n_rejected_ = solution.n_rejected
+        self.first_order_residual_ = moments.first_order_residual(solution.coefficients)
+        if not solution.converged:
+            warnings.warn(
+                f"IPCA stopped at max_iter={self.max_iter}: Gamma still turned by {self.last_change_:.1e}, "
+                f"more than tol={self.tol}. Raise max_iter, or lower n_factors.",
+                ConvergenceWarning,
+                stacklevel=4,
+            )
+        coefficients, means, self.n_dropped_ = normalise(moments, solution.coefficients)
+        n_factors = self.n_factors + len(self.observed)
+        alpha = coefficients[:, -1].copy() if self.intercept else np.zeros(len(chars))
+        self.p_values_ = {}
+        self._restore(np.ascontiguousarray(coefficients[:, :n_factors]), alpha, means[:n_factors], chars)
+        return self
 
     def loadings(self, panel: Panel) -> xr.DataArray:
         """Z[t-1] [Gamma_beta, Gamma_delta] as (date, ticker, factor); NaN where not covered."""
@@ -347,58 +384,13 @@ class IPCA(GramModel):
             self.p_values_ = {name: test.p_value for name, test in tests.items()}
         return self
 
-    def moments(self, gram: GramStatistics, observed: xr.DataArray | None = None) -> Moments:
-        """Pack statistics and given series for the steps of this model; ``observed`` as in `fit_gram`."""
-        return Moments.of(gram, self._given(gram, observed), self.n_factors)
-
-    def fit_moments(
-        self, moments: Moments, chars: tuple[str, ...], warm_start: IPCA | None = None, steps: Steps | None = None
-    ) -> Self:
-        """Fit to packed moments: the part of `fit_gram` after all checks, for callers who fit many windows of them."""
-        self._check_warm_start(warm_start, chars)
-        solution = self._best(moments, warm_start, moments if steps is None else steps)
-        projection = moments.project(solution.coefficients)
-        regressors, kept, k = projection.regressors, projection.kept, self.n_factors
-        rotation = _canonical_rotation(regressors[kept, :k])
-        coefficients = np.concatenate([solution.coefficients[:, :k] @ rotation, solution.coefficients[:, k:]], axis=1)
-        premia = regressors[kept, : k + len(self.observed)].mean(axis=0)
-        premia[:k] = premia[:k] @ rotation
-        self.n_dropped_ = int((moments.n > 0).sum() - kept.sum())
-        self.first_order_residual_ = moments.first_order_residual(solution.coefficients)
-        alpha = coefficients[:, -1] if self.intercept else np.zeros(len(chars))
-        self.p_values_ = {}
-        self._restore(np.ascontiguousarray(coefficients[:, : len(premia)]), alpha.copy(), premia, chars)
-        return self
-
-    def _best(self, moments: Moments, warm_start: IPCA | None, steps: Steps) -> Solution:
-        """Iterate from every start; keep what explains most, its certificate, and what the others came to."""
-        total = float(moments.rr[moments.usable].sum())
-        solutions: list[Solution] = []
-        start: FloatArray
-        for seed in range(self.n_starts):
-            if seed:
-                latent = np.random.default_rng(seed).standard_normal((moments.n_chars, self.n_factors))
-                start = np.concatenate([latent, np.zeros((moments.n_chars, moments.given.shape[1]))], axis=1)
-            else:
-                start = self._first_start(moments, warm_start)
-            solutions.append(iterate(steps, start, max_iter=self.max_iter, tol=self.tol, memory=self.memory))
-        best = max(solutions, key=lambda solution: solution.explained)
-        self.objectives_ = [solution.explained / total if total > 0.0 else float("nan") for solution in solutions]
-        self.converged_, self.n_iter_, self.last_change_ = best.converged, best.n_iter, best.last_change
-        self.n_rejected_ = best.n_rejected
-        if not best.converged:
-            warnings.warn(
-                f"IPCA stopped at max_iter={self.max_iter}: Gamma still turned by {self.last_change_:.1e}, "
-                f"more than tol={self.tol}. Raise max_iter, or lower n_factors.",
-                ConvergenceWarning,
-                stacklevel=5,
-            )
-        return best
-
-    def _first_start(self, moments: Moments, warm_start: IPCA | None) -> FloatArray:
+    def _first_start(self, moments: Moments, chars: tuple[str, ...], warm_start: IPCA | None) -> FloatArray:
         """Gamma of the earlier model, without what is too much, filled up with what it lacks."""
         if warm_start is None:
             return initial_coefficients(moments)
+        known_chars = tuple(str(name) for name in warm_start.gamma_["char"].values)
+        if known_chars != chars:
+            raise ModelError(f"A warm start must have the same characteristics: {known_chars} are not {chars}.")
         earlier = warm_start.gamma_.values[:, : warm_start.n_factors][:, : self.n_factors]
         given = np.zeros((moments.n_chars, moments.given.shape[1]))
         for column, name in enumerate(self.observed):
@@ -418,28 +410,6 @@ class IPCA(GramModel):
         alpha = self.gamma_alpha_.values[:, None]
         return np.concatenate([self.gamma_.values, alpha], axis=1) if self.intercept else self.gamma_.values
 
-    def _given(self, gram: GramStatistics, observed: xr.DataArray | None) -> FloatArray:
-        """(date, M) observed factors and the ones of the intercept; NaN where unknown."""
-        columns = []
-        if self.observed:
-            names = [] if observed is None else [str(name) for name in observed["observed_factor"].values]
-            missing = [name for name in self.observed if name not in names]
-            if observed is None or missing:
-                raise ModelError(
-                    f"IPCA needs the observed factors {[*self.observed]}; of these {missing} are not given."
-                )
-            wanted = observed.sel(observed_factor=[*self.observed]).transpose("date", "observed_factor")
-            columns.append(wanted.reindex(date=gram.dates).values.astype(np.float64))
-        if self.intercept:
-            columns.append(np.ones((len(gram.dates), 1)))
-        return np.concatenate(columns, axis=1) if columns else np.empty((len(gram.dates), 0))
-
-    def _check_warm_start(self, warm_start: IPCA | None, chars: tuple[str, ...]) -> None:
-        if warm_start is not None and tuple(warm_start._chars) != chars:  # noqa: SLF001  # of the same class
-            raise ModelError(
-                f"A warm start must have the same characteristics: {warm_start._chars} are not {[*chars]}."  # noqa: SLF001
-            )
-
     def _restore(self, gamma: FloatArray, alpha: FloatArray, premia: FloatArray, chars: tuple[str, ...]) -> None:
         self.factors_ = [*(f"factor_{k + 1}" for k in range(self.n_factors)), *self.observed]
         self.gamma_ = xr.DataArray(gamma, {"char": [*chars], "factor": self.factors_}, ("char", "factor"), name="gamma")
@@ -453,18 +423,6 @@ class IPCA(GramModel):
         names = self.factors_ if columns.shape[1] == len(self.factors_) else [*range(columns.shape[1])]
         coords = {"date": panel.dates, "ticker": panel.tickers, "factor": names}
         return xr.DataArray(np.concatenate(blocks), coords, ("date", "ticker", "factor"))
-
-
-def _canonical_rotation(factors: FloatArray) -> FloatArray:
-    """Rotation that makes F'F / T diagonal and descending, and the means positive."""
-    if not factors.shape[1]:
-        return np.empty((0, 0))
-    values, rotation = np.linalg.eigh(factors.T @ factors / len(factors))
-    if values[0] <= RANK_TOLERANCE * values[-1]:
-        raise ModelError(rank_message(factors.shape[1]))
-    rotation = rotation[:, ::-1]
-    sign = np.where(factors.mean(axis=0) @ rotation < 0.0, -1.0, 1.0)
-    return np.asarray(rotation * sign)
 
 
 def _project(characteristics: FloatArray, gamma: FloatArray) -> FloatArray:
