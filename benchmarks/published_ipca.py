@@ -3,8 +3,8 @@
 Here belong the simulation and the table; the test of it is `tests/test_published_ipca.py`. Run
 ``python -m benchmarks.published_ipca`` for the table of `docs/published-checks.md`.
 
-The readings that the numbers need: the residual is .1 times a Student t with 5 degrees of freedom as it is, with variance
-5/3 of .01 (a unit-variance t would give another R2); IPCA, which has nothing to tune, is fitted to the 120 months of
+The readings that the numbers need: the residual is .1 times a Student t with 5 degrees of freedom as it is, of variance
+.0167 (a unit-variance t would give another R2); IPCA, which has nothing to tune, is fitted to the 120 months of
 training and validation; factor returns of the 60 test months are cross-sectional regressions on Z Gamma; R2 is pooled
 and uncentred.
 """
