@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import time
 from pathlib import Path
 
 import pytest
@@ -58,7 +59,10 @@ def test_an_ingest_in_the_middle_of_a_run_does_not_reach_its_numbers(
         shutil.copytree(root, alone)
         assert injector.run(run_config, early, alone).exitcode == 0
         with reading(root) as seen:
-            both = [injector.start(job, config, root) for job, config in ((run_config, early), (ingest_config, late))]
+            running = injector.start(run_config, early, root)
+            while not (root / "work" / "panels").exists() and running.is_alive():
+                time.sleep(0.05)  # a panel is made from a snapshot: the run has taken its own
+            both = [running, injector.start(ingest_config, late, root)]
             outcomes = [injector.outcome(process) for process in both]
         assert [outcome.exitcode for outcome in outcomes] == [0, 0], outcomes
         assert seen.errors == []
