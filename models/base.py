@@ -122,9 +122,10 @@ class FactorModel(BaseEstimator, ABC):  # type: ignore[misc]  # scikit-learn shi
         return (self.loadings(panel) * premia).sum("factor", skipna=False).rename("expected_returns")
 
     def fitted_returns(self, panel: Panel) -> xr.DataArray:
-        """Return the systematic part X[t-1] f[t] as (date, ticker)."""
-        systematic = (self.loadings(panel) * self.factor_returns(panel)).sum("factor", skipna=False)
-        return systematic.rename("fitted_returns")
+        """Return the systematic part X[t-1] f[t] as (date, ticker), with f as `contributing` gives it."""
+        realised = self.factor_returns(panel)
+        systematic = self.loadings(panel) * realised.copy(data=contributing(realised.values))
+        return systematic.sum("factor", skipna=False).rename("fitted_returns")
 
     def residuals(self, panel: Panel) -> xr.DataArray:
         """Specific returns e[t] = r[t] - X[t-1] f[t] as (date, ticker), wherever r and X are known."""
@@ -154,6 +155,16 @@ class FactorModel(BaseEstimator, ABC):  # type: ignore[misc]  # scikit-learn shi
     def _check_fitted(self) -> None:
         if not hasattr(self, "factors_"):
             raise ModelError(f"{type(self).__name__} is not fitted yet; call fit(panel) first.")
+
+
+def contributing(factor_returns: FloatArray) -> FloatArray:
+    """Factor returns (date, factor) as they enter X f: an unknown one contributes nothing beside others that are known.
+
+    On a date on which nobody in the estimation universe has a characteristic, or is in an industry, the return of that
+    factor is unknown (NaN) and the others are not. A date without any stays NaN.
+    """
+    known = np.isfinite(factor_returns)
+    return np.where(known.any(axis=-1, keepdims=True), np.where(known, factor_returns, 0.0), np.nan)
 
 
 def uncentred_r2(panel: Panel, explained: xr.DataArray) -> float:

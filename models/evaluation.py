@@ -17,6 +17,7 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
+from models.base import contributing
 from schemas.errors import DataError
 
 LEAST_KNOWN_WEIGHT = 0.95
@@ -172,7 +173,8 @@ def evaluate(version: xr.Dataset, returns: xr.DataArray, mask: xr.DataArray | No
     """
     version = version.drop_attrs()
     # X[t-1] f[t]: f is moved to the date before and the product back, which spares a copy of the loadings.
-    ahead = version["factor_returns"].shift(date=-1)
+    realised = version["factor_returns"].transpose("date", "factor")
+    ahead = realised.copy(data=contributing(realised.values)).shift(date=-1)
     explained = {"total": xr.dot(version["loadings"], ahead, dim="factor").shift(date=1)}
     if "expected_returns" in version:
         explained["predictive"] = version["expected_returns"].shift(date=1)

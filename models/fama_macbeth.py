@@ -20,7 +20,7 @@ from models.assembly import CONSTANT
 from models.base import FloatArray, ModelState
 from models.gram import INTERCEPT, Design, GramStatistics, Weighting, gram_of, select_characteristics, solve_gram
 from models.inference import automatic_lags
-from models.linear import GramModel, gram_r2
+from models.linear import GramModel
 from models.panel import Panel
 from models.two_pass import factors_of, mean_covariance, shanken_covariance
 from schemas.errors import ModelError
@@ -185,25 +185,6 @@ class FamaMacBeth(GramModel):
         """Slopes as (date, factor), as `factor_returns` gives them."""
         self._check_fitted()
         return self._regress(gram).slopes
-
-    def fitted_returns(self, panel: Panel) -> xr.DataArray:
-        """Return X[t-1] f[t] as (date, ticker).
-
-        A characteristic that nobody has on a date, and whose slope is therefore NaN, contributes nothing; a date
-        without any slope is NaN.
-        """
-        slopes = self.factor_returns(panel)
-        systematic = (self.loadings(panel) * slopes.fillna(0.0)).sum("factor", skipna=False)
-        return systematic.where(slopes.notnull().any("factor")).rename("fitted_returns")
-
-    def score_gram(self, gram: GramStatistics) -> dict[str, float]:
-        """Uncentred total and predictive R2, as `score`; squares are weighted by the W of the statistics."""
-        slopes = self.gram_factor_returns(gram)
-        known = np.isfinite(slopes).any(axis=1, keepdims=True)
-        return {
-            "total_r2": gram_r2(gram, np.where(known, np.nan_to_num(slopes), np.nan)),
-            "predictive_r2": gram_r2(gram, np.broadcast_to(self.premia_, gram.zr.shape)),
-        }
 
     def statistics(self) -> dict[str, xr.DataArray]:
         """Return premia, standard errors, t-statistics, and the number of dates behind each, all (factor)."""

@@ -12,7 +12,7 @@ from typing import Self
 import numpy as np
 import xarray as xr
 
-from models.base import FactorModel, FloatArray
+from models.base import FactorModel, FloatArray, contributing
 from models.gram import Design, GramStatistics, gram_of
 from models.panel import Panel
 from schemas.errors import ModelError
@@ -67,14 +67,14 @@ class GramModel(FactorModel):
             raise ModelError(f"{type(self).__name__} needs the rows of the panel with these parameters.")
         return self.fit_gram(gram_of(panel, design), observed=panel.factors if "factors" in panel.data else None)
 
-    def score_gram(self, gram: GramStatistics) -> dict[str, float]:
+    def score_gram(self, gram: GramStatistics, observed: xr.DataArray | None = None) -> dict[str, float]:  # noqa: ARG002
         """Uncentred total and predictive R2, as `score`, for models whose loadings are Z times `gram_mapping`.
 
         Squares are weighted by the W of the statistics: for the R2 over the estimation universe they must be those of
-        the design with equal weights.
+        the design with equal weights. ``observed`` as in `fit_gram`.
         """
         mapping = self.gram_mapping()
-        realised = self.gram_factor_returns(gram)
+        realised = contributing(self.gram_factor_returns(gram))
         return {
             "total_r2": gram_r2(gram, realised @ mapping.T),
             "predictive_r2": gram_r2(gram, np.broadcast_to(mapping @ self.premia_, gram.zr.shape)),

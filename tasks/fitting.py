@@ -55,8 +55,9 @@ def fit_all(
     statistics = _submit_grams(spec, models, panel, cluster, space)
     futures = []
     for model in sorted(models, key=lambda item: not isinstance(item, AutoencoderSpec)):
+        first: list[Future[FitRef]] = []  # which later fits wait for
         for as_of, until in zip(refits, [*refits[1:], dates[-1]], strict=True):
-            before = statistics.get(model.name, [])
+            before = [*statistics.get(model.name, []), *first]
             if isinstance(model, AutoencoderSpec):
                 before = [
                     cluster.submit(
@@ -71,6 +72,8 @@ def fit_all(
                     key=f"fit-{model.name}-{as_of:%Y-%m-%d}-{panel.key[:8]}",
                 )
             )  # fmt: skip
+            if as_of == refits[0] and _counts_factors(model):
+                first = [futures[-1]]
     done: list[FitRef] = cluster.gather(futures, _described, Progress("fits", panel.universe))
     order = {model.name: position for position, model in enumerate(models)}
     return sorted(done, key=lambda ref: (order[ref.model], ref.as_of))
@@ -133,13 +136,16 @@ def fit_model(
     as_of: pd.Timestamp,
     until: pd.Timestamp,
     earliest: bool,  # Dask passes arguments by position
-    before: list[str],
+    before: list[Any],
 ) -> FitRef:
     """Fit one model as of one date and project it over the dates it serves. Runs on a worker.
 
-    ``before`` names what had to be made first: the members of an ensemble, or spans of the Gram store.
+    ``before`` refers to what had to be made first: the members of an ensemble, spans of the Gram store, or the first
+    fit of a model that chooses its number of factors.
     """
     space = Workspace(root)
+    if not earliest and _counts_factors(model):
+        model = _numbered(space, panel, spec, model)
     fit_key = _fit_key(space, panel, spec, model, as_of)
     changed = not space.work.has("fits", fit_key)
     if changed:
@@ -161,8 +167,21 @@ def fit_model(
     return FitRef(model=model.name, as_of=as_of.date(), until=until.date(), key=projection_key, changed=changed)
 
 
+def _counts_factors(model: ModelSpec) -> bool:
+    """Whether a rule chooses the number of factors."""
+    return isinstance(getattr(model, "n_factors", None), str)
+
+
+def _numbered(space: Workspace, panel: PanelRef, spec: RunSpec, model: ModelSpec) -> ModelSpec:
+    """Give a model the number of factors that its rule chose at the first refit: the axis of a version is one."""
+    dates = known_panel(space, panel).dates
+    first = refit_dates(dates[:-1], spec.walk_forward, dates[-1])[0]
+    chosen = restore(space, model, _fit_key(space, panel, spec, model, first))
+    return model.model_copy(update={"n_factors": len(chosen.factors_)})
+
+
 def _learn(
-    estimator: FactorModel, space: Workspace, panel: PanelRef, spec: RunSpec, as_of: pd.Timestamp, before: list[str]
+    estimator: FactorModel, space: Workspace, panel: PanelRef, spec: RunSpec, as_of: pd.Timestamp, before: list[Any]
 ) -> dict[str, float]:
     """Fit an estimator to what was known as of a date, from Gram statistics if it can; return its scores on that."""
     designs = gram_designs(space, panel, estimator)
@@ -170,7 +189,7 @@ def _learn(
         window = spec.walk_forward.window
         known = [training_grams(space, panel, spec, design, as_of, window) for design in designs]
         estimator.fit_gram(known[0].gram, observed=known[0].observed)
-        return estimator.score_gram(known[-1].gram)
+        return estimator.score_gram(known[-1].gram, observed=known[-1].observed)
     train = _training_panel(space, panel, spec, as_of)
     if isinstance(estimator, ConditionalAutoencoder):
         estimator.combine(train, [_unpack(*space.work.get_arrays("members", member)) for member in before])

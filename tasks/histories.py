@@ -19,6 +19,7 @@ import pandas as pd
 import xarray as xr
 
 from models import FactorModel, Panel
+from models.base import contributing
 from schemas.refs import SnapshotRef
 from schemas.spec import RunSpec
 from tasks.digests import Inputs
@@ -152,7 +153,7 @@ def _computed(reader: Reader, first: int, last: int) -> tuple[list[str], Arrays]
         )
         if isinstance(before, slice) or len(before):
             exposure = loadings_of(reader.model, apart(one.isel(ticker=before)))
-            explained = (exposure * factors[row]).sum(axis=1)
+            explained = (exposure * contributing(factors[row])).sum(axis=1)
             residuals[row, before] = returns[row, before] - explained
     mask = rows["mask"].values
     return tickers, {"factor_returns": factors, "residuals": residuals, "returns": returns, "mask": mask}

@@ -14,6 +14,7 @@ import pandas as pd
 import xarray as xr
 
 from models import FactorModel, Panel, SpecificRisk
+from models.base import contributing
 from schemas.spec import SpecificSpec
 
 Arrays = dict[str, npt.NDArray[Any]]
@@ -59,7 +60,8 @@ def project(
         exposure = model.loadings(block).transpose("date", "ticker", "factor").astype(np.float32)
         realised = model.factor_returns(block).transpose("date", "factor").astype(np.float64)
         factors.append(realised.values)
-        residuals.append((block.returns - (exposure * realised).sum("factor", skipna=False)).astype(np.float32))
+        explaining = realised.copy(data=contributing(realised.values))
+        residuals.append((block.returns - (exposure * explaining).sum("factor", skipna=False)).astype(np.float32))
         served = slice(max(first_row - row, 0), len(block.dates))
         if served.start < served.stop:
             loadings.append(exposure.values[served])
