@@ -9,7 +9,10 @@ Where do I go to ...?
 see what a model sees                           `models.panel`, `models.transforms`
 compute characteristics from prices, volumes    `models.characteristics`
 know what every model must do                   `models.base`
-add per-date sufficient statistics              `models.gram`
+add per-date sufficient statistics              `models.gram`, `models.linear`
+find errors, joint tests, premia along time     `models.inference`, `models.pricing_tests`, `models.factor_premia`
+follow or shrink betas                          `models.betas`
+choose the number of factors                    `models.factor_number`
 split dates into folds, choose a penalty        `models.cross_validation`
 change Omega or specific variance               `models.covariance`, `models.specific`
 turn them into portfolio risk                   `models.risk`, `models.portfolios`
