@@ -25,6 +25,7 @@ from models.penalised import PenalisedModel
 from models.rppca import RPPCA
 from models.time_series import TimeSeriesModel
 from schemas.errors import ModelError
+from schemas.statistics import STATISTIC_DIMS, STATISTICS
 
 
 @dataclass(frozen=True)
@@ -138,6 +139,19 @@ def test_results_are_labelled_and_parameters_stay_untouched(case: Case) -> None:
         assert array["factor"].values.tolist() == model.factors_
         assert (array["date"].values == panel.dates.values).all()
     assert model.premia_.shape == (len(model.factors_),)
+
+
+@every_model
+def test_every_statistic_has_a_meaning_and_comes_back_from_the_state(case: Case) -> None:
+    model = fitted(case)
+    found = model.statistics()
+    assert set(found) <= {"premia", *STATISTICS}
+    assert all(set(array.dims) <= set(STATISTIC_DIMS) for array in found.values())
+    restored = type(model).from_state(model.get_params(), model.state()).statistics()
+    assert set(restored) == set(found)
+    for name, array in found.items():
+        np.testing.assert_array_equal(restored[name].values, array.values)
+        assert restored[name].dims == array.dims
 
 
 @every_model

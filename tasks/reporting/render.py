@@ -12,7 +12,7 @@ import jinja2
 from markupsafe import Markup
 
 from schemas.checks import CheckReport
-from tasks.reporting import figures, figures_risk, tables, tables_risk
+from tasks.reporting import figures, figures_risk, tables, tables_risk, tables_statistics
 from tasks.reporting.canvas import Chart, css_colour, drawing
 from tasks.reporting.published import PublishedVersion, check_comparable, covered, default_tickers
 
@@ -80,6 +80,7 @@ def render_report(
         unknown_tickers=[ticker for ticker in tickers if ticker not in known],
         tickers_given=bool(named),
         factors=tables_risk.factors(versions),
+        inference=[(version.model, found) for version in versions if (found := tables_statistics.statistics(version))],
         bias=tables_risk.bias(versions),
         portfolio_risk=tables_risk.portfolio_risk(versions),
         runs=_runs(versions),
