@@ -164,7 +164,7 @@ def test_workers_with_other_code_are_refused(small: Path, tmp_path: Path, monkey
     here = Path(__file__).resolve().parents[1]
     for package in ("schemas", "storage", "models", "tasks", "flows"):
         shutil.copytree(here / package, old / package, ignore=shutil.ignore_patterns("__pycache__"))
-    (old / "models" / "ipca.py").write_text((old / "models" / "ipca.py").read_text() + "\n# an older release\n")
+    (old / "models" / "pca.py").write_text((old / "models" / "pca.py").read_text() + "\n# an older release\n")
     with scheduler(tmp_path, workers=1, path=old) as address:
         monkeypatch.setenv("FACTORCUBE_DASK_SCHEDULER", address)
         with pytest.raises(ExecutionError, match="another version of the code"):
