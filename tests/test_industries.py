@@ -139,3 +139,17 @@ def test_a_panel_sees_the_industries_known_before_its_date(tmp_path: Path) -> No
     assert early[0] == early[1], "a change of June leaves the versions as of May as they are"
     now = [plan(spec, spec.models, ref, None, settings) for ref in (first, second)]
     assert now[0]["pca"].version != now[1]["pca"].version
+
+
+@pytest.mark.shared_data
+def test_every_one_of_the_505_stocks_has_one_of_eleven_sectors(shared_data: Path) -> None:
+    bars = LongPrices(origin=FilesOrigin(paths=(shared_data / "sp500_5yr_daily.parquet",)))
+    market = read_market(bars, settings=HERE, frequency="daily", calendar="XNYS")
+    sectors = FilesOrigin(paths=(shared_data / "sp500_5yr_sectors.parquet",))
+    source = IndustrySource(origin=sectors, industry="sector_nyse_kaggle")
+    found = read_industries(source, settings=HERE, frequency="daily", market=market)
+    assert len(found["industry_name"]) == 11
+    names = found["industry_name"].values[found["industry"].isel(date=-1).values]
+    assert dict(zip(market["ticker"].values, names, strict=True))["AAPL"] == "Information Technology"
+    listed = np.isfinite(market["close"]).cumsum("date") > 0
+    np.testing.assert_array_equal(found["industry"] >= 0, listed)

@@ -150,6 +150,27 @@ def test_tables_say_what_the_version_holds(versions, html):
         assert row[7] == ("risk overstated" if below else "risk understated" if above else "within")
 
 
+def test_what_the_last_fit_says_is_shown_by_its_axes_and_stays_text(versions):
+    ipca = versions[1]
+    tickers, factors = ipca.dataset["ticker"], ipca.dataset["factor"]
+    alpha = np.where(np.arange(len(tickers)) < 4, np.arange(1.0, len(tickers) + 1.0), np.nan)
+    statistics = {
+        "grs": xr.DataArray(2.5),
+        "alpha": xr.DataArray(alpha, {"ticker": tickers}),
+        "n_slopes": xr.DataArray(np.full(len(factors), 1234.0), {"factor": factors}),
+        "gamma": xr.DataArray(np.full((2, len(factors)), -0.25), {"char": ["<b>mom", "size"], "factor": factors}),
+        "path": xr.DataArray(np.triu(np.ones((30, len(factors))), -1), {"penalty": np.arange(30), "factor": factors}),
+        "lambdas": xr.DataArray(np.full(30, np.nan), {"penalty": np.arange(30)}),
+    }
+    page = Page(render_report([replace(ipca, dataset=ipca.dataset.assign(statistics))], None, title="inference"))
+    assert ["grs", "2.5", "F statistic of Gibbons, Ross and Shanken that all alphas are zero"] in page.rows
+    assert ["alpha", "", "2.5", "1.15", "1.75", "2.5", "3.25", "3.85", "4"] in page.rows
+    assert [str(factors.values[0]), "1,234"] in page.rows
+    assert ["<b>mom", *["\N{MINUS SIGN}0.25"] * len(factors)] in page.rows
+    path = [row for row in page.rows if len(row) == 3 and row[2] == "–"]
+    assert (path[0], len(path)) == (["1", str(len(factors)), "–"], 12)
+
+
 def test_monthly_numbers_are_annualised_by_twelve(html):
     monthly = render_report(make_versions(("ipca",), n_dates=120, frequency="monthly"), None, title="monthly")
     assert "√12" in monthly

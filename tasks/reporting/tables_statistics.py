@@ -76,7 +76,7 @@ def _matrix(name: str, array: xr.DataArray) -> Table:
 
 
 def _spread(found: dict[str, xr.DataArray]) -> Table | None:
-    """Quantiles over the stocks, of each factor apart where the statistic has factors."""
+    """Mean and quantiles over the stocks, of each factor apart where the statistic has factors."""
     rows = []
     for name, array in found.items():
         parts = [("", array)] if array.dims == ("ticker",) else []
@@ -84,16 +84,18 @@ def _spread(found: dict[str, xr.DataArray]) -> Table | None:
             parts = [(str(label), array.sel(factor=label)) for label in array["factor"].values]
         for label, part in parts:
             values = part.values[np.isfinite(part.values)]
-            marks = np.quantile(values, _QUANTILES) if len(values) else [np.nan] * len(_QUANTILES)
+            marks = (
+                [values.mean(), *np.quantile(values, _QUANTILES)] if len(values) else [np.nan] * (1 + len(_QUANTILES))
+            )
             rows.append(
                 (Cell(name, "key"), Cell(label), *[num(_plain(float(mark))) for mark in marks], num(f"{len(values):,}"))
             )
     if not rows:
         return None
     return Table(
-        heads("Over stocks", "Factor", *[num(f"{level:.0%}") for level in _QUANTILES], num("Stocks")),
+        heads("Over stocks", "Factor", num("Mean"), *[num(f"{level:.0%}") for level in _QUANTILES], num("Stocks")),
         tuple(rows[:MOST_ROWS]),
-        "Quantiles over the stocks that have one. " + _meanings(found) + _left_out(len(rows)),
+        "Mean and quantiles over the stocks that have one. " + _meanings(found) + _left_out(len(rows)),
     )
 
 
