@@ -67,7 +67,7 @@ STATISTICS: dict[str, str] = {
     "cv_error": "cross-validated mean squared error along the path",
     "cv_error_stderr": "standard error of the cross-validated error",
     "chosen_lambda": "penalty that was chosen",
-    "duality_gap": "relative duality gap at the solution: a bound on how far it is from the optimum",
+    "duality_gap": "largest relative duality gap along the path: a bound on how far it is from the optimum",
 }
 """Meaning of every statistic, by name; returns are decimals."""
 # fmt: on
