@@ -153,7 +153,8 @@ def fit_model(
         in_sample = _learn(estimator, space, panel, spec, as_of, before)
         dropped = getattr(estimator, "n_dropped_", 0)
         if dropped:
-            report_progress(f"  {model.name} as of {as_of:%Y-%m-%d}: {dropped} date(s) were left out: singular, or too few stocks")
+            why = "singular, too few stocks, or nobody with some characteristic"
+            report_progress(f"  {model.name} as of {as_of:%Y-%m-%d}: {dropped} date(s) were left out ({why})")
         state = estimator.state()
         space.work.put_arrays("fits", fit_key, state.arrays, {"state": state.meta, "in_sample": in_sample})
     inputs = panel_inputs(space, panel).digest(min(until.date(), panel.as_of))

@@ -234,3 +234,20 @@ def test_out_of_sample_predictions_are_one_per_row_on_any_dates() -> None:
     assert expected.shape == fitted.shape == test.returns.shape
     assert np.isfinite(expected.values[test.coverage.values]).all()
     assert np.isfinite(fitted.values[test.coverage.values]).all()
+
+
+def test_dates_on_which_nobody_has_a_characteristic_enter_no_estimate() -> None:
+    """Else the little that the others say there gives the factor returns of any size, and the bootstrap no end."""
+    rng = np.random.default_rng(0)
+    characteristics = rng.uniform(-1.0, 1.0, (120, 40, 4)).astype(np.float32)
+    characteristics[:40, :, 2:] = 0.0
+    gamma = np.array([[0.01], [0.01], [0.7], [0.7]])
+    factors = 0.01 + 0.04 * rng.standard_normal((120, 1))
+    returns = (characteristics @ gamma)[..., 0] * factors + 0.02 * rng.standard_normal((120, 40))
+    panel = Panel.from_arrays(returns, characteristics)
+    model = IPCA(1, intercept=True, bootstrap=5).fit(panel)
+    later = IPCA(1, intercept=True, bootstrap=5).fit(panel.sel(start=panel.dates[40]))
+    assert model.n_dropped_ == 40
+    np.testing.assert_allclose(model.gamma_.values, later.gamma_.values, atol=1e-5)
+    np.testing.assert_allclose(model.premia_, later.premia_, rtol=1e-4)
+    assert np.isfinite(model.p_values_["alpha"]).all()

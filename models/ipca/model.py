@@ -86,8 +86,8 @@ class IPCA(GramModel):
     objectives_ : list of float
         Share of the sum of squared returns that each start came to explain; their spread shows local optima.
     n_dropped_ : int
-        Dates with stocks whose Gamma'Z'Z Gamma is singular, or on which an observed factor is missing: they enter
-        neither Gamma nor the premia.
+        Dates with stocks whose Gamma'Z'Z Gamma is singular, on which an observed factor is missing, or on which a
+        characteristic is zero for everybody: they enter neither Gamma nor the premia.
     p_values_ : dict[str, numpy.ndarray]
         If ``bootstrap``: "characteristics" (char,), "alpha" (1,) with an intercept, "observed" (observed factor,).
     """
@@ -314,7 +314,7 @@ class IPCA(GramModel):
             apply.
         """
         self._check_fitted()
-        moments = self.moments(gram.select(self._chars), observed)
+        moments = self.moments(gram.select(self._chars), observed).complete()
         coefficients, options = self._coefficients(), (n_draws, seed, self.max_iter, tol)
         found = {}
         if self.n_factors:
@@ -371,7 +371,7 @@ class IPCA(GramModel):
         warm_start: IPCA | None,
         triangles: FloatArray | None,
     ) -> Self:
-        moments = self.moments(gram, observed)
+        moments = self.moments(gram, observed).complete()
         check_capacity(gram, self.n_factors, len(self.observed))
         check_collinearity(gram)
         if moments.given.shape[1]:

@@ -95,6 +95,15 @@ class Moments:
         parts = {name: getattr(self, name)[dates] for name in ("packed", "zr", "rr", "n", "given", "usable")}
         return replace(self, **parts)
 
+    def complete(self) -> Self:
+        """Leave out the dates on which a characteristic is zero for everybody, unless no date would be left.
+
+        What little the other characteristics say of a factor there would give it a return of any size.
+        """
+        squares = self.packed[:, np.diagonal(_pair_index(self.n_chars))]
+        usable = self.usable & (squares > 0.0).all(axis=1)
+        return replace(self, usable=usable) if usable.any() else self
+
     def with_factors(self, n_factors: int) -> Self:
         """Return the same moments for another number of latent factors."""
         return replace(self, n_factors=n_factors)

@@ -66,7 +66,7 @@ def walk_forward(
         if stop == 0:
             raise ModelError(f"No date of the statistics is at or before the refit at {refit:%Y-%m-%d}.")
         span = slice(0 if window is None else max(0, stop - window), stop)
-        part, moments = gram.sel(gram.dates[span.start], gram.dates[stop - 1]), whole.at(span)
+        part, moments = gram.sel(gram.dates[span.start], gram.dates[stop - 1]), whole.at(span).complete()
         check_capacity(part, max(n_factors), len(largest.observed))
         check_collinearity(part)
         last: IPCA | None = None
