@@ -19,6 +19,7 @@ from prefect.cache_policies import NO_CACHE
 
 from models import FactorCovariance, RiskModel, evaluation
 from models.rotation import align
+from schemas.errors import ModelError
 from schemas.modelspecs import ModelSpec
 from schemas.refs import FitRef, PanelRef, RiskRef
 from schemas.settings import Settings
@@ -86,6 +87,7 @@ def assemble(root: Path, panel: PanelRef, spec: RunSpec, model: ModelSpec, fits:
     if not space.work.has("risks", risk_key):
         loaded = [space.work.get_arrays("projections", fit.key) for fit in fits]
         final = restore(space, model, loaded[-1][1]["fit"])
+        _check_axis(model.name, fits, [arrays for arrays, _ in loaded], final.factors_)
         rotations = _chain([arrays for arrays, _ in loaded], latent=final.latent)
         held = known_holdings(space, panel)
         projected = [_on_axis(arrays, meta["tickers"], held.indexes["ticker"]) for arrays, meta in loaded]
@@ -123,6 +125,18 @@ def _on_axis(fit: Arrays, known: list[str], tickers: pd.Index) -> Arrays:
         wide[name] = np.full((len(values), len(tickers), *values.shape[2:]), np.nan, dtype=values.dtype)
         wide[name][:, at] = values
     return wide
+
+
+def _check_axis(model: str, fits: tuple[FitRef, ...], projected: list[Arrays], factors: list[str]) -> None:
+    """Refuse fits with other numbers of factors than the last: the factor axis of a version is one."""
+    for fit, arrays in zip(fits, projected, strict=True):
+        found = arrays["factor_returns"].shape[1]
+        if found != len(factors):
+            raise ModelError(
+                f"{model}: the fit as of {fit.as_of} has {found} factors and the last one {len(factors)} "
+                f"({', '.join(factors)}); an industry or characteristic that comes later is a new factor: start "
+                "walk_forward.first after it, or leave it out."
+            )
 
 
 def _chain(fits: list[Arrays], *, latent: bool) -> list[npt.NDArray[np.float64]]:

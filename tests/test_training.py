@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import shutil
 from datetime import date
+from itertools import pairwise
 from pathlib import Path
 
+import numpy as np
 import pytest
 import xarray as xr
 from running import Inline, deliver, ingested, listing_market
 
-from schemas.errors import ConflictError, DataError
-from schemas.refs import SnapshotRef, VersionRef
+from schemas.errors import ConflictError, DataError, ModelError
+from schemas.refs import FitRef, SnapshotRef, VersionRef
 from schemas.settings import Settings
 from schemas.spec import RunSpec
 from storage import published
-from tasks import offering
+from tasks import assembling, offering
 from tasks.digests import input_digests
 from tasks.ingesting import head_snapshot
 from tasks.training import planned_version, train
@@ -198,3 +200,13 @@ def test_a_date_before_the_data_is_refused(trained: Trained) -> None:
     space = Workspace.of(trained.early)
     with pytest.raises(DataError, match=r"2010-01-01.*2015-01-02"):
         planned_version(space, trained.spec, trained.spec.models[0], trained.long, date(2010, 1, 1))
+
+
+def test_a_factor_that_comes_after_the_first_refit_is_refused_by_name() -> None:
+    days = (date(2015, 12, 31), date(2016, 12, 30), date(2017, 1, 31))
+    fits = tuple(FitRef(model="barra", as_of=a, until=b, key="0" * 32) for a, b in pairwise(days))
+    projected = [{"factor_returns": np.zeros((3, count))} for count in (2, 3)]
+    with pytest.raises(
+        ModelError, match=r"barra: the fit as of 2015-12-31 has 2 factors and the last one 3 \(industry"
+    ):
+        assembling._check_axis("barra", fits, projected, ["market", "industry:bank", "industry:oil"])
