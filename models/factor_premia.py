@@ -15,12 +15,10 @@ import numpy.typing as npt
 from scipy import linalg, stats
 
 from models.base import FloatArray
-from models.gram import solve_gram
+from models.gram import RANK_TOLERANCE, solve_gram
 from models.inference import CovType, bartlett_weights, long_run_covariance, resolve_lags, weighted_products
 from models.pricing_tests import BalancedRegression, JointTest, balanced_regression
 from schemas.errors import ModelError
-
-_RANK_TOLERANCE = 1e-12
 
 
 @dataclass(frozen=True, eq=False)
@@ -80,7 +78,7 @@ class TwoPass:
         influence = self.alpha_influence @ basis
         covariance = self.debias * long_run_covariance(influence, self.lags) / len(influence)
         values, vectors = np.linalg.eigh(covariance)
-        if values[0] <= _RANK_TOLERANCE * values[-1]:
+        if values[0] <= RANK_TOLERANCE * values[-1]:
             raise ModelError("The pricing errors are linearly dependent; leave out the asset that repeats others.")
         statistic = float(np.sum(np.square(vectors.T @ (basis.T @ self.alpha)) / values))
         return JointTest(statistic, float(stats.chi2.sf(statistic, freedom)), (freedom,))
@@ -191,7 +189,7 @@ def _check_rank(design: FloatArray) -> None:
     if n_assets < size or not (scale > 0.0).all():
         raise ModelError(f"{n_assets} assets do not identify {size} premia; add assets, or leave out a factor.")
     singular = np.linalg.svd(design / scale, compute_uv=False)
-    if singular[-1] <= np.sqrt(_RANK_TOLERANCE) * singular[0]:
+    if singular[-1] <= np.sqrt(RANK_TOLERANCE) * singular[0]:
         raise ModelError("The betas are collinear over the assets, so that premia are not identified; drop a factor.")
 
 

@@ -15,12 +15,12 @@ import scipy.linalg
 
 from models.base import FloatArray
 from models.factor_number import Spectrum
+from models.gram import RANK_TOLERANCE
 from schemas.errors import ModelError
 
 BoolArray = npt.NDArray[np.bool_]
 
 _CELLS_IN_FLIGHT = 4_000_000  # float64 cells of a block: 32 MB
-_RANK_TOLERANCE = 1e-12  # eigenvalues below this share of the largest count as zero
 _NO_SUM = 1e-8  # a column whose sum is below this share of its absolute sum takes the sign of its largest entry
 
 
@@ -196,7 +196,7 @@ def _leading(matrix: FloatArray, count: int) -> tuple[FloatArray, FloatArray]:
 
 
 def _rank(values: FloatArray) -> int:
-    return int((values > _RANK_TOLERANCE * values[0]).sum()) if values[0] > 0.0 else 0
+    return int((values > RANK_TOLERANCE * values[0]).sum()) if values[0] > 0.0 else 0
 
 
 def _signs(vectors: FloatArray) -> FloatArray:
