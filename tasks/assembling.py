@@ -17,7 +17,7 @@ import xarray as xr
 from prefect import task
 from prefect.cache_policies import NO_CACHE
 
-from models import FactorCovariance, RiskModel, evaluation
+from models import RiskModel, evaluation
 from models.rotation import align
 from schemas.errors import ModelError
 from schemas.modelspecs import ModelSpec
@@ -31,6 +31,7 @@ from tasks.fitting import restore
 from tasks.logs import run_logger
 from tasks.panels import known_holdings, known_panel
 from tasks.provenance import key
+from tasks.registry import covariance_of
 from tasks.workspace import Workspace
 
 Arrays = dict[str, npt.NDArray[Any]]
@@ -164,9 +165,7 @@ def _join(
     dates = held.indexes["date"]
     tickers = held["ticker"].values
     coords = {"date": dates, "ticker": tickers, "factor": factors}
-    covariance = FactorCovariance(
-        method=spec.covariance.method, halflife=spec.covariance.halflife, window=spec.covariance.window
-    )
+    covariance = covariance_of(spec.covariance)
     loadings = np.concatenate(
         [
             (fit["loadings"].astype(np.float64) @ turn).astype(np.float32)

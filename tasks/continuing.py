@@ -9,12 +9,13 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
-from models import FactorCovariance, RiskModel, SpecificRisk, evaluation
+from models import RiskModel, evaluation
 from schemas.contracts import VERSION, Criterion, GateDecision, Manifest
 from tasks.assembling import impute
 from tasks.gating import sentence
 from tasks.histories import History, Reader, expected_of, loadings_of
 from tasks.panels import apart
+from tasks.registry import covariance_of, specific_of
 
 _LEAST_COVERAGE = 0.5
 """Share of the stocks that the parent covers below which a new row is not believed."""
@@ -97,16 +98,12 @@ def _axis(old: pd.Index, reader: Reader, last: int) -> pd.Index:
 
 def _risk(reader: Reader, history: History, dates: pd.DatetimeIndex) -> xr.Dataset:
     """Omega and the specific variance of every stock, as of the new dates."""
-    covariance, specific = reader.spec.covariance, reader.spec.specific
-    omega = FactorCovariance(method=covariance.method, halflife=covariance.halflife, window=covariance.window)
     everyone = xr.ones_like(history.residuals.reindex(date=dates), dtype=np.bool_)
-    variance = SpecificRisk(
-        halflife=specific.halflife, floor=specific.floor, min_observations=specific.min_observations
-    ).path(history.residuals, dates, everyone)
+    variance = specific_of(reader.spec.specific).path(history.residuals, dates, everyone)
     return xr.Dataset(
         {
             "factor_returns": history.factor_returns.sel(date=dates),
-            "omega": omega.path(history.factor_returns, dates),
+            "omega": covariance_of(reader.spec.covariance).path(history.factor_returns, dates),
             "specific_variance": variance,
         }
     )

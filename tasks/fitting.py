@@ -46,8 +46,7 @@ def fit_all(
 ) -> list[FitRef]:
     """Fit every model as of every refit date, side by side on Dask; references in the order of models and dates."""
     space = Workspace(settings.root)
-    dates = known_panel(space, panel).dates
-    refits = refit_dates(dates[:-1], spec.walk_forward, dates[-1])
+    refits = _refits(space, panel, spec)
     run_logger().info(
         "%d model(s) x %d refit(s), %s to %s",
         len(models), len(refits), f"{refits[0]:%Y-%m-%d}", f"{refits[-1]:%Y-%m-%d}",
@@ -56,7 +55,7 @@ def fit_all(
     futures = []
     for model in sorted(models, key=lambda item: not isinstance(item, AutoencoderSpec)):
         first: list[Future[FitRef]] = []  # which later fits wait for
-        for as_of, until in zip(refits, [*refits[1:], dates[-1]], strict=True):
+        for as_of, until in zip(refits, [*refits[1:], pd.Timestamp(panel.next_date)], strict=True):
             before = [*statistics.get(model.name, []), *first]
             if isinstance(model, AutoencoderSpec):
                 before = [
@@ -168,6 +167,13 @@ def fit_model(
     return FitRef(model=model.name, as_of=as_of.date(), until=until.date(), key=projection_key, changed=changed)
 
 
+def _refits(space: Workspace, panel: PanelRef, spec: RunSpec) -> list[pd.Timestamp]:
+    """Return the dates as of which models are fitted, up to the panel's; its rows need not be read for them."""
+    inputs = panel_inputs(space, panel)
+    dates = inputs.dates[: inputs.position(panel.as_of) + 1]
+    return refit_dates(dates, spec.walk_forward, pd.Timestamp(panel.next_date))
+
+
 def _counts_factors(model: ModelSpec) -> bool:
     """Whether a rule chooses the number of factors."""
     return isinstance(getattr(model, "n_factors", None), str)
@@ -175,8 +181,7 @@ def _counts_factors(model: ModelSpec) -> bool:
 
 def _numbered(space: Workspace, panel: PanelRef, spec: RunSpec, model: ModelSpec) -> ModelSpec:
     """Give a model the number of factors that its rule chose at the first refit: the axis of a version is one."""
-    dates = known_panel(space, panel).dates
-    first = refit_dates(dates[:-1], spec.walk_forward, dates[-1])[0]
+    first = _refits(space, panel, spec)[0]
     chosen = restore(space, model, _fit_key(space, panel, spec, model, first))
     return model.model_copy(update={"n_factors": len(chosen.factors_)})
 

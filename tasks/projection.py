@@ -13,9 +13,10 @@ import numpy.typing as npt
 import pandas as pd
 import xarray as xr
 
-from models import FactorModel, Panel, SpecificRisk
+from models import FactorModel, Panel
 from models.base import contributing
 from schemas.spec import SpecificSpec
+from tasks.registry import specific_of
 
 Arrays = dict[str, npt.NDArray[Any]]
 
@@ -68,9 +69,7 @@ def project(
             expected.append(_expected(model, known, row + served.start, row + served.stop))
         row += len(block.dates)
     served_as_of = _as_of_dates(panel, as_of, until)
-    variance = SpecificRisk(
-        halflife=specific.halflife, floor=specific.floor, min_observations=specific.min_observations
-    ).path(xr.concat(residuals, "date"), served_as_of, _everyone(panel, served_as_of))
+    variance = specific_of(specific).path(xr.concat(residuals, "date"), served_as_of, _everyone(panel, served_as_of))
     return {
         "panel_date": _days(known.dates[first_row:]),
         "loadings": np.concatenate(loadings),

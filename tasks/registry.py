@@ -9,6 +9,7 @@ import models
 if TYPE_CHECKING:
     from models.base import FactorModel
     from schemas.modelspecs import ModelSpec
+    from schemas.spec import CovarianceSpec, SpecificSpec
 
 MODELS: dict[str, type[FactorModel]] = {
     "market": models.MarketModel,
@@ -26,3 +27,13 @@ MODELS: dict[str, type[FactorModel]] = {
 def build(spec: ModelSpec) -> FactorModel:
     """Make the unfitted model that a spec describes."""
     return MODELS[spec.kind](**spec.params())
+
+
+def covariance_of(spec: CovarianceSpec) -> models.FactorCovariance:
+    """Make the estimator of Omega that a spec describes."""
+    return models.FactorCovariance(**spec.model_dump())
+
+
+def specific_of(spec: SpecificSpec) -> models.SpecificRisk:
+    """Make the estimator of specific variance that a spec describes."""
+    return models.SpecificRisk(**spec.model_dump())

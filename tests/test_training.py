@@ -13,6 +13,7 @@ import xarray as xr
 from running import Inline, deliver, ingested, listing_market
 
 from schemas.errors import ConflictError, DataError, ModelError
+from schemas.modelspecs import PCASpec
 from schemas.refs import FitRef, SnapshotRef, VersionRef
 from schemas.settings import Settings
 from schemas.spec import RunSpec
@@ -208,3 +209,16 @@ def test_a_factor_that_comes_after_the_first_refit_is_refused_by_name() -> None:
     projected = [{"factor_returns": np.zeros((3, count))} for count in (2, 3)]
     with pytest.raises(ModelError, match=r"as of 2015-12-31 has 2 factors and the last one 3 \(market, industry:bank"):
         assembling._check_axis("barra", fits, projected, ["market", "industry:bank", "industry:oil"])
+
+
+def test_the_number_of_factors_is_that_which_the_rule_chose_at_the_first_refit(
+    trained: Trained, early: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    growing = iter(range(2, 100))
+    monkeypatch.setattr("models.components.estimation.choose_factors", lambda *_: next(growing))
+    model = PCASpec(n_factors="bai_ng", min_observed=0.4)
+    spec = trained.spec.model_copy(update={"models": (model,)})
+    (version,) = train(spec, spec.models, trained.long, None, Inline(), early)
+    refits = len(entries(early, "fits")) - len(entries(trained.early, "fits"))
+    assert refits > 1
+    assert opened(early, version).sizes["factor"] == 2
