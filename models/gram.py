@@ -23,6 +23,7 @@ from models.panel import Panel
 from schemas.errors import ModelError
 
 INTERCEPT = "intercept"
+_INDUSTRY = "industry:"
 Weighting = Literal["equal", "cap", "sqrt_cap"]
 RANK_TOLERANCE = 1e-12
 _CELLS_IN_FLIGHT = 4_000_000  # float64 cells of a design held at once: 32 MB
@@ -46,12 +47,15 @@ class Design:
     weighting : str
         The diagonal of W: "equal" is the identity, "cap" the panel's ``market_weight``, "sqrt_cap" its square root.
         Stocks whose weight is not positive do not enter.
+    caps : bool
+        Also sum the capitalisation of the stocks that enter, by industry.
     """
 
     chars: tuple[str, ...]
     intercept: bool = False
     industries: bool = False
     weighting: Weighting = "equal"
+    caps: bool = False
 
 
 @dataclass(frozen=True, eq=False)
@@ -74,6 +78,9 @@ class GramStatistics:
         Labels of the first axis; they repeat in a sample drawn by `take`.
     chars : tuple of str
         Labels of the regressors: ``intercept`` if there is one, industries, characteristics.
+    caps : numpy.ndarray
+        (date, industry) sums of the panel's market weight, in the order of the industries among ``chars``; None unless
+        asked for.
     """
 
     zz: FloatArray
@@ -83,6 +90,7 @@ class GramStatistics:
     weight: FloatArray
     dates: pd.DatetimeIndex
     chars: tuple[str, ...]
+    caps: FloatArray | None = None
 
     def sel(self, start: Any = None, end: Any = None) -> GramStatistics:
         """Dates from start to end, both inclusive, as `Panel.sel`; views, not copies."""
@@ -104,7 +112,11 @@ class GramStatistics:
         if missing:
             raise ModelError(f"These Gram statistics lack {missing}; they have {[*self.chars]}.")
         order = np.array([self.chars.index(name) for name in chars], dtype=np.int64)
-        return replace(self, zz=self.zz[:, order[:, None], order], zr=self.zr[:, order], chars=tuple(chars))
+        caps = self.caps
+        if caps is not None:
+            places = {name: place for place, name in enumerate(filter(_is_industry, self.chars))}
+            caps = caps[:, [places[name] for name in chars if name in places]]
+        return replace(self, zz=self.zz[:, order[:, None], order], zr=self.zr[:, order], chars=tuple(chars), caps=caps)
 
     @staticmethod
     def concat(parts: Sequence[GramStatistics]) -> GramStatistics:
@@ -115,17 +127,19 @@ class GramStatistics:
         ModelError
             If the parts have other regressors, or their dates do not strictly increase.
         """
-        if not parts or any(part.chars != parts[0].chars for part in parts):
+        held = [part.caps for part in parts if part.caps is not None]
+        if not parts or any(part.chars != parts[0].chars for part in parts) or len(held) not in {0, len(parts)}:
             raise ModelError("Gram statistics of other characteristics cannot be joined; compute them alike.")
         dates = pd.DatetimeIndex(np.concatenate([part.dates for part in parts]))
         if not (dates.is_monotonic_increasing and dates.is_unique):
             raise ModelError("Gram statistics to be joined must follow one another in time, without overlap.")
         zz, zr, rr, n, weight = (np.concatenate([getattr(part, name) for part in parts]) for name in _BY_DATE)
-        return GramStatistics(zz, zr, rr, n, weight, dates, parts[0].chars)
+        return GramStatistics(zz, zr, rr, n, weight, dates, parts[0].chars, caps=np.concatenate(held) if held else None)
 
     def _at(self, dates: slice | npt.NDArray[np.int64]) -> GramStatistics:
         zz, zr, rr, n, weight = (getattr(self, name)[dates] for name in _BY_DATE)
-        return GramStatistics(zz, zr, rr, n, weight, self.dates[dates], self.chars)
+        caps = None if self.caps is None else self.caps[dates]
+        return GramStatistics(zz, zr, rr, n, weight, self.dates[dates], self.chars, caps=caps)
 
 
 def gram_of(panel: Panel, design: Design) -> GramStatistics:
@@ -136,13 +150,7 @@ def gram_of(panel: Panel, design: Design) -> GramStatistics:
     ModelError
         If the panel lacks one of the characteristics, or has no industries and the design asks for them.
     """
-    weights = None
-    if design.weighting != "equal":
-        power = 1.0 if design.weighting == "cap" else 0.5
-        weights = panel.market_weight.astype(np.float64) ** power
-    return gram_statistics(
-        panel, chars=design.chars, weights=weights, intercept=design.intercept, industries=design.industries
-    )
+    return _by_blocks(panel, design, None)
 
 
 def gram_statistics(
@@ -152,6 +160,7 @@ def gram_statistics(
     weights: xr.DataArray | None = None,
     intercept: bool = False,
     industries: bool = False,
+    caps: bool = False,
 ) -> GramStatistics:
     """Compute the statistics span by span, in float64 from float32 input; only rows of ``panel.mask`` enter.
 
@@ -173,28 +182,21 @@ def gram_statistics(
     industries : bool
         After it one 0/1 column per industry of the panel, named as `industry_name` says; rows of unknown industry
         do not enter. No such column is ever formed: their products are sums by group.
+    caps : bool
+        Also sum the capitalisation of the stocks that enter, by industry.
 
     Raises
     ------
     ModelError
         If the panel lacks one of the characteristics, or has no industries and they are asked for.
     """
-    names = tuple(panel.chars if chars is None else chars)
-    groups = panel.industries if industries else None
-    parts = [
-        _block_products(
-            block, names, weights, intercept=intercept, n_industries=None if groups is None else len(groups)
-        )
-        for block in _read_ahead(read_blocks(panel))
-    ]
-    labels = (*([INTERCEPT] if intercept else []), *map(industry_name, groups or ()), *names)
-    zz, zr, rr, n, weight = (np.concatenate(column) for column in zip(*parts, strict=True))
-    return GramStatistics(zz, zr, rr, n, weight, panel.dates, labels)
+    design = Design(tuple(panel.chars if chars is None else chars), intercept, industries, caps=caps)
+    return _by_blocks(panel, design, weights)
 
 
 def industry_name(industry: str) -> str:
     """Name the 0/1 regressor of an industry: ``industry:<name>``."""
-    return f"industry:{industry}"
+    return f"{_INDUSTRY}{industry}"
 
 
 def managed_portfolios(gram: GramStatistics) -> FloatArray:
@@ -292,27 +294,50 @@ def _read_ahead(blocks: Iterator[Panel]) -> Iterator[Panel]:
             yield block
 
 
+def _by_blocks(panel: Panel, design: Design, weights: xr.DataArray | None) -> GramStatistics:
+    """Statistics of a design; weights (date, ticker) take the place of those that it names."""
+    groups = panel.industries if design.industries else []
+    everything = panel.chars == [*design.chars]
+    parts = [
+        _block_products(block, design, weights, n_industries=len(groups), everything=everything)
+        for block in _read_ahead(read_blocks(panel))
+    ]
+    labels = (*([INTERCEPT] if design.intercept else []), *map(industry_name, groups), *design.chars)
+    zz, zr, rr, n, weight, caps = (np.concatenate(column) for column in zip(*parts, strict=True))
+    return GramStatistics(zz, zr, rr, n, weight, panel.dates, labels, caps if design.caps else None)
+
+
 def _block_products(
-    block: Panel, chars: tuple[str, ...], weights: xr.DataArray | None, *, intercept: bool, n_industries: int | None
+    block: Panel, design: Design, weights: xr.DataArray | None, *, n_industries: int, everything: bool
 ) -> Products:
     """Cross-products of one block in memory, over its estimation universe."""
     known = block.mask.values
     weight = industry = None
     if weights is not None:
         weight = weights.sel(date=block.dates, ticker=block.tickers).values.astype(np.float64)
+    elif design.weighting != "equal":
+        weight = block.market_weight.values.astype(np.float64)
+        weight = weight if design.weighting == "cap" else np.sqrt(weight)
+    if weight is not None:
         known = known & np.isfinite(weight) & (weight > 0.0)
-    if n_industries is not None:
+    if design.industries:
         industry = block.industry.values
         known = known & (industry >= 0)
+    values = block.characteristics if everything else select_characteristics(block, design.chars)
     return cross_products(
-        select_characteristics(block, chars).values,
+        values.values,
         block.returns.values,
         known,
         weight=weight,
-        intercept=intercept,
+        intercept=design.intercept,
         industry=industry,
-        n_industries=n_industries or 0,
+        n_industries=n_industries,
+        cap=block.market_weight.values.astype(np.float64) if design.caps else None,
     )
+
+
+def _is_industry(name: str) -> bool:
+    return name.startswith(_INDUSTRY)
 
 
 def _solve_by_eigenvalues(scaled: FloatArray, moment: FloatArray) -> tuple[FloatArray, npt.NDArray[np.int64]]:

@@ -67,17 +67,28 @@ class GramModel(FactorModel):
             raise ModelError(f"{type(self).__name__} needs the rows of the panel with these parameters.")
         return self.fit_gram(gram_of(panel, design), observed=panel.factors if "factors" in panel.data else None)
 
-    def score_gram(self, gram: GramStatistics, observed: xr.DataArray | None = None) -> dict[str, float]:  # noqa: ARG002
+    def score_gram(
+        self,
+        gram: GramStatistics,
+        observed: xr.DataArray | None = None,  # noqa: ARG002
+        over: GramStatistics | None = None,
+    ) -> dict[str, float]:
         """Uncentred total and predictive R2, as `score`, for models whose loadings are Z times `gram_mapping`.
 
-        Squares are weighted by the W of the statistics: for the R2 over the estimation universe they must be those of
-        the design with equal weights. ``observed`` as in `fit_gram`.
+        Parameters
+        ----------
+        gram, observed
+            As in `fit_gram`; realised factor returns follow from them.
+        over : GramStatistics, optional
+            Of the same dates and regressors, by whose weights the squares of returns are summed: equal ones for the R2
+            over the estimation universe. Default: ``gram``.
         """
+        over = gram if over is None else over
         mapping = self.gram_mapping()
         realised = contributing(self.gram_factor_returns(gram))
         return {
-            "total_r2": gram_r2(gram, realised @ mapping.T),
-            "predictive_r2": gram_r2(gram, np.broadcast_to(mapping @ self.premia_, gram.zr.shape)),
+            "total_r2": gram_r2(over, realised @ mapping.T),
+            "predictive_r2": gram_r2(over, np.broadcast_to(mapping @ self.premia_, over.zr.shape)),
         }
 
 

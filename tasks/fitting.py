@@ -195,7 +195,7 @@ def _learn(
         window = spec.walk_forward.window
         known = [training_grams(space, panel, spec, design, as_of, window) for design in designs]
         estimator.fit_gram(known[0].gram, observed=known[0].observed)
-        return estimator.score_gram(known[-1].gram, observed=known[-1].observed)
+        return estimator.score_gram(known[0].gram, observed=known[0].observed, over=known[-1].gram)
     train = _training_panel(space, panel, spec, as_of)
     if isinstance(estimator, ConditionalAutoencoder):
         estimator.combine(train, [_unpack(*space.work.get_arrays("members", member)) for member in before])

@@ -68,7 +68,9 @@ def gram_designs(space: Workspace, panel: PanelRef, estimator: FactorModel) -> l
     The second one has equal weights, as R2 over the estimation universe has; it may be the first.
     """
     design = estimator.design(Panel(_opened(space.root, panel.key))) if isinstance(estimator, GramModel) else None
-    return [] if design is None else list(dict.fromkeys([design, replace(design, weighting="equal")]))
+    if design is None:
+        return []
+    return [design] if design.weighting == "equal" else [design, replace(design, weighting="equal", caps=False)]
 
 
 def training_grams(
@@ -210,7 +212,11 @@ def _spread(gram: GramStatistics, labels: tuple[str, ...]) -> GramStatistics:
     zz, zr = np.zeros((len(gram.n), len(labels), len(labels))), np.zeros((len(gram.n), len(labels)))
     zz[:, place[:, None], place] = gram.zz
     zr[:, place] = gram.zr
-    return replace(gram, zz=zz, zr=zr, chars=labels)
+    caps = None
+    if gram.caps is not None:
+        caps = np.zeros((len(gram.n), gram.caps.shape[1] + len(labels) - len(gram.chars)))
+        caps[:, : gram.caps.shape[1]] = gram.caps  # industries are named in order, and only they can be more
+    return replace(gram, zz=zz, zr=zr, chars=labels, caps=caps)
 
 
 def _store(space: Workspace, name: Key, span: DatedGram) -> None:
@@ -225,6 +231,8 @@ def _store(space: Workspace, name: Key, span: DatedGram) -> None:
         "date": gram.dates.as_unit("ns").asi8,
         "named": span.named,
     }
+    if gram.caps is not None:
+        arrays["caps"] = gram.caps
     facts: dict[str, Any] = {"chars": [*gram.chars]}
     if span.observed is not None:
         arrays["observed"] = span.observed.values
@@ -240,7 +248,8 @@ def _load(space: Workspace, name: Key) -> DatedGram:
     zz = np.empty((len(dates), len(chars), len(chars)))
     zz[:, *upper] = arrays["zz"]
     zz[:, *upper[::-1]] = arrays["zz"]
-    gram = GramStatistics(zz, arrays["zr"], arrays["rr"], arrays["n"], arrays["weight"], dates, chars)
+    by_date = {name: arrays[name] for name in ("zr", "rr", "n", "weight")}
+    gram = GramStatistics(zz, **by_date, dates=dates, chars=chars, caps=arrays.get("caps"))
     observed = None
     if "observed" in facts:
         coords = {"date": dates, "observed_factor": facts["observed"]}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -20,11 +21,14 @@ pytestmark = pytest.mark.filterwarnings("ignore:.*an industry has no stock")
 
 KINDS = {
     "sqrt_cap": CrossSectionalModel(),
+    "equal": CrossSectionalModel("equal"),
+    "cap": CrossSectionalModel("cap"),
     "regression": CrossSectionalModel(constraint="regression"),
     "huber": CrossSectionalModel(huber=1.345),
     "specific": CrossSectionalModel("inverse_specific_variance", refresh=5, min_observations=5),
     "orthogonal": CrossSectionalModel(orthogonalise=(("momentum", ("size", "value")),)),
 }
+FROM_STATISTICS = ("sqrt_cap", "equal", "cap", "regression")
 every_kind = pytest.mark.parametrize("kind", KINDS)
 INDUSTRIES = slice(1, 1 + N_INDUSTRIES)
 
@@ -194,22 +198,45 @@ def test_huber_resists_bad_prints_and_says_when_it_has_not_converged() -> None:
         assert CrossSectionalModel(huber=1.345, max_iter=2).fit(dirty).n_unfinished_ > 20
 
 
-def test_a_fit_from_the_statistics_alone_gives_the_same_bits() -> None:
+@pytest.mark.parametrize("kind", FROM_STATISTICS)
+def test_a_fit_from_the_statistics_alone_gives_the_same_bits(kind: str) -> None:
     panel = simulate()
-    model = CrossSectionalModel(constraint="regression")
+    model = KINDS[kind].clone()
     design = model.design(panel)
-    assert design == Design(tuple(STYLES), intercept=True, industries=True, weighting="sqrt_cap")
+    assert design is not None
+    assert design.caps == (kind in {"sqrt_cap", "equal"})
     gram = gram_of(panel, design)
     alone = model.clone().fit_gram(gram)
     model.fit(panel)
     for name in ("premia_", "premia_stderr_"):
         np.testing.assert_array_equal(getattr(alone, name), getattr(model, name))
     np.testing.assert_array_equal(alone.gram_factor_returns(gram), model.factor_returns(panel).values)
-    assert CrossSectionalModel("cap").design(panel) is not None
-    for kind in ("sqrt_cap", "huber", "specific", "orthogonal"):
+    equal = gram_of(panel, replace(design, weighting="equal", caps=False))
+    assert alone.score_gram(gram, over=equal) == pytest.approx(model.score(panel), abs=1e-9)
+
+
+def test_statistics_may_hold_industries_that_the_fitted_dates_lack() -> None:
+    panel = simulate()
+    design = CrossSectionalModel().design(panel)
+    assert design is not None
+    dates = [panel.dates[3], panel.dates[5]]
+    gram, cut = gram_of(panel, design).sel(*dates), panel.sel(*dates)
+    model = CrossSectionalModel().fit_gram(gram)
+    assert len(model.industries_) == N_INDUSTRIES - 1
+    assert model.score_gram(gram, over=gram_of(cut, replace(design, weighting="equal"))) == pytest.approx(
+        model.score(cut), abs=1e-9
+    )
+
+
+def test_what_needs_the_rows_or_the_caps_of_industries_says_so() -> None:
+    panel = simulate()
+    gram = gram_of(panel, Design(tuple(STYLES), intercept=True, industries=True, weighting="sqrt_cap"))
+    for kind in ("huber", "specific", "orthogonal"):
         assert KINDS[kind].design(panel) is None
         with pytest.raises(ModelError, match="needs the rows of the panel"):
             KINDS[kind].clone().fit_gram(gram)
+    with pytest.raises(ModelError, match="with the capitalisation of industries"):
+        CrossSectionalModel().fit_gram(gram)
 
 
 def test_without_industries_it_is_market_and_styles_and_the_constant_is_left_out() -> None:

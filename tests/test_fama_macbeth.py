@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import linearmodels
@@ -230,6 +231,16 @@ def test_fits_of_partial_dates_are_complete_and_scores_agree() -> None:
         X = model.loadings(panel).values[45, first]
         np.testing.assert_allclose(fitted[45, first], X @ slopes.values[45], atol=1e-12)
         assert model.score_gram(gram) == pytest.approx(model.score(panel), abs=1e-9)
+
+
+def test_the_score_of_a_weighted_model_is_over_the_whole_universe() -> None:
+    returns, characteristics = unbalanced()
+    weight = np.random.default_rng(5).lognormal(size=returns.shape)
+    panel = Panel.from_arrays(returns, characteristics, market_weight=weight)
+    model = FamaMacBeth(weighting="cap").fit(panel)
+    design = model.design(panel)
+    own, equal = gram_of(panel, design), gram_of(panel, replace(design, weighting="equal"))
+    assert model.score_gram(own, over=equal) == pytest.approx(model.score(panel), abs=1e-9)
 
 
 def test_collinear_dates_are_ridged_and_counted() -> None:

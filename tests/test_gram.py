@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -87,6 +90,22 @@ def test_taking_dates_and_selecting_characteristics_is_indexing(positions: list[
     np.testing.assert_allclose(gram.select(chars[:2]).zz, alone.zz, rtol=1e-13, atol=1e-13)
 
 
+@pytest.mark.parametrize("weighting", ["equal", "sqrt_cap"])
+def test_caps_of_industries_are_sums_over_the_stocks_that_enter(weighting: str) -> None:
+    panel = make_panel()
+    design = Design(("char1",), industries=True, weighting=weighting, caps=True)
+    gram = gram_of(panel, design)
+    code, cap = panel.industry.values, panel.market_weight.values.astype(np.float64)
+    held = panel.mask.values & (code >= 0)
+    for group in range(len(INDUSTRIES)):
+        np.testing.assert_allclose(gram.caps[:, group], np.where(held & (code == group), cap, 0.0).sum(1), rtol=1e-13)
+    chosen = gram.select(["industry:shops", "char1", "industry:banks"])
+    np.testing.assert_array_equal(chosen.caps, gram.caps[:, [2, 0]])
+    same_bits(GramStatistics.concat([gram.take(range(4)), gram.take(range(4, N_DATES))]), gram)
+    with pytest.raises(ModelError, match="cannot be joined"):
+        GramStatistics.concat([gram.take(range(4)), replace(gram, caps=None).take(range(4, N_DATES))])
+
+
 def test_what_is_not_there_is_refused() -> None:
     gram = gram_statistics(make_panel(industries=False))
     with pytest.raises(ModelError, match="lack \\['size'\\]"):
@@ -146,3 +165,19 @@ def same_bits(one: GramStatistics, other: GramStatistics) -> None:
     assert one.dates.equals(other.dates)
     for name in ("zz", "zr", "rr", "n", "weight"):
         assert getattr(one, name).tobytes() == getattr(other, name).tobytes(), name
+    assert (one.caps is None) == (other.caps is None)
+    assert one.caps is None or (one.caps == other.caps).all()
+
+
+def test_bits_do_not_depend_on_the_threads_that_torch_may_use() -> None:
+    panel = make_panel(stocks=2000, chars=30)
+    design = Design(tuple(panel.chars), intercept=True)
+    threads, found = torch.get_num_threads(), []
+    try:
+        for allowed in (1, 2, 3):
+            torch.set_num_threads(allowed)
+            found.append(gram_of(panel, design))
+            assert torch.get_num_threads() == allowed
+    finally:
+        torch.set_num_threads(threads)
+    assert len({gram.zz.tobytes() + gram.zr.tobytes() + gram.rr.tobytes() for gram in found}) == 1

@@ -32,7 +32,7 @@ DATES = pd.bdate_range("2023-01-02", periods=150)
 TICKERS = [f"S{n:02d}" for n in range(20)]
 CHARS = ("mom12m", "beta")
 PLAIN = Design((*CHARS, "constant"))
-WIDE = Design(CHARS, intercept=True, industries=True, weighting="sqrt_cap")
+WIDE = Design(CHARS, intercept=True, industries=True, weighting="sqrt_cap", caps=True)
 SPEC = RunSpec.parse(
     {
         **SMALL,

@@ -9,13 +9,13 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
 
 from models.autoencoder.data import TrainingData
 from models.autoencoder.networks import Autoencoder, EpochReport, Member
+from models.threads import one_thread
 from schemas.errors import ModelError
 
 Callback = Callable[[EpochReport], None]
@@ -45,7 +45,7 @@ def train(data: TrainingData, options: TrainingOptions, seed: int, callback: Cal
     ModelError
         If the loss is not finite.
     """
-    with _one_thread():
+    with one_thread():
         generator = torch.Generator().manual_seed(seed)
         network = Autoencoder(
             data.characteristics.shape[1],
@@ -132,14 +132,3 @@ def _check_finite(seed: int, epoch: int, train_loss: float, validation_loss: flo
             f"The loss of seed {seed} is not finite at epoch {epoch} (training {train_loss}, validation "
             f"{validation_loss}): lower learning_rate, or look for absurd returns in the panel."
         )
-
-
-@contextmanager
-def _one_thread() -> Iterator[None]:
-    """Use one thread, so that sums are taken in one order; put the caller's number back afterwards."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)

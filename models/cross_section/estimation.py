@@ -89,7 +89,14 @@ class Recipe:
     @property
     def design(self) -> Design:
         """Statistics of the regressors and weights, where neither needs the rows."""
-        return Design(self.styles, intercept=True, industries=self.industries, weighting=self.weighting)
+        return Design(
+            self.styles, intercept=True, industries=self.industries, weighting=self.weighting, caps=self._caps
+        )
+
+    @property
+    def _caps(self) -> bool:
+        """Whether statistics must hold the capitalisation of industries beside their weights."""
+        return self.industries and self.by_cap and self.weighting != "cap"
 
     @property
     def plain(self) -> bool:
@@ -120,9 +127,8 @@ class Recipe:
 
     def regress(self, panel: Panel, known: Collection[str] | None = None) -> Regressed:
         """Regress all dates of a panel; ``known`` as in `solve`."""
-        caps = rows.industry_caps(panel) if self.industries and self.by_cap and self.weighting != "cap" else None
         if self.plain:
-            return self.solve(gram_of(panel, self.design), caps, known)
+            return self.solve(gram_of(panel, self.design), known)
         finals, bases, variances, unfinished = [], [], [], 0
         for block in panel.blocks():
             weighted = self.weighted(block)
@@ -131,28 +137,25 @@ class Recipe:
                 bases.append(self._statistics(weighted.panel, weighted.base))
                 variances.append(weighted.specific_variance)
                 unfinished += weighted.n_unfinished
-        final = self.solve(GramStatistics.concat(finals), caps, known)
+        final = self.solve(GramStatistics.concat(finals), known)
         if not bases:
             return final
         gram = GramStatistics.concat(bases)
         return final._replace(
-            base=self.solve(gram, caps, known).base,
+            base=self.solve(gram, known).base,
             specific_variance=np.concatenate(variances),
             r_squared=weighted_r_squared(gram, final.sections, len(final.industries)),
             n_unfinished=unfinished,
         )
 
-    def solve(
-        self, gram: GramStatistics, caps: FloatArray | None = None, known: Collection[str] | None = None
-    ) -> Regressed:
+    def solve(self, gram: GramStatistics, known: Collection[str] | None = None) -> Regressed:
         """Solve from statistics alone.
 
         Parameters
         ----------
         gram : GramStatistics
-            Of the intercept, industries and styles.
-        caps : numpy.ndarray, optional
-            (date, industry) capitalisation. Default: the sums of the regression weights.
+            Of the intercept, industries and styles. Industries are constrained by its ``caps``, or by the sums of the
+            regression weights if it has none.
         known : collection of str, optional
             Industries that take part in the constraint; stocks of others have a return of their own industry, but no
             share in the market. Default: all.
@@ -163,6 +166,9 @@ class Recipe:
             raise ModelError("CrossSectionalModel needs Gram statistics with an intercept, and industries after it.")
         if gram.chars[1 + len(found) :] != self.styles:
             raise ModelError(f"These Gram statistics have other styles than {[*self.styles]}: {[*gram.chars]}.")
+        if self._caps and gram.caps is None:
+            raise ModelError("CrossSectionalModel needs Gram statistics with the capitalisation of industries.")
+        caps = gram.caps
         if found and known is not None and not set(found) <= set(known):
             place = np.arange(1, 1 + len(found))
             held = gram.zz[:, place, place] if caps is None else caps
@@ -175,4 +181,6 @@ class Recipe:
     def _statistics(self, panel: Panel, weights: FloatArray) -> GramStatistics:
         coords = {"date": panel.dates, "ticker": panel.tickers}
         array = xr.DataArray(weights, coords, ("date", "ticker"))
-        return gram_statistics(panel, chars=self.styles, weights=array, intercept=True, industries=self.industries)
+        return gram_statistics(
+            panel, chars=self.styles, weights=array, intercept=True, industries=self.industries, caps=self._caps
+        )

@@ -20,7 +20,7 @@ from models.cross_section import rows
 from models.cross_section.diagnostics import averages, dataset, exposure_stability
 from models.cross_section.estimation import Recipe, Regressed
 from models.cross_section.portfolios import pure_portfolios
-from models.gram import Design, GramStatistics, industry_name, select_characteristics
+from models.gram import INTERCEPT, Design, GramStatistics, industry_name, select_characteristics
 from models.inference import automatic_lags, newey_west_covariance
 from models.linear import GramModel
 from models.panel import Panel
@@ -136,10 +136,9 @@ class CrossSectionalModel(GramModel):
     def design(self, panel: Panel) -> Design | None:
         """Name the statistics from which alone a fit follows; None if it needs the rows.
 
-        Rows are needed by Huber's regression, inverse specific variances and orthogonal styles, and by a constraint
-        by capitalisation under weights that are not.
+        Rows are needed by Huber's regression, inverse specific variances and orthogonal styles.
         """
-        if self._needs_rows(industries=bool(panel.industries)):
+        if self._needs_rows:
             return None
         return self._recipe(_styles(panel), None, industries=bool(panel.industries)).design
 
@@ -173,7 +172,7 @@ class CrossSectionalModel(GramModel):
         self._check_parameters()
         prefix = industry_name("")
         found = sum(name.startswith(prefix) for name in gram.chars)
-        if self._needs_rows(industries=found > 0):
+        if self._needs_rows:
             raise ModelError("CrossSectionalModel needs the rows of the panel with these parameters; call fit(panel).")
         styles = gram.chars[1 + found :]
         return self._learn(self._recipe(styles, None, industries=found > 0).solve(gram), styles, None)
@@ -182,6 +181,14 @@ class CrossSectionalModel(GramModel):
         """Realised factor returns (date, factor) from the statistics of the design that `design` gives."""
         self._check_fitted()
         return self._aligned(self._own_recipe().solve(gram, known=self.industries_))
+
+    def score_gram(
+        self, gram: GramStatistics, observed: xr.DataArray | None = None, over: GramStatistics | None = None
+    ) -> dict[str, float]:
+        """Total and predictive R2 as `score`, from statistics alone, which may have industries that the model lacks."""
+        self._check_fitted()
+        own = (INTERCEPT, *map(industry_name, self.industries_), *self.styles_)
+        return super().score_gram(gram, observed, (gram if over is None else over).select(own))
 
     def loadings(self, panel: Panel) -> xr.DataArray:
         """Give [1, industry, styles] as (date, ticker, factor) float32; NaN where a stock is not covered.
@@ -370,11 +377,10 @@ class CrossSectionalModel(GramModel):
         if self.max_iter < 1 or self.refresh < 1:
             raise ModelError("max_iter and refresh must be at least 1.")
 
-    def _needs_rows(self, *, industries: bool) -> bool:
+    @property
+    def _needs_rows(self) -> bool:
         """Whether Gram statistics of one design are not enough."""
-        if self.weighting == "inverse_specific_variance" or self.huber is not None or self.orthogonalise:
-            return True
-        return industries and self.constraint == "cap" and self.weighting != "cap"
+        return self.weighting == "inverse_specific_variance" or self.huber is not None or bool(self.orthogonalise)
 
     def _recipe(self, styles: tuple[str, ...], specific: rows.SpecificWeights | None, *, industries: bool) -> Recipe:
         return Recipe(

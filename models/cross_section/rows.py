@@ -75,18 +75,6 @@ def regression_weights(panel: Panel, weighting: Weighting, *, industries: bool) 
     return np.sqrt(weights) if weighting == "sqrt_cap" else weights
 
 
-def industry_caps(panel: Panel) -> FloatArray:
-    """(date, industry) sums of the market weight over the estimation universe; stocks of no industry in none."""
-    n_groups, parts = len(panel.industries), []
-    for block in panel.blocks():
-        code, cap = block.industry.values, block.market_weight.values
-        date, ticker = np.nonzero(block.mask.values & (code >= 0) & (cap > 0.0))
-        place = date * n_groups + code[date, ticker]
-        sums = np.bincount(place, cap[date, ticker].astype(np.float64), minlength=len(code) * n_groups)
-        parts.append(sums.reshape(-1, n_groups))
-    return np.concatenate(parts)
-
-
 def orthogonalised(panel: Panel, orthogonalise: Orthogonalise, weights: FloatArray) -> Panel:
     """Replace styles by what a weighted regression on an intercept and other styles leaves of them, date by date.
 

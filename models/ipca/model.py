@@ -241,14 +241,16 @@ class IPCA(GramModel):
         mapping: FloatArray = self.gamma_.values
         return mapping
 
-    def score_gram(self, gram: GramStatistics, observed: xr.DataArray | None = None) -> dict[str, float]:
+    def score_gram(
+        self, gram: GramStatistics, observed: xr.DataArray | None = None, over: GramStatistics | None = None
+    ) -> dict[str, float]:
         """Total and predictive R2 as `score`, the alpha part included, from statistics alone."""
-        gram = gram.select(self._chars)
+        over = (gram if over is None else over).select(self._chars)
         realised, alpha = self.gram_factor_returns(gram, observed), self.gamma_alpha_.values
         expected = alpha + self.gram_mapping() @ self.premia_
         return {
-            "total_r2": gram_r2(gram, realised @ self.gram_mapping().T + alpha),
-            "predictive_r2": gram_r2(gram, np.broadcast_to(expected, gram.zr.shape)),
+            "total_r2": gram_r2(over, realised @ self.gram_mapping().T + alpha),
+            "predictive_r2": gram_r2(over, np.broadcast_to(expected, over.zr.shape)),
         }
 
     def expected_returns(self, panel: Panel) -> xr.DataArray:
