@@ -300,7 +300,7 @@ def _by_blocks(panel: Panel, design: Design, weights: xr.DataArray | None) -> Gr
     everything = panel.chars == [*design.chars]
     parts = [
         _block_products(block, design, weights, n_industries=len(groups), everything=everything)
-        for block in _read_ahead(read_blocks(panel))
+        for block in (read_blocks(panel) if panel.in_memory else _read_ahead(read_blocks(panel)))
     ]
     labels = (*([INTERCEPT] if design.intercept else []), *map(industry_name, groups), *design.chars)
     zz, zr, rr, n, weight, caps = (np.concatenate(column) for column in zip(*parts, strict=True))

@@ -106,9 +106,9 @@ def cross_products(
                 if cap is not None:
                     positive = np.fmax(cap[rows.dates].ravel()[rows.kept], 0.0)
                     own[:] = np.bincount(cells, positive, len(rows.ends) * groups).reshape(own.shape)
-            if held is not None:
-                joint *= np.sqrt(held)[:, None]
             stacked, begin = torch.from_numpy(joint), 0
+            if held is not None:
+                stacked *= torch.from_numpy(np.sqrt(held))[:, None]
             for date, end in enumerate(rows.ends.tolist(), start=rows.dates.start):
                 part = stacked[begin:end]
                 torch.mm(part.T, part, out=targets[date])

@@ -311,6 +311,11 @@ class Panel:
         for start in range(0, len(self.dates), size):
             yield self._at(slice(start, start + size)).load()
 
+    @property
+    def in_memory(self) -> bool:
+        """Whether nothing is left to be read."""
+        return all(array.variable._in_memory for array in self.data.data_vars.values())  # noqa: SLF001  # no public name
+
     def load(self) -> Panel:
         """Return the same panel, wholly in memory, in one layout: how sums are rounded depends on it."""
         return Panel(self.data.copy(data={n: np.ascontiguousarray(v.values) for n, v in self.data.data_vars.items()}))

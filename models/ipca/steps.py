@@ -11,6 +11,7 @@ intercept. The model is r[t] = Z[t-1] coefficients regressors[t] + e[t].
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import NamedTuple, Self
 
 import numpy as np
@@ -73,7 +74,7 @@ class Moments:
     @classmethod
     def of(cls, gram: GramStatistics, given: FloatArray, n_factors: int) -> Self:
         """Pack the statistics; ``given`` is (date, M) with NaN where a series is unknown."""
-        rows, columns = np.triu_indices(len(gram.chars))
+        rows, columns = _pairs(len(gram.chars))
         known: npt.NDArray[np.bool_] = np.asarray(np.isfinite(given).all(axis=1))
         return cls(
             packed=gram.zz[:, rows, columns],
@@ -166,12 +167,12 @@ class Moments:
     def _normal_equations(self, regressors: FloatArray) -> tuple[FloatArray, FloatArray]:
         """Upper triangle of the (K + M) L square system in blocks by factor, and the right-hand side (K + M, char)."""
         size, n_chars = regressors.shape[1], self.n_chars
-        left, right = np.triu_indices(size)
+        left, right = _pairs(size)
         total = (regressors[:, left] * regressors[:, right]).T @ self.packed
-        square = _pair_index(n_chars)
+        blocks = total[:, _pair_index(n_chars)]
         system = np.zeros((size * n_chars, size * n_chars))
         for pair, (a, b) in enumerate(zip(left, right, strict=True)):
-            system[a * n_chars : (a + 1) * n_chars, b * n_chars : (b + 1) * n_chars] = total[pair][square]
+            system[a * n_chars : (a + 1) * n_chars, b * n_chars : (b + 1) * n_chars] = blocks[pair]
         return system, regressors.T @ self.zr
 
 
@@ -221,20 +222,26 @@ def rank_message(n_factors: int) -> str:
     return f"n_factors={n_factors} exceeds the number of factors in these returns; lower n_factors."
 
 
+@lru_cache(maxsize=64)
+def _pairs(size: int) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.intp]]:
+    """Rows and columns of the upper triangle of a square matrix; not to be written to."""
+    return np.triu_indices(size)
+
+
+@lru_cache(maxsize=64)
 def _pair_index(size: int) -> npt.NDArray[np.int64]:
-    """(size, size) position of each element of a symmetric matrix in its packed upper triangle."""
+    """(size, size) position of each element of a symmetric matrix in its packed triangle; not to be written to."""
     index = np.empty((size, size), dtype=np.int64)
-    rows, columns = np.triu_indices(size)
+    rows, columns = _pairs(size)
     index[rows, columns] = index[columns, rows] = np.arange(len(rows))
     return index
 
 
 def _pair_weights(coefficients: FloatArray) -> FloatArray:
     """Weights w such that the packed Z'Z times w is the packed B'Z'Z B, as (L (L + 1) / 2, pairs of columns)."""
-    rows, columns = np.triu_indices(len(coefficients))
-    left, right = np.triu_indices(coefficients.shape[1])
+    rows, columns = _pairs(len(coefficients))
+    left, right = _pairs(coefficients.shape[1])
     upper, lower = coefficients[rows], coefficients[columns]
     weights = upper[:, left] * lower[:, right]
-    off = rows != columns
-    weights[off] += (lower[:, left] * upper[:, right])[off]
+    weights += (rows != columns)[:, None] * (lower[:, left] * upper[:, right])
     return weights
