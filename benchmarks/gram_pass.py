@@ -1,7 +1,8 @@
 """The pass over a panel that gathers its Gram statistics: from Zarr, from memory, on one and two Dask workers.
 
 The panel is simulated: 94 characteristics, ranked, in float32, of 2,000 stocks of which nine in ten have a row. It is
-kept as `retrain` keeps it. The peer is the product's own pass over the same arrays in memory.
+kept as `retrain` keeps it, in whole blocks of the store, an even number of them: an odd block would keep one of two
+workers waiting, whatever they cost. The peer is the product's own pass over the same arrays in memory.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ from tasks.grams import make_span, spans
 from tasks.workspace import Workspace
 
 STOCKS, CHARS = 2_000, 94
-DATES = (60, 240, 960)
+DATES = (64, 256, 1024)
 QUICK_STOCKS, QUICK_DATES = 200, (16, 64, 256)
 _SPEC = RunSpec.parse(
     {
