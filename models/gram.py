@@ -241,11 +241,12 @@ def solve_gram(gram: FloatArray, moment: FloatArray) -> tuple[FloatArray, npt.ND
     # With a unit diagonal (trace k) the smallest eigenvalue is at least det / e and the largest at most k:
     # most systems are seen to have full rank from their determinant alone, and need no eigenvalues.
     easy = np.linalg.det(scaled) > np.e * size * RANK_TOLERANCE
-    solution = np.empty_like(moment)
     rank = np.full(len(gram), size, dtype=np.int64)
+    if easy.all():
+        return np.linalg.solve(scaled, moment) * scale, rank
+    solution = np.empty_like(moment)
     solution[easy] = np.linalg.solve(scaled[easy], moment[easy])
-    if not easy.all():
-        solution[~easy], rank[~easy] = _solve_by_eigenvalues(scaled[~easy], moment[~easy])
+    solution[~easy], rank[~easy] = _solve_by_eigenvalues(scaled[~easy], moment[~easy])
     return solution * scale, rank
 
 

@@ -26,8 +26,8 @@ from scipy import sparse
 from models.base import FloatArray
 from models.threads import one_thread
 
-_CELLS_IN_CACHE = 250_000
-"""Cells of the buffer, 2 MB, if one date is not larger: small cross-sections are copied many dates at a time."""
+_CELLS_IN_CACHE = 125_000
+"""Cells of the buffer, 1 MB, if one date is not larger: small cross-sections are copied many dates at a time."""
 _CELLS_IN_LINE = 8
 """Cells of float64 in a cache line of 64 bytes."""
 
