@@ -17,7 +17,7 @@ from test_gram import same_bits
 
 from models.gram import Design, gram_of
 from models.linear import GramModel
-from schemas.modelspecs import FamaMacBethSpec, IPCASpec
+from schemas.modelspecs import CrossSectionSpec, FamaMacBethSpec, IPCASpec
 from schemas.refs import PanelRef, SnapshotRef
 from schemas.settings import Settings
 from schemas.spec import RunSpec
@@ -161,13 +161,21 @@ def test_what_a_model_sees_names_an_entry_and_what_it_does_not_see_does_not(data
     assert other.missing() == list(grams.spans(150))
 
 
+@pytest.mark.filterwarnings("ignore:.*an industry has no stock")
 @pytest.mark.parametrize("window", [None, 60])
 def test_a_fit_from_the_store_is_that_of_the_panel_and_a_second_model_reads_no_panel(
     window: int | None, data: xr.Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     spec = SPEC.model_copy(update={"walk_forward": SPEC.walk_forward.model_copy(update={"window": window})})
     store = Store(tmp_path, data, spec=spec)
-    models = [build(FamaMacBethSpec()), build(FamaMacBethSpec(newey_west_lags=2)), build(IPCASpec(n_factors=1))]
+    specs = [
+        FamaMacBethSpec(),
+        FamaMacBethSpec(newey_west_lags=2),
+        FamaMacBethSpec(weighting="cap"),
+        CrossSectionSpec(),
+        IPCASpec(n_factors=1),
+    ]
+    models = [build(each) for each in specs]
     for as_of in DATES[[90, 149]]:
         train = fitting._training_panel(store.space, store.panel, spec, as_of)
         for model in models:
@@ -187,7 +195,8 @@ def test_a_fit_from_the_store_is_that_of_the_panel_and_a_second_model_reads_no_p
     grams._assembled.cache_clear()
     for as_of in DATES[70:150:20]:
         for lags in (0, 1):
-            fitting._learn(build(FamaMacBethSpec(newey_west_lags=lags)), store.space, store.panel, spec, as_of, [])
+            for each in (FamaMacBethSpec(newey_west_lags=lags), CrossSectionSpec(newey_west_lags=lags)):
+                fitting._learn(build(each), store.space, store.panel, spec, as_of, [])
 
 
 def test_a_worker_that_is_killed_leaves_no_half_entry_and_its_span_is_made_again(
