@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from threading import Barrier, Event, Thread
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ from hypothesis import strategies as st
 from models.gram import Design, GramStatistics, gram_of, gram_statistics
 from models.linear import gram_r2
 from models.panel import Panel
+from models.threads import one_thread
 from schemas.errors import ModelError
 
 N_DATES, N_STOCKS, N_CHARS = 9, 40, 3
@@ -181,3 +183,25 @@ def test_bits_do_not_depend_on_the_threads_that_torch_may_use() -> None:
     finally:
         torch.set_num_threads(threads)
     assert len({gram.zz.tobytes() + gram.zr.tobytes() + gram.rr.tobytes() for gram in found}) == 1
+
+
+def test_a_thread_that_has_finished_leaves_one_thread_to_those_that_have_not() -> None:
+    threads, entered, left = torch.get_num_threads(), Barrier(2), Event()
+
+    def short() -> None:
+        with one_thread():
+            entered.wait(timeout=30)
+        left.set()
+
+    try:
+        torch.set_num_threads(2)
+        other = Thread(target=short)
+        with one_thread():
+            other.start()
+            entered.wait(timeout=30)
+            assert left.wait(timeout=30)
+            assert torch.get_num_threads() == 1
+        other.join()
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(threads)
