@@ -247,8 +247,11 @@ def test_of_two_publishers_of_one_version_one_wins_and_the_other_changes_nothing
     assert stored.equals(version_data(end=TWO, seed=winner))
 
 
-def _alternate(root: Path) -> None:
-    for _ in range(150):
+def _alternate(root: Path, enough: Path) -> None:
+    """Move `latest` back and forth until the reader has seen enough; the bound is for a reader that never does."""
+    for _ in range(3000):
+        if enough.exists():
+            break
         for version in (f"{ONE}-00000000", f"{TWO}-00000001"):
             published.promote(Layout(root), "us", "ipca", version, reason="test")
 
@@ -257,12 +260,15 @@ def test_a_reader_that_loops_while_latest_moves_sees_one_version_whole(tmp_path,
     publish_one(tmp_path)
     _two(tmp_path)
     whole = {ONE: version_data(end=ONE, seed=0), TWO: version_data(end=TWO, seed=1)}
-    writer = start(_alternate, tmp_path)
+    enough = tmp_path / "enough"
+    writer = start(_alternate, tmp_path, enough)
     link, seen = Layout(tmp_path).published("us", "ipca") / "latest", []
-    while writer.is_alive():
+    while writer.is_alive() and (len(seen) < 20 or set(seen) != {ONE, TWO}):
         dataset = xr.open_zarr(link.resolve())
         assert dataset.load().equals(whole[dataset.attrs["as_of"]])
         seen.append(dataset.attrs["as_of"])
+    enough.touch()
+    writer.join()
     assert writer.exitcode == 0
     assert set(seen) == {ONE, TWO}
 
