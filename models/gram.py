@@ -92,6 +92,11 @@ class GramStatistics:
     chars: tuple[str, ...]
     caps: FloatArray | None = None
 
+    @property
+    def industries(self) -> tuple[str, ...]:
+        """Those of ``chars`` that are regressors of industries, in order."""
+        return tuple(name for name in self.chars if name.startswith(_INDUSTRY))
+
     def sel(self, start: Any = None, end: Any = None) -> GramStatistics:
         """Dates from start to end, both inclusive, as `Panel.sel`; views, not copies."""
         return self._at(self.dates.slice_indexer(start, end))
@@ -114,7 +119,7 @@ class GramStatistics:
         order = np.array([self.chars.index(name) for name in chars], dtype=np.int64)
         caps = self.caps
         if caps is not None:
-            places = {name: place for place, name in enumerate(filter(_is_industry, self.chars))}
+            places = {name: place for place, name in enumerate(self.industries)}
             caps = caps[:, [places[name] for name in chars if name in places]]
         return replace(self, zz=self.zz[:, order[:, None], order], zr=self.zr[:, order], chars=tuple(chars), caps=caps)
 
@@ -142,15 +147,26 @@ class GramStatistics:
         return GramStatistics(zz, zr, rr, n, weight, self.dates[dates], self.chars, caps=caps)
 
 
-def gram_of(panel: Panel, design: Design) -> GramStatistics:
+def gram_of(panel: Panel, design: Design, weights: xr.DataArray | None = None) -> GramStatistics:
     """Compute the statistics of a design span by span, as `gram_statistics` does.
+
+    Parameters
+    ----------
+    panel, weights
+        As in `gram_statistics`; weights take the place of those that the design names.
+    design : Design
 
     Raises
     ------
     ModelError
         If the panel lacks one of the characteristics, or has no industries and the design asks for them.
     """
-    return _by_blocks(panel, design, None)
+    groups = panel.industries if design.industries else []
+    blocks = read_blocks(panel) if panel.in_memory else _read_ahead(read_blocks(panel))
+    parts = [_block_products(block, design, weights, len(groups)) for block in blocks]
+    labels = (*([INTERCEPT] if design.intercept else []), *map(industry_name, groups), *design.chars)
+    zz, zr, rr, n, weight, caps = (np.concatenate(column) for column in zip(*parts, strict=True))
+    return GramStatistics(zz, zr, rr, n, weight, panel.dates, labels, caps if design.caps else None)
 
 
 def gram_statistics(
@@ -191,7 +207,7 @@ def gram_statistics(
         If the panel lacks one of the characteristics, or has no industries and they are asked for.
     """
     design = Design(tuple(panel.chars if chars is None else chars), intercept, industries, caps=caps)
-    return _by_blocks(panel, design, weights)
+    return gram_of(panel, design, weights)
 
 
 def industry_name(industry: str) -> str:
@@ -295,22 +311,7 @@ def _read_ahead(blocks: Iterator[Panel]) -> Iterator[Panel]:
             yield block
 
 
-def _by_blocks(panel: Panel, design: Design, weights: xr.DataArray | None) -> GramStatistics:
-    """Statistics of a design; weights (date, ticker) take the place of those that it names."""
-    groups = panel.industries if design.industries else []
-    everything = panel.chars == [*design.chars]
-    parts = [
-        _block_products(block, design, weights, n_industries=len(groups), everything=everything)
-        for block in (read_blocks(panel) if panel.in_memory else _read_ahead(read_blocks(panel)))
-    ]
-    labels = (*([INTERCEPT] if design.intercept else []), *map(industry_name, groups), *design.chars)
-    zz, zr, rr, n, weight, caps = (np.concatenate(column) for column in zip(*parts, strict=True))
-    return GramStatistics(zz, zr, rr, n, weight, panel.dates, labels, caps if design.caps else None)
-
-
-def _block_products(
-    block: Panel, design: Design, weights: xr.DataArray | None, *, n_industries: int, everything: bool
-) -> Products:
+def _block_products(block: Panel, design: Design, weights: xr.DataArray | None, n_industries: int) -> Products:
     """Cross-products of one block in memory, over its estimation universe."""
     known = block.mask.values
     weight = industry = None
@@ -324,9 +325,8 @@ def _block_products(
     if design.industries:
         industry = block.industry.values
         known = known & (industry >= 0)
-    values = block.characteristics if everything else select_characteristics(block, design.chars)
     return cross_products(
-        values.values,
+        select_characteristics(block, design.chars).values,
         block.returns.values,
         known,
         weight=weight,
@@ -335,10 +335,6 @@ def _block_products(
         n_industries=n_industries,
         cap=block.market_weight.values.astype(np.float64) if design.caps else None,
     )
-
-
-def _is_industry(name: str) -> bool:
-    return name.startswith(_INDUSTRY)
 
 
 def _solve_by_eigenvalues(scaled: FloatArray, moment: FloatArray) -> tuple[FloatArray, npt.NDArray[np.int64]]:

@@ -16,7 +16,7 @@ import xarray as xr
 from models.base import FloatArray
 from models.cross_section import rows
 from models.cross_section.regression import CrossSections, regress, weighted_r_squared
-from models.gram import Design, GramStatistics, Weighting, gram_of, gram_statistics, industry_name
+from models.gram import INTERCEPT, Design, GramStatistics, Weighting, gram_of, gram_statistics, industry_name
 from models.panel import Panel
 from schemas.errors import ModelError
 
@@ -160,9 +160,8 @@ class Recipe:
             Industries that take part in the constraint; stocks of others have a return of their own industry, but no
             share in the market. Default: all.
         """
-        prefix = industry_name("")
-        found = tuple(name.removeprefix(prefix) for name in gram.chars[1:] if name.startswith(prefix))
-        if gram.chars[: 1 + len(found)] != ("intercept", *map(industry_name, found)):
+        found = tuple(name.removeprefix(industry_name("")) for name in gram.industries)
+        if gram.chars[: 1 + len(found)] != (INTERCEPT, *gram.industries):
             raise ModelError("CrossSectionalModel needs Gram statistics with an intercept, and industries after it.")
         if gram.chars[1 + len(found) :] != self.styles:
             raise ModelError(f"These Gram statistics have other styles than {[*self.styles]}: {[*gram.chars]}.")

@@ -170,8 +170,7 @@ class CrossSectionalModel(GramModel):
             can be regressed.
         """
         self._check_parameters()
-        prefix = industry_name("")
-        found = sum(name.startswith(prefix) for name in gram.chars)
+        found = len(gram.industries)
         if self._needs_rows:
             raise ModelError("CrossSectionalModel needs the rows of the panel with these parameters; call fit(panel).")
         styles = gram.chars[1 + found :]
