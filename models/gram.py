@@ -162,8 +162,7 @@ def gram_of(panel: Panel, design: Design, weights: xr.DataArray | None = None) -
         If the panel lacks one of the characteristics, or has no industries and the design asks for them.
     """
     groups = panel.industries if design.industries else []
-    blocks = read_blocks(panel) if panel.in_memory else _read_ahead(read_blocks(panel))
-    parts = [_block_products(block, design, weights, len(groups)) for block in blocks]
+    parts = [_block_products(block, design, weights, len(groups)) for block in _blocks_of(panel, design.chars)]
     labels = (*([INTERCEPT] if design.intercept else []), *map(industry_name, groups), *design.chars)
     zz, zr, rr, n, weight, caps = (np.concatenate(column) for column in zip(*parts, strict=True))
     return GramStatistics(zz, zr, rr, n, weight, panel.dates, labels, caps if design.caps else None)
@@ -300,6 +299,13 @@ def read_blocks(panel: Panel) -> Iterator[Panel]:
         dates = panel.data.isel(date=slice(start, start + 256))
         small = {name: dates[name].load() for name in dates.data_vars if name != "characteristics"}
         yield from Panel(dates.assign(small)).blocks(size)
+
+
+def _blocks_of(panel: Panel, chars: Sequence[str]) -> Iterator[Panel]:
+    """Blocks for `_block_products`: as they lie in memory if nothing must be read or copied, or of limited size."""
+    if not panel.in_memory:
+        return _read_ahead(read_blocks(panel))
+    return panel.spans() if panel.chars == [*chars] else read_blocks(panel)
 
 
 def _read_ahead(blocks: Iterator[Panel]) -> Iterator[Panel]:

@@ -306,10 +306,14 @@ class Panel:
         train, validation, test = (slice(0, first), slice(first, second), slice(second, None))
         return self._at(train), self._at(validation), self._at(test)
 
+    def spans(self, size: int = 256) -> Iterator[Panel]:
+        """Consecutive spans of at most ``size`` dates, as views: nothing is read or copied."""
+        for start in range(0, len(self.dates), size):
+            yield self._at(slice(start, start + size))
+
     def blocks(self, size: int = 256) -> Iterator[Panel]:
         """Consecutive spans of at most ``size`` dates, each read into memory only when its turn comes."""
-        for start in range(0, len(self.dates), size):
-            yield self._at(slice(start, start + size)).load()
+        return (span.load() for span in self.spans(size))
 
     @property
     def in_memory(self) -> bool:
