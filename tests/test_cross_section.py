@@ -264,6 +264,17 @@ def test_without_industries_it_is_market_and_styles_and_the_constant_is_left_out
         CrossSectionalModel().fit(full).loadings(panel)
 
 
+@pytest.mark.filterwarnings("error")
+def test_an_only_industry_moves_with_the_market_and_has_no_t_statistic() -> None:
+    panel = simulate()
+    alone = Panel(panel.data.assign(industry=panel.industry * 0))
+    model = CrossSectionalModel().fit(alone)
+    found = model.diagnostics(alone)
+    assert (found["factor_returns"][:, 1] == 0.0).all()
+    assert found["t_statistic"].isnull().any("date").values.tolist() == [False, True, *[False] * len(STYLES)]
+    np.testing.assert_allclose(model.averages_["mean_abs_t"][0], np.abs(found["t_statistic"][:, 0]).mean())
+
+
 def test_dates_that_identify_nothing_are_dropped_and_counted() -> None:
     panel = simulate()
     values = panel.characteristics.values.copy()

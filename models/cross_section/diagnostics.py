@@ -1,11 +1,12 @@
 """How good the regressions of a cross-sectional model are, date by date, and on average.
 
-Here belong t-statistics, variance inflation, R2, the stability of exposures and counts. What they are computed from
-belongs in `regression`.
+Here belong standard errors of premia, t-statistics, variance inflation, R2, the stability of exposures and counts.
+What they are computed from belongs in `regression`.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,7 @@ import numpy.typing as npt
 import xarray as xr
 
 from models.base import FloatArray
+from models.inference import newey_west_covariance
 
 _SIGNIFICANT = 2.0
 
@@ -47,6 +49,36 @@ def exposure_stability(exposures: npt.NDArray[np.floating[Any]], weights: FloatA
         scale = np.sqrt(first * second)
         np.divide(cross, scale, out=stability[lag:, style], where=scale > 0.0)
     return stability
+
+
+def t_statistics(factor_returns: FloatArray, standard_errors: FloatArray) -> FloatArray:
+    """Factor returns over their standard errors, (date, factor); NaN where a return is known without error.
+
+    The return of an industry is: with only one on a date, its deviation from the market is zero by definition.
+    """
+    unknown = np.full_like(factor_returns, np.nan)
+    return np.divide(factor_returns, standard_errors, out=unknown, where=standard_errors > 0.0)
+
+
+def premia_errors(factor_returns: FloatArray, lags: Callable[[int], int]) -> FloatArray:
+    """(factor,) Newey-West standard errors of the means, each over the dates that have the factor.
+
+    Parameters
+    ----------
+    factor_returns : numpy.ndarray
+        (date, factor); NaN where there is none. With fewer than 2 returns the error is NaN.
+    lags : callable
+        Number of autocovariances for a number of dates.
+    """
+    errors = np.full(factor_returns.shape[1], np.nan)
+    known = np.isfinite(factor_returns)
+    always = known.all(axis=0)
+    complete = factor_returns[:, always]
+    errors[always] = np.sqrt(np.diagonal(newey_west_covariance(complete, lags(len(complete)))))
+    for factor in np.flatnonzero(~always & (known.sum(axis=0) > 1)):
+        series = factor_returns[known[:, factor], factor, None]
+        errors[factor] = np.sqrt(newey_west_covariance(series, lags(len(series)))[0, 0])
+    return errors
 
 
 def averages(t_statistics: FloatArray, vif: FloatArray, r_squared: FloatArray) -> dict[str, FloatArray]:

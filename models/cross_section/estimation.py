@@ -6,7 +6,7 @@ learnt from the regressions in `model`.
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -59,6 +59,33 @@ class Regressed(NamedTuple):
     r_squared: FloatArray
     n_stocks: FloatArray
     n_unfinished: int = 0
+
+    def factor_returns(self, industries: Sequence[str]) -> FloatArray:
+        """(date, factor) returns of the market, these industries and the styles; NaN for an industry not regressed."""
+        found = self.sections
+        return self._columns(industries, found.market, found.industry, found.style)
+
+    def standard_errors(self, industries: Sequence[str]) -> FloatArray:
+        """(date, factor) standard errors of `factor_returns`; NaN where they are not estimated."""
+        base = self.base
+        variance = self._columns(industries, base.market_variance, base.industry_variance, base.style_variance)
+        return np.sqrt(variance * self.specific_variance[:, None])
+
+    def places(self, industries: Sequence[str]) -> list[int | None]:
+        """Position of each industry among those of the regressions; None if they lack it."""
+        at = {name: place for place, name in enumerate(self.industries)}
+        return [at.get(name) for name in industries]
+
+    def _columns(
+        self, industries: Sequence[str], market: FloatArray, industry: FloatArray, style: FloatArray
+    ) -> FloatArray:
+        columns = np.full((len(market), 1 + len(industries) + style.shape[1]), np.nan)
+        columns[:, 0] = market
+        for factor, place in enumerate(self.places(industries), start=1):
+            if place is not None:
+                columns[:, factor] = industry[:, place]
+        columns[:, 1 + len(industries) :] = style
+        return columns
 
 
 @dataclass(frozen=True, eq=False)

@@ -17,11 +17,11 @@ from sklearn.exceptions import ConvergenceWarning
 from models.assembly import CONSTANT
 from models.base import FloatArray, ModelState
 from models.cross_section import rows
-from models.cross_section.diagnostics import averages, dataset, exposure_stability
+from models.cross_section.diagnostics import averages, dataset, exposure_stability, premia_errors, t_statistics
 from models.cross_section.estimation import Recipe, Regressed
 from models.cross_section.portfolios import pure_portfolios
 from models.gram import INTERCEPT, Design, GramStatistics, industry_name, select_characteristics
-from models.inference import automatic_lags, newey_west_covariance
+from models.inference import automatic_lags
 from models.linear import GramModel
 from models.panel import Panel
 from models.specific import SpecificRisk
@@ -272,7 +272,7 @@ class CrossSectionalModel(GramModel):
         for block in panel.blocks():
             regressed = recipe.regress(block, self.industries_)
             weights = pure_portfolios(
-                recipe.weighted(block), regressed.sections, self.styles_, self._places(regressed), wanted
+                recipe.weighted(block), regressed.sections, self.styles_, regressed.places(self.industries_), wanted
             )
             if self.missing_industries == "market":
                 weights[np.isnan(weights) & regressed.sections.kept[:, None, None]] = 0.0
@@ -311,10 +311,10 @@ class CrossSectionalModel(GramModel):
         covered, _ = self._covered(panel)
         weights = rows.regression_weights(panel, recipe.weighting, industries=recipe.industries)
         stability = exposure_stability(self._styles_of(panel), np.where(covered, weights, 0.0), lag)
-        returns, errors = self._aligned(regressed), self._standard_errors(regressed)
+        returns, errors = self._aligned(regressed), regressed.standard_errors(self.industries_)
         missing = np.isnan(errors[:, 1 : 1 + len(self.industries_)]).sum(axis=1) * regressed.sections.kept
         return dataset(
-            {"factor_returns": returns, "standard_error": errors, "t_statistic": returns / errors},
+            {"factor_returns": returns, "standard_error": errors, "t_statistic": t_statistics(returns, errors)},
             {"vif": regressed.base.vif, "stability": stability},
             {
                 "r_squared": regressed.r_squared,
@@ -420,14 +420,14 @@ class CrossSectionalModel(GramModel):
             tuple(regressed.industries[place] for place in np.flatnonzero(seen[: len(regressed.industries)])), styles
         )
         self.specific_weights_ = specific
-        returns, errors = self._aligned(regressed)[kept], self._standard_errors(regressed)[kept]
+        returns, errors = self._aligned(regressed)[kept], regressed.standard_errors(self.industries_)[kept]
         self.n_dates_ = len(returns)
         self.n_dropped_ = int((regressed.n_stocks > 0).sum()) - len(returns)
         self.n_missing_ = int(np.isnan(errors[:, 1 : 1 + len(self.industries_)]).sum())
         self.n_unfinished_ = regressed.n_unfinished
         self.premia_ = np.nanmean(returns, axis=0)
-        self.premia_stderr_ = self._premia_stderr(returns)
-        self.averages_ = averages(returns / errors, regressed.base.vif[kept], regressed.r_squared[kept])
+        self.premia_stderr_ = premia_errors(returns, self._lags)
+        self.averages_ = averages(t_statistics(returns, errors), regressed.base.vif[kept], regressed.r_squared[kept])
         self._warn()
         return self
 
@@ -451,48 +451,15 @@ class CrossSectionalModel(GramModel):
         self.industries_, self.styles_ = industries, styles
         self.factors_ = [MARKET, *map(industry_name, industries), *styles]
 
-    def _premia_stderr(self, returns: FloatArray) -> FloatArray:
-        """(factor,) Newey-West standard errors, each over the dates that have the factor; NaN with fewer than 2."""
-        errors = np.full(returns.shape[1], np.nan)
-        known = np.isfinite(returns)
-        always = known.all(axis=0)
-        errors[always] = np.sqrt(np.diagonal(newey_west_covariance(returns[:, always], self._lags(len(returns)))))
-        for factor in np.flatnonzero(~always & (known.sum(axis=0) > 1)):
-            series = returns[known[:, factor], factor, None]
-            errors[factor] = np.sqrt(newey_west_covariance(series, self._lags(len(series)))[0, 0])
-        return errors
-
     def _lags(self, n_dates: int) -> int:
         return automatic_lags(n_dates) if self.newey_west_lags is None else min(self.newey_west_lags, n_dates - 1)
 
-    def _places(self, regressed: Regressed) -> list[int | None]:
-        """Position of each industry of the model among those of the regressions; None if they lack it."""
-        at = {name: place for place, name in enumerate(regressed.industries)}
-        return [at.get(name) for name in self.industries_]
-
-    def _columns(self, regressed: Regressed, market: FloatArray, industry: FloatArray, style: FloatArray) -> FloatArray:
-        """(date, factor) in the order of `factors_`; NaN for industries that are not there."""
-        columns = np.full((len(market), len(self.factors_)), np.nan)
-        columns[:, 0] = market
-        for factor, place in enumerate(self._places(regressed), start=1):
-            if place is not None:
-                columns[:, factor] = industry[:, place]
-        columns[:, 1 + len(self.industries_) :] = style
-        return columns
-
     def _aligned(self, regressed: Regressed) -> FloatArray:
         """(date, factor) factor returns."""
-        found = regressed.sections
-        returns = self._columns(regressed, found.market, found.industry, found.style)
+        returns = regressed.factor_returns(self.industries_)
         if self.missing_industries == "market":
-            returns[np.isnan(returns) & found.kept[:, None]] = 0.0
+            returns[np.isnan(returns) & regressed.sections.kept[:, None]] = 0.0
         return returns
-
-    def _standard_errors(self, regressed: Regressed) -> FloatArray:
-        """(date, factor) standard errors of the factor returns; NaN where they are not estimated."""
-        base = regressed.base
-        variance = self._columns(regressed, base.market_variance, base.industry_variance, base.style_variance)
-        return np.sqrt(variance * regressed.specific_variance[:, None])
 
     def _covered(self, panel: Panel) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.int64]]:
         """(date, ticker) whether a stock has loadings, and its industry's position in `industries_` (or -1)."""
