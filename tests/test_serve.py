@@ -13,6 +13,7 @@ import subprocess
 import sys
 import threading
 import time
+import uuid
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -118,8 +119,12 @@ class Installation:
 
     def call(self, method: str, path: str, body: Any = None) -> Any:
         def ask() -> httpx.Response | None:
-            answer = httpx.request(method, f"{self.api}/{path}", json=body, timeout=60.0)
-            return None if answer.status_code == 503 else answer  # SQLite is busy: Prefect's client asks again, too
+            """None while SQLite is locked, for which Prefect waits a minute: its own client asks again, too."""
+            try:
+                answer = httpx.request(method, f"{self.api}/{path}", json=body, timeout=60.0)
+            except httpx.ReadTimeout:
+                return None
+            return None if answer.status_code == 503 else answer
 
         answer = wait_for(ask, f"an answer to {path}")
         assert answer.is_success, answer.text
@@ -129,7 +134,7 @@ class Installation:
         return str(self.call("GET", f"deployments/name/{name}/{name}")["id"])
 
     def run(self, name: str, **parameters: Any) -> str:
-        body = {"parameters": parameters, "state": {"type": "SCHEDULED"}}
+        body = {"parameters": parameters, "state": {"type": "SCHEDULED"}, "idempotency_key": str(uuid.uuid4())}
         return str(self.call("POST", f"deployments/{self.deployment(name)}/create_flow_run", body)["id"])
 
     def state(self, run: str) -> dict[str, Any]:
