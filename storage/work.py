@@ -27,7 +27,7 @@ from pydantic import TypeAdapter, ValidationError
 from schemas.base import Name, digest
 from schemas.errors import ConfigError, CorruptionError, ExecutionError
 from schemas.refs import Key
-from storage.arrays import date_blocks, read_dataset, write_dataset
+from storage.arrays import FAST_COMPRESSORS, date_blocks, read_dataset, write_dataset
 from storage.damage import Guard, chunk_of
 from storage.files import place, sha256_file, staging, write_atomic
 from storage.layout import Layout
@@ -118,7 +118,7 @@ class WorkStore:
         spans = date_blocks(blocks) if isinstance(blocks, xr.Dataset) else blocks
 
         def write(folder: Path) -> None:
-            write_dataset(folder, spans, attrs=attrs, consolidated=True)
+            write_dataset(folder, spans, attrs=attrs, consolidated=True, compressors=FAST_COMPRESSORS)
             value = {"sizes": _sizes(folder), "metadata": sha256_file(folder / _METADATA)}
             write_atomic(folder / _FILES, _sealed(value))
 
