@@ -46,7 +46,8 @@ class Products(NamedTuple):
 class _Rows(NamedTuple):
     """Known rows of a few dates, date after date.
 
-    ``joint`` is [1, Z, r] without weights, ``ends`` the position after the last row of each date.
+    ``joint`` is [1, Z, r] without weights, and zeros after them up to a whole cache line, ``ends`` the position after the
+    last row of each date.
     """
 
     dates: slice
@@ -86,6 +87,8 @@ def cross_products(
     cap : numpy.ndarray, optional
         (date, ticker) capitalisation, summed by industry where it is positive. Default: no sums.
     """
+    returns, known = np.ascontiguousarray(returns), np.ascontiguousarray(known)  # rows are picked date by date
+    weight, industry, cap = (None if each is None else np.ascontiguousarray(each) for each in (weight, industry, cap))
     n_dates, first = len(returns), int(intercept)
     groups = n_industries if industry is not None else 0
     width = first + characteristics.shape[2] + 1
@@ -102,11 +105,12 @@ def cross_products(
                 codes = industry[rows.dates].ravel()[rows.kept]
                 cells = np.repeat(groups * np.arange(len(rows.ends)), np.diff(rows.ends, prepend=0)) + codes
                 sums, own = by_group[rows.dates], caps[rows.dates]
-                sums[:] = _sums_by_cell(joint, held, cells, len(rows.ends) * groups).reshape(sums.shape)
+                found = _sums_by_cell(joint, held, cells, len(rows.ends) * groups)[:, : 1 + width]
+                sums[:] = found.reshape(sums.shape)
                 if cap is not None:
                     positive = np.fmax(cap[rows.dates].ravel()[rows.kept], 0.0)
                     own[:] = np.bincount(cells, positive, len(rows.ends) * groups).reshape(own.shape)
-            stacked, begin = torch.from_numpy(joint), 0
+            stacked, begin = torch.from_numpy(joint[:, :width]), 0
             if held is not None:
                 stacked *= torch.from_numpy(np.sqrt(held))[:, None]
             for date, end in enumerate(rows.ends.tolist(), start=rows.dates.start):
@@ -127,7 +131,7 @@ def _known_rows(
     width = first + n_chars + 1
     pitch = -(-width // _CELLS_IN_LINE) * _CELLS_IN_LINE
     step = max(1, min(n_dates, _CELLS_IN_CACHE // max(1, n_stocks * pitch)))
-    buffer = torch.empty((step * n_stocks, pitch), dtype=torch.float64).numpy()[:, :width]
+    buffer = torch.zeros((step * n_stocks, pitch), dtype=torch.float64).numpy()
     raw = np.empty((step * n_stocks, n_chars), dtype=characteristics.dtype)
     for start in range(0, n_dates, step):
         dates = slice(start, min(start + step, n_dates))
@@ -141,8 +145,8 @@ def _known_rows(
             mode="clip",
         )
         joint[:, :first] = 1.0
-        joint[:, first:-1] = taken
-        joint[:, -1] = returns[dates].ravel()[kept]
+        joint[:, first : width - 1] = taken
+        joint[:, width - 1] = returns[dates].ravel()[kept]
         yield _Rows(dates, joint, kept, np.searchsorted(kept, n_stocks * np.arange(1, dates.stop - start + 1)))
 
 
