@@ -25,6 +25,7 @@ from typing import Any, Generic, TypeVar
 
 T = TypeVar("T")
 _STATUS, _RESET = Path("/proc/self/status"), Path("/proc/self/clear_refs")
+_LEAST_SECONDS = 1.0
 _LIBRARIES = ("numpy", "scipy", "xarray", "zarr", "dask", "torch", "scikit-learn")
 
 
@@ -89,18 +90,22 @@ class Row:
 
 
 def measure(function: Callable[[], T], *, repeats: int = 1) -> Measured[T]:
-    """Run a function without arguments, and take its time (the best of ``repeats``) and peak memory (of the first)."""
+    """Run a function without arguments, and take its time (the best run) and peak memory (of the first).
+
+    It runs ``repeats`` times. If it is repeated at all, it goes on for a second: short runs are at the mercy of
+    whatever else the machine does.
+    """
     gc.collect()
     _trim_heap()
     before = _reset_peak()
-    best, peak = float("inf"), None
-    for repeat in range(max(1, repeats)):
+    peak, seconds = None, list[float]()
+    while len(seconds) < repeats or (repeats > 1 and sum(seconds) < _LEAST_SECONDS):
         start = time.perf_counter()
         value = function()
-        best = min(best, time.perf_counter() - start)
-        if repeat == 0 and before is not None:
+        seconds.append(time.perf_counter() - start)
+        if len(seconds) == 1 and before is not None:
             peak = max(0, _kernel_bytes("VmHWM") - before)
-    return Measured(value, best, peak)
+    return Measured(value, min(seconds), peak)
 
 
 def environment(peers: Iterable[str] = ()) -> str:

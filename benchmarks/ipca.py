@@ -50,7 +50,7 @@ def _compare(
         best = IPCA(k, tol=1e-13, max_iter=2000).fit(panel).gamma_.values
         ours = measure(lambda k=k: IPCA(k, tol=tol, max_iter=10_000).fit(panel), repeats=3)
         peer = InstrumentedPCA(k, iter_tol=tol, max_iter=10_000)
-        theirs = measure(lambda peer=peer: _peer_fit(peer, Z, r, index))
+        theirs = measure(lambda peer=peer: _peer_fit(peer, Z, r, index), repeats=2)
         gaps = [np.abs(gamma - best).max() for gamma in (ours.value.gamma_.values, theirs.value)]
         rows.append(
             Row(

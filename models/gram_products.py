@@ -46,8 +46,8 @@ class Products(NamedTuple):
 class _Rows(NamedTuple):
     """Known rows of a few dates, date after date.
 
-    ``joint`` is [1, Z, r] without weights, and zeros after them up to a whole cache line, ``ends`` the position after the
-    last row of each date.
+    ``joint`` is [1, Z, r] without weights, with zeros after it up to a whole cache line. ``ends`` is the position after
+    the last row of each date.
     """
 
     dates: slice
