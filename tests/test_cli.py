@@ -91,7 +91,9 @@ BAD = {
 }
 
 
-@pytest.mark.parametrize("case", BAD)
+@pytest.mark.parametrize(
+    "case", [pytest.param(case, marks=[pytest.mark.slow] * (case == "too many factors")) for case in BAD]
+)
 def test_a_mistake_is_one_message_without_a_traceback(case: str, tmp_path: Path) -> None:
     name, changes, message = BAD[case]
     market = make_market()
