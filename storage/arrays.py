@@ -197,13 +197,12 @@ def _write_first(folder: Path, block: xr.Dataset, compressors: tuple[BytesBytesC
         if variable.dtype.kind == "M":
             encoding[name] = {**DATE_ENCODING, "dtype": "int64", "chunks": (LABEL_CHUNK,) * variable.ndim}
         elif variable.dtype.kind in "biuf":
-            chunks = chunk_shape(dims, variable.shape, variable.dtype.itemsize)
-            encoding[name] = {"chunks": chunks, "compressors": compressors}
+            encoding[name] = {"chunks": chunk_shape(dims, variable.shape, variable.dtype.itemsize)}
             if variable.dtype.kind == "f":
                 encoding[name]["fill_value"] = np.nan
         else:
             encoding[name] = {"chunks": (LABEL_CHUNK,) * variable.ndim}
-        encoding[name].setdefault("compressors", (COMPRESSOR,))
+        encoding[name]["compressors"] = compressors if variable.dtype.kind in "biuf" else (COMPRESSOR,)
     strings = [name for name, variable in block.variables.items() if variable.dtype.kind in "UT"]
     # Not mode "w": that removes the folder and makes it anew, and with it the lock that says that it has an owner.
     block.assign({name: block[name].astype(object) for name in strings}).to_zarr(
