@@ -27,7 +27,7 @@ import numpy as np
 
 from benchmarks.harness import Measured, Row, measure
 from models import CrossSectionalModel, Panel
-from models.base import FloatArray
+from models.arrays import FloatArray
 
 Result = tuple[FloatArray, FloatArray]
 N_STYLES = 12

@@ -17,7 +17,7 @@ import numpy as np
 import pandas as pd
 
 from benchmarks.harness import Measured, Row, measure
-from models.fama_macbeth import FamaMacBeth
+from models.families.fama_macbeth.model import FamaMacBeth
 from models.panel import Panel
 
 N_DATES, N_CHARS, LAGS = 240, 30, 4

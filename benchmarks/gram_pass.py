@@ -23,7 +23,7 @@ import xarray as xr
 
 from benchmarks.harness import Row, measure
 from models import Panel
-from models.gram import Design, gram_of
+from models.statistics.gram import Design, gram_of
 from schemas.refs import PanelRef, SnapshotRef
 from schemas.settings import Settings
 from schemas.spec import RunSpec

@@ -13,7 +13,7 @@ import io
 import numpy as np
 
 from benchmarks.harness import Row, measure
-from models.ipca import IPCA
+from models.families.ipca import IPCA
 from models.panel import Panel
 
 

@@ -10,11 +10,11 @@ import numpy as np
 from sklearn.linear_model import ElasticNetCV, LassoCV, enet_path
 
 from benchmarks.harness import Row, measure
-from models.cross_validation import BlockedFolds
-from models.gram import gram_statistics
+from models.families.penalised import PenalisedModel, lambda_grid, penalised_path
+from models.families.penalised.cross_validation import BlockedFolds
+from models.families.penalised.moments import pooled_moments
 from models.panel import Panel
-from models.penalised import PenalisedModel, lambda_grid, penalised_path
-from models.penalised.moments import pooled_moments
+from models.statistics.gram import gram_statistics
 
 N_LAMBDAS = 100
 TOL = 1e-8  # of scikit-learn's duality gap; its default is 1e-4

@@ -16,8 +16,8 @@ from typing import Literal
 import numpy as np
 import pandas as pd
 
-from models.gram import GramStatistics
-from models.ipca import IPCA
+from models.families.ipca import IPCA
+from models.statistics.gram import GramStatistics
 
 PUBLISHED = {"a": (18.6, 32.2, 40.7, 41.0, 41.4, 41.7), "b": (11.0, 11.4, 11.9, 12.3, 12.7, 13.1)}
 N_STOCKS, N_CHARS, SPAN = 200, 50, 60  # one span each of training, validation and test

@@ -6,8 +6,8 @@ import numpy as np
 import pandas as pd
 
 from benchmarks.harness import Row, measure
-from models.gram import GramStatistics
-from models.ipca import walk_forward
+from models.families.ipca import walk_forward
+from models.statistics.gram import GramStatistics
 
 TOLERANCE = 1e-6
 

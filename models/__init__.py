@@ -1,44 +1,47 @@
 """Pure maths on numpy, xarray, torch and scikit-learn: all that a notebook needs, without a store or a server.
 
-Here belong the panel, characteristics, factor models, covariance, risk, portfolios and evaluation. What schedules,
-stores or draws does not.
-
 Where do I go to ...?
 
-=============================================  ==========================================
-see what a model sees                           `models.panel`, `models.transforms`
-compute characteristics from prices, volumes    `models.characteristics`
-know what every model must do                   `models.base`
-add per-date sufficient statistics              `models.gram`, `models.linear`
-find errors, joint tests, premia along time     `models.inference`, `models.pricing_tests`, `models.factor_premia`
-follow or shrink betas                          `models.betas`
-choose the number of factors                    `models.factor_number`
-split dates into folds, choose a penalty        `models.cross_validation`
-change Omega or specific variance               `models.covariance`, `models.specific`
-turn them into portfolio risk                   `models.risk`, `models.portfolios`
-sort stocks on characteristics                  `models.sorts`
-judge forecasts                                 `models.evaluation`
-compare two risk models                         `models.comparison`, `models.differences`
-find suspicious prices                          `models.quality`
-=============================================  ==========================================
+==========================================  ============================
+see what a model sees                        `models.panel`
+compute characteristics from prices          `models.characteristics`
+find suspicious prices                       `models.quality`
+gather what linear models need, once         `models.statistics`
+choose, read or write a factor model         `models.families`
+find errors, joint tests, premia over time   `models.inference`
+form portfolios, sort stocks                 `models.portfolios`
+estimate Omega, specific and portfolio risk  `models.risk`
+make the rows of a version out of fits       `models.forecasting`
+judge forecasts, compare two models          `models.evaluation`
+name the type of an array                    `models.arrays`
+know what decides the last bits              `models.blas`
+==========================================  ============================
 """
 
-from models.autoencoder import ConditionalAutoencoder
-from models.base import FactorModel, ModelState
-from models.covariance import FactorCovariance
-from models.cross_section import CrossSectionalModel
-from models.fama_macbeth import FamaMacBeth
-from models.ipca import IPCA
-from models.market import MarketModel
-from models.panel import Panel
-from models.pca import PCA
-from models.penalised import PenalisedModel
-from models.risk import RiskModel
-from models.rppca import RPPCA
-from models.sorts import SortedPortfolios, double_sort, managed_returns, managed_weights, quantile_sort
-from models.specific import SpecificRisk
-from models.time_series import TimeSeriesModel
-from models.two_pass import full_sample_betas
+from models.blas import fix_order_of_sums
+
+fix_order_of_sums()  # before any of the following multiplies a matrix
+
+from models.families.autoencoder import ConditionalAutoencoder  # noqa: E402
+from models.families.base import FactorModel, ModelState  # noqa: E402
+from models.families.cross_section import CrossSectionalModel  # noqa: E402
+from models.families.fama_macbeth import FamaMacBeth  # noqa: E402
+from models.families.ipca import IPCA  # noqa: E402
+from models.families.pca import PCA, RPPCA  # noqa: E402
+from models.families.penalised import PenalisedModel  # noqa: E402
+from models.families.time_series import MarketModel, TimeSeriesModel  # noqa: E402
+from models.inference.two_pass import full_sample_betas  # noqa: E402
+from models.panel import Panel  # noqa: E402
+from models.portfolios.sorts import (  # noqa: E402
+    SortedPortfolios,
+    double_sort,
+    managed_returns,
+    managed_weights,
+    quantile_sort,
+)
+from models.risk.covariance import FactorCovariance  # noqa: E402
+from models.risk.portfolio import RiskModel  # noqa: E402
+from models.risk.specific import SpecificRisk  # noqa: E402
 
 __all__ = [
     "IPCA",

@@ -17,8 +17,9 @@ import xarray as xr
 from prefect import task
 from prefect.cache_policies import NO_CACHE
 
-from models import RiskModel, evaluation
-from models.rotation import align
+from models import RiskModel
+from models.evaluation import forecasts
+from models.families.rotation import align
 from schemas.errors import ModelError
 from schemas.modelspecs import ModelSpec
 from schemas.refs import FitRef, PanelRef, RiskRef
@@ -108,7 +109,7 @@ def evaluate(root: Path, panel: PanelRef, spec: RunSpec, risk: RiskRef) -> dict[
     if not space.work.has("metrics", risk.key):  # kept last
         data = known_panel(space, panel).data.isel(date=slice(0, -1))
         version = space.work.open_dataset("risks", risk.key).load()
-        series = evaluation.evaluate(version, data["returns"].load(), data["mask"].load())
+        series = forecasts.evaluate(version, data["returns"].load(), data["mask"].load())
         space.work.put_dataset("evaluations", risk.key, series.drop_vars(["fit"], errors="ignore"))
         meta = space.work.get_arrays("states", risk.key)[1]
         metrics = metrics_of(series, version, meta["in_sample"], spec.periods_per_year)
@@ -248,7 +249,7 @@ def metrics_of(
 ) -> dict[str, float | None]:
     """Return the totals of an evaluation over the dates out of sample; None where there is no number."""
     outside = version["out_of_sample"]
-    totals = evaluation.summary(series, outside)
+    totals = forecasts.summary(series, outside)
     forecast = version["portfolio_variance"].shift(date=1).where(outside & series["portfolio_return"].notnull())
     realised = series["portfolio_return"].where(outside & forecast.notnull())
     annual: dict[str, xr.DataArray] = {

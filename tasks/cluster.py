@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from threadpoolctl import threadpool_limits
 
+from models.blas import MKL_BRANCH, MKL_VARIABLE
 from schemas.errors import ExecutionError
 from schemas.settings import Settings
 from tasks.provenance import code_version
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 
 PROGRESS_TOPIC = "factorcube-progress"
 _WORKER_ENVIRONMENT = {
+    MKL_VARIABLE: MKL_BRANCH,
     "OMP_NUM_THREADS": "1",
     "MKL_NUM_THREADS": "1",
     "OPENBLAS_NUM_THREADS": "1",

@@ -1,7 +1,7 @@
 """What differs between two published versions: their axes, numbers, metrics and inputs.
 
-Here belongs the matching of two versions, span by span. The arithmetic is in `models.differences`; whether one of them
-should be the champion is `gating`.
+Here belongs the matching of two versions, span by span. The arithmetic is in `models.evaluation.differences`; whether
+one of them should be the champion is `gating`.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ import numpy.typing as npt
 import xarray as xr
 from pydantic import Field
 
-from models.differences import Spread, covariance_distance, spread
-from models.rotation import align
+from models.evaluation.differences import Spread, covariance_distance, spread
+from models.families.rotation import align
 from schemas.base import Frozen
 from schemas.contracts import Manifest
 from schemas.refs import VersionRef

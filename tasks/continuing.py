@@ -9,10 +9,11 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
-from models import RiskModel, evaluation
+from models import RiskModel
+from models.evaluation import forecasts
+from models.evaluation.gate import sentence
 from schemas.contracts import VERSION, Criterion, GateDecision, Manifest
 from tasks.assembling import impute
-from tasks.gating import sentence
 from tasks.histories import History, Reader, expected_of, loadings_of
 from tasks.panels import apart
 from tasks.registry import covariance_of, specific_of
@@ -139,7 +140,7 @@ def _evaluated(before: xr.Dataset, row: xr.Dataset, history: History) -> xr.Data
     tickers = row.indexes["ticker"]
     pair = xr.concat([_widened(before, tickers), row[_FORECASTS]], "date", join="exact", coords="minimal")
     place = {"date": pair.indexes["date"], "ticker": tickers}
-    series = evaluation.evaluate(apart(pair), history.returns.sel(place), history.mask.sel(place)).isel(date=[1])
+    series = forecasts.evaluate(apart(pair), history.returns.sel(place), history.mask.sel(place)).isel(date=[1])
     return series[[name for name in series if name in VERSION]]
 
 

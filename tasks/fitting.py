@@ -17,9 +17,9 @@ from prefect import task
 from prefect.cache_policies import NO_CACHE
 
 from models import ConditionalAutoencoder, FactorModel, ModelState, Panel
-from models.autoencoder import EpochReport, Member
-from models.gram import Design
-from models.linear import GramModel
+from models.families.autoencoder import EpochReport, Member
+from models.families.linear import GramModel
+from models.statistics.gram import Design
 from schemas.modelspecs import AutoencoderSpec, ModelSpec
 from schemas.refs import FitRef, PanelRef
 from schemas.settings import Settings

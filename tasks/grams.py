@@ -1,14 +1,14 @@
 """The Gram store: per-date statistics of a panel, kept in the work store beside it, and shared by all linear models.
 
 Here belong how the dates of a panel are cut into entries, what an entry is named by, and how entries become the
-`models.gram.GramStatistics` that a fit asks for. The maths of one date belongs in `models.gram`.
+`models.statistics.gram.GramStatistics` that a fit asks for. The maths of one date belongs in `models.statistics.gram`.
 
 The dates of a panel, by position from its first, are cut into blocks of 64, and what is left at the end into spans of
 32, 16, ... 1 dates. A span is named by its position, by the design, by what a model sees, and by the chained digest of
 the data at its last date. So an entry never changes: a date that is appended adds a span and reads those before it, a
 date that is restated leaves every span before it valid and none after it, and a snapshot, a run, a window or a model
 that looks at the same data finds the same entries. The statistics of a date depend on its own rows alone
-(`models.gram.gram_statistics`), so that it makes no difference in which span they were computed first.
+(`models.statistics.gram.gram_statistics`), so that it makes no difference in which span they were computed first.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ import pandas as pd
 import xarray as xr
 
 from models import FactorModel, Panel
-from models.gram import Design, GramStatistics, gram_of, read_blocks
-from models.linear import GramModel
+from models.families.linear import GramModel
+from models.statistics.gram import Design, GramStatistics, gram_of, read_blocks
 from schemas.refs import Key, PanelRef
 from schemas.spec import RunSpec
 from tasks.digests import Inputs
@@ -84,7 +84,7 @@ def training_grams(
 def grams(space: Workspace, panel: PanelRef, spec: RunSpec, design: Design, until: pd.Timestamp) -> GramStatistics:
     """Return the statistics of all dates of a panel up to one; those that are not in the store are made and kept.
 
-    They are bit for bit those of `models.gram.gram_of` on `tasks.panels.past_panel`.
+    They are bit for bit those of `models.statistics.gram.gram_of` on `tasks.panels.past_panel`.
 
     Parameters
     ----------

@@ -19,7 +19,7 @@ import pandas as pd
 import xarray as xr
 
 from models import FactorModel, Panel
-from models.base import contributing
+from models.families.base import contributing
 from schemas.refs import SnapshotRef
 from schemas.spec import RunSpec
 from tasks.digests import Inputs

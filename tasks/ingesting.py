@@ -17,6 +17,7 @@ import xarray as xr
 from prefect import task
 from prefect.cache_policies import NO_CACHE
 
+from models.characteristics.cube import derive_cube
 from schemas.base import digest
 from schemas.checks import CheckReport
 from schemas.contracts import CUBE, SourceFile, validate
@@ -28,7 +29,6 @@ from storage import sources
 from storage.cube import Cube
 from storage.files import user, write_atomic
 from tasks.artifacts import publish_check_table
-from tasks.deriving import derive_cube
 from tasks.events import announce_failed_checks, announce_snapshot
 from tasks.logs import run_logger
 from tasks.provenance import key

@@ -2,7 +2,8 @@
 
 A version is offered once. What was promoted before, also what was rolled back since, is never offered again; what was
 published by a run that died before its offer is offered by the next one. The first version of a model waits for
-somebody to promote it. The criteria belong in `tasks.gating`, what a person does by hand in `tasks.promoting`.
+somebody to promote it. The criteria belong in `models.evaluation.gate`, what a person does by hand in
+`tasks.promoting`.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import xarray as xr
 from prefect import task
 from prefect.cache_policies import NO_CACHE
 
+from models.evaluation.gate import Metrics, decide
 from schemas.contracts import GateDecision
 from schemas.refs import PanelRef, SnapshotRef, VersionRef
 from schemas.settings import Settings
@@ -20,7 +22,6 @@ from schemas.spec import RunSpec
 from storage import published
 from tasks.artifacts import publish_gate_table
 from tasks.events import announce_promotion
-from tasks.gating import Metrics, decide
 from tasks.logs import run_logger
 from tasks.panels import known_panel, make_panel
 from tasks.promoting import shown

@@ -19,7 +19,7 @@ from prefect import task
 from prefect.cache_policies import NO_CACHE
 
 from models import Panel
-from models.panel import panel_blocks
+from models.panel.assembly import panel_blocks
 from schemas.refs import Key, PanelRef, SnapshotRef
 from schemas.settings import Settings
 from schemas.spec import RunSpec

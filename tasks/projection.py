@@ -14,7 +14,7 @@ import pandas as pd
 import xarray as xr
 
 from models import FactorModel, Panel
-from models.base import contributing
+from models.families.base import contributing
 from schemas.spec import SpecificSpec
 from tasks.registry import specific_of
 

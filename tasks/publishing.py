@@ -11,6 +11,8 @@ import xarray as xr
 from prefect import task
 from prefect.cache_policies import NO_CACHE
 
+from models.evaluation.gate import Metrics
+from reporting import PublishedVersion, render_report
 from schemas.base import digest
 from schemas.checks import CheckReport
 from schemas.contracts import VERSION, Manifest, validate
@@ -23,14 +25,12 @@ from schemas.statistics import version_contract
 from storage import published
 from storage.files import write_atomic
 from tasks.artifacts import publish_link
-from tasks.gating import Metrics
 from tasks.ingesting import ingest_record
 from tasks.logs import run_logger
 from tasks.offering import judge
 from tasks.panels import panel_inputs
 from tasks.planning import planned_version
 from tasks.provenance import code_version, library_versions
-from tasks.reporting import PublishedVersion, render_report
 from tasks.runs import RETRIED
 from tasks.snapshots import sources_of
 from tasks.workspace import Workspace

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import models
 
 if TYPE_CHECKING:
-    from models.base import FactorModel
+    from models.families.base import FactorModel
     from schemas.modelspecs import ModelSpec
     from schemas.spec import CovarianceSpec, SpecificSpec
 

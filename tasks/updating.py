@@ -15,7 +15,8 @@ import xarray as xr
 from prefect import task
 from prefect.cache_policies import NO_CACHE
 
-from models import ModelState, evaluation
+from models import ModelState
+from models.evaluation import forecasts
 from schemas.base import digest
 from schemas.contracts import Manifest, validate
 from schemas.errors import PublishError
@@ -172,5 +173,5 @@ def _metrics(reader: Reader, history: History, dataset: xr.Dataset, in_sample: f
     """Score the whole series, old dates and new, on the returns as they are known now."""
     axes = {"date": dataset.indexes["date"], "ticker": dataset.indexes["ticker"]}
     returns = history.returns.reindex(axes)
-    series = evaluation.evaluate(dataset, returns, history.mask.reindex(axes, fill_value=False))
+    series = forecasts.evaluate(dataset, returns, history.mask.reindex(axes, fill_value=False))
     return metrics_of(series, dataset, {"total_r2": in_sample}, reader.spec.periods_per_year)

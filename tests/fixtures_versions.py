@@ -8,12 +8,12 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
-from models import evaluation
+from models.evaluation import forecasts
+from reporting import PublishedVersion
 from schemas.checks import CheckReport, CheckResult, FlaggedRow
 from schemas.contracts import Criterion, GateDecision, Manifest, SourceFile, validate
 from schemas.errors import PublishError
 from schemas.statistics import version_contract
-from tasks.reporting import PublishedVersion
 
 MODELS = ("market", "fama_macbeth", "pca", "ipca", "autoencoder")
 
@@ -107,7 +107,7 @@ def _version(model, place, rng, realised, loadings, factors, specific, n_portfol
         },
         attrs={"universe": "us_large", "model": model, "frequency": frequency, "periods_per_year": periods},
     )
-    evaluated = evaluation.evaluate(dataset, realised)
+    evaluated = forecasts.evaluate(dataset, realised)
     for name in ("total_r2", "predictive_r2", "portfolio_return", "standardised_return", "qlike"):
         dataset[name] = evaluated[name]
     dataset.attrs["as_of"] = str(dataset.indexes["date"][-1].date())
@@ -126,7 +126,7 @@ def _weights(X, n_portfolios):
 
 def _manifest(model, place, dataset, evaluated, periods):
     held_out = dataset["out_of_sample"]
-    inside, outside = evaluation.summary(evaluated, ~held_out), evaluation.summary(evaluated, held_out)
+    inside, outside = forecasts.summary(evaluated, ~held_out), forecasts.summary(evaluated, held_out)
     metrics = {
         "total_r2_in_sample": float(inside["total_r2"]),
         "total_r2_out_of_sample": float(outside["total_r2"]),

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 import numpy as np
 import scipy.linalg
 
+from models.families.pca.rppca import RPPCA
 from models.panel import Panel
-from models.rppca import RPPCA
 
 N_STOCKS, N_DATES, N_FACTORS = 370, 650, 4
 VARIANCES = np.array([5.0, 0.3, 0.1, 0.03])

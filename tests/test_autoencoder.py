@@ -15,14 +15,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.numpy import load, save
 
-from models.autoencoder import ConditionalAutoencoder, EpochReport, Member
-from models.autoencoder.data import TrainingData
-from models.autoencoder.ensemble import LoadingsNetworks
-from models.autoencoder.networks import Autoencoder
-from models.base import ModelState
-from models.ipca import IPCA
+from models.families.autoencoder import ConditionalAutoencoder, EpochReport, Member
+from models.families.autoencoder.data import TrainingData
+from models.families.autoencoder.ensemble import LoadingsNetworks
+from models.families.autoencoder.networks import Autoencoder
+from models.families.base import ModelState
+from models.families.ipca import IPCA
 from models.panel import Panel
-from models.transforms import rank_to_unit_interval
+from models.panel.transforms import rank_to_unit_interval
 from schemas.errors import ModelError
 
 N_TRAIN = 120

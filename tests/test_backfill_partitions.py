@@ -17,7 +17,7 @@ from schemas.backfill import Inputs, Partition, PartitionRecord, PlannedPartitio
 from schemas.errors import ConfigError, CorruptionError, FactorcubeError
 from storage.layout import Layout
 from storage.partitions import PartitionStore
-from tasks.backfilling.batching import Batch
+from tasks.backfilling.deciding.batches import Batch
 from tasks.backfilling.engine import Product
 from tasks.backfilling.running import Job
 

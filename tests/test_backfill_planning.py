@@ -13,9 +13,9 @@ from pydantic import ValidationError
 
 from schemas.backfill import STEPS, BackfillPlan, BackfillRequest, Inputs, Made, PartitionRecord, PlannedPartition
 from storage.sources import sessions
-from tasks.backfilling.batching import batches_of
-from tasks.backfilling.planning import make_plan
-from tasks.backfilling.world import World, month_of, months
+from tasks.backfilling.deciding.batches import batches_of
+from tasks.backfilling.deciding.partitions import make_plan
+from tasks.backfilling.deciding.world import World, month_of, months
 
 NOW = datetime(2017, 1, 15, 12, tzinfo=UTC)
 DAYS = tuple(stamp.date() for stamp in sessions("XNYS", date(2016, 1, 1), date(2016, 12, 31)))

@@ -12,8 +12,8 @@ import xarray as xr
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from models.covariance import FactorCovariance
-from models.specific import SpecificRisk
+from models.risk.covariance import FactorCovariance
+from models.risk.specific import SpecificRisk
 from schemas.errors import ConfigError, DataError, ModelError
 
 METHODS = [

@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from sklearn.exceptions import ConvergenceWarning
 
 from models import CrossSectionalModel, Panel
-from models.base import ModelState
-from models.gram import Design, gram_of
+from models.families.base import ModelState
+from models.statistics.gram import Design, gram_of
 from schemas.errors import ModelError
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*an industry has no stock")

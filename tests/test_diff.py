@@ -17,7 +17,7 @@ from storing import STATE
 from typer.testing import CliRunner
 
 from deploy.cli import app
-from models.differences import Spread, covariance_distance, spread
+from models.evaluation.differences import Spread, covariance_distance, spread
 from schemas.contracts import Manifest
 from schemas.refs import VersionRef
 from storage import published

@@ -11,7 +11,7 @@ import xarray as xr
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from models.evaluation import (
+from models.evaluation.forecasts import (
     bias_band,
     bias_statistic,
     evaluate,

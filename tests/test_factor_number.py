@@ -6,7 +6,7 @@ import statsmodels.api as sm
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from models.factor_number import RULES, Spectrum, ahn_horenstein, bai_ng, choose_factors, onatski
+from models.families.pca.factor_number import RULES, Spectrum, ahn_horenstein, bai_ng, choose_factors, onatski
 from schemas.errors import ModelError
 
 

@@ -13,9 +13,9 @@ import statsmodels.stats.tests
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from models.fama_macbeth import FamaMacBeth
-from models.gram import GramStatistics, Weighting, gram_of, gram_statistics, managed_portfolios
+from models.families.fama_macbeth.model import FamaMacBeth
 from models.panel import Panel
+from models.statistics.gram import GramStatistics, Weighting, gram_of, gram_statistics, managed_portfolios
 from schemas.errors import ModelError
 
 

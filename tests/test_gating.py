@@ -10,11 +10,12 @@ from fixtures_versions import make_versions
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from models import RiskModel, evaluation
-from models.comparison import compare, held_out_dates
+from models import RiskModel
+from models.evaluation import forecasts
+from models.evaluation.comparison import compare, held_out_dates
+from models.evaluation.gate import decide
 from schemas.contracts import Criterion, GateDecision
 from schemas.spec import GateSpec
-from tasks.gating import decide
 
 METRICS = {"total_r2_out_of_sample": 0.3, "bias_statistic.equal_weight": 1.1, "bias_statistic.long_short": None}
 CRITERIA = GateSpec(window=100)
@@ -31,7 +32,7 @@ def world() -> tuple[xr.Dataset, xr.DataArray, xr.DataArray]:
     mask = xr.DataArray(rng.random(returns.shape) > 0.05, dims=returns.dims, coords=returns.coords)
     model = RiskModel(version["loadings"], version["omega"], version["specific_variance"])
     own = version.drop_vars("portfolio_variance_factor").merge(model.decompose(version["weights"]), compat="override")
-    own["qlike"] = evaluation.evaluate(own, returns)["qlike"]
+    own["qlike"] = forecasts.evaluate(own, returns)["qlike"]
     return own, returns, mask
 
 
@@ -88,7 +89,7 @@ def test_equal_ones_pass_and_say_on_which_dates() -> None:
 def test_scores_are_those_of_a_plain_evaluation_on_the_held_out_dates() -> None:
     decision = decided(VERSION)
     held = xr.DataArray(np.arange(400) >= 300, dims="date", coords={"date": VERSION["date"]})
-    totals = evaluation.summary(evaluation.evaluate(VERSION, RETURNS, MASK), held)
+    totals = forecasts.summary(forecasts.evaluate(VERSION, RETURNS, MASK), held)
     assert found(decision, R2).value == pytest.approx(float(totals["total_r2"]), abs=1e-12)
     assert found(decision, QLIKE).value == pytest.approx(float(totals["qlike"].mean()), rel=1e-9)
     everything = decided(VERSION, window=None)

@@ -11,10 +11,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from models.gram import Design, GramStatistics, gram_of, gram_statistics
-from models.linear import gram_r2
+from models.blas import one_thread
+from models.families.linear import gram_r2
 from models.panel import Panel
-from models.threads import one_thread
+from models.statistics.gram import Design, GramStatistics, gram_of, gram_statistics
 from schemas.errors import ModelError
 
 N_DATES, N_STOCKS, N_CHARS = 9, 40, 3

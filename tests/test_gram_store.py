@@ -15,8 +15,8 @@ from small_market import SMALL
 from storing import cube_data
 from test_gram import same_bits
 
-from models.gram import Design, gram_of
-from models.linear import GramModel
+from models.families.linear import GramModel
+from models.statistics.gram import Design, gram_of
 from schemas.modelspecs import CrossSectionSpec, FamaMacBethSpec, IPCASpec
 from schemas.refs import PanelRef, SnapshotRef
 from schemas.settings import Settings

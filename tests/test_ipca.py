@@ -9,7 +9,7 @@ from ipca import InstrumentedPCA
 from sklearn.exceptions import ConvergenceWarning
 from statsmodels.datasets import grunfeld
 
-from models.ipca import IPCA
+from models.families.ipca import IPCA
 from models.panel import Panel
 from schemas.errors import ModelError
 

@@ -13,10 +13,10 @@ from ipca import InstrumentedPCA
 from statsmodels.datasets import grunfeld
 from test_ipca import instrumented
 
-from models.gram import gram_statistics
-from models.ipca import IPCA, walk_forward
+from models.families.ipca import IPCA, walk_forward
+from models.families.rotation import align
 from models.panel import Panel
-from models.rotation import align
+from models.statistics.gram import gram_statistics
 from schemas.errors import ModelError
 
 

@@ -14,12 +14,12 @@ from running import ingested
 from small_market import make_market, write_config
 
 from flows.pipeline import pipeline
+from reporting import PublishedVersion, render_report
 from schemas.refs import VersionRef
 from schemas.settings import Settings
 from schemas.spec import RunSpec, load_spec
 from storage import published
 from tasks.registry import MODELS
-from tasks.reporting import PublishedVersion, render_report
 from tasks.updating import update_model
 from tasks.workspace import Workspace
 

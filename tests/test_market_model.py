@@ -5,8 +5,8 @@ import pandas as pd
 import pytest
 import statsmodels.api as sm
 
-from models.inference import newey_west_covariance, time_series_regression
-from models.market import MarketModel
+from models.families.time_series.market import MarketModel
+from models.inference.regression import newey_west_covariance, time_series_regression
 from models.panel import Panel
 from schemas.errors import ModelError
 

@@ -13,17 +13,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from models.autoencoder import ConditionalAutoencoder
-from models.base import FactorModel
-from models.cross_section import CrossSectionalModel
-from models.fama_macbeth import FamaMacBeth
-from models.ipca import IPCA
-from models.market import MarketModel
+from models.families.autoencoder import ConditionalAutoencoder
+from models.families.base import FactorModel
+from models.families.cross_section import CrossSectionalModel
+from models.families.fama_macbeth.model import FamaMacBeth
+from models.families.ipca import IPCA
+from models.families.pca.model import PCA
+from models.families.pca.rppca import RPPCA
+from models.families.penalised import PenalisedModel
+from models.families.time_series.market import MarketModel
+from models.families.time_series.model import TimeSeriesModel
 from models.panel import Panel
-from models.pca import PCA
-from models.penalised import PenalisedModel
-from models.rppca import RPPCA
-from models.time_series import TimeSeriesModel
 from schemas.errors import ModelError
 from schemas.statistics import STATISTIC_DIMS, STATISTICS
 

@@ -15,7 +15,7 @@ from xarray.backends import BackendArray
 from xarray.core import indexing
 
 from models.panel import Panel, panel_blocks
-from models.transforms import TRANSFORMS
+from models.panel.transforms import TRANSFORMS
 from schemas.errors import ConfigError, DataError, ModelError
 
 N_DATES, N_TICKERS = 23, 7

@@ -11,9 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.exceptions import ConvergenceWarning
 
-from models.components import FilledPanel, fill, mean_filled
+from models.families.pca import FilledPanel, fill, mean_filled
+from models.families.pca.model import PCA
 from models.panel import Panel
-from models.pca import PCA
 from schemas.errors import ModelError
 
 

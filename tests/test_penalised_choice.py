@@ -11,12 +11,12 @@ from sklearn.model_selection import cross_val_score
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from models.cross_validation import BlockedFolds, average_error, choose_penalty
-from models.gram import gram_statistics
+from models.families.penalised import PenalisedModel
+from models.families.penalised.cross_validation import BlockedFolds, average_error, choose_penalty
+from models.families.penalised.estimation import bootstrap_weights
+from models.families.penalised.moments import pooled_moments
 from models.panel import Panel
-from models.penalised import PenalisedModel
-from models.penalised.estimation import bootstrap_weights
-from models.penalised.moments import pooled_moments
+from models.statistics.gram import gram_statistics
 from schemas.errors import ModelError
 
 N_DATES, N_STOCKS, N_CHARS = 60, 12, 5

@@ -11,10 +11,10 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import Lasso
 
 from models import PenalisedModel
-from models.cross_validation import BlockedFolds
-from models.gram import Design, gram_of
+from models.families.penalised.cross_validation import BlockedFolds
+from models.families.penalised.path import penalised_path
 from models.panel import Panel
-from models.penalised.path import penalised_path
+from models.statistics.gram import Design, gram_of
 from schemas.errors import ModelError
 
 N_DATES, N_STOCKS = 240, 12
@@ -123,7 +123,7 @@ def test_short_histories_have_no_loadings_and_others_do() -> None:
 
 
 def test_tickers_computed_in_spans_are_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("models.penalised.tickers._CELLS_IN_FLIGHT", 20_000)
+    monkeypatch.setattr("models.families.penalised.tickers._CELLS_IN_FLIGHT", 20_000)
     again = PenalisedModel("time_series", "lasso", n_bootstraps=30).fit(series_panel(*series()[:2]))
     for name, array in series_fit().statistics().items():
         np.testing.assert_allclose(again.statistics()[name].values, array.values, atol=1e-9)
@@ -260,7 +260,7 @@ def test_what_does_not_converge_is_warned_of(monkeypatch: pytest.MonkeyPatch) ->
     def hasty(*args, **kwargs):
         return penalised_path(*args, **kwargs, max_iter=0)
 
-    monkeypatch.setattr("models.penalised.estimation.penalised_path", hasty)
+    monkeypatch.setattr("models.families.penalised.estimation.penalised_path", hasty)
     model = PenalisedModel(n_bootstraps=0)
     with pytest.warns(ConvergenceWarning, match=r"\d+ penalised solution\(s\) did not reach"):
         model.fit(Panel.from_arrays(*characteristics()))

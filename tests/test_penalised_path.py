@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.linear_model import ElasticNet, Ridge, enet_path, lasso_path
 
-from models.penalised import Moments, Quadratic, lambda_grid, penalised_path
+from models.families.penalised import Moments, Quadratic, lambda_grid, penalised_path
 
 
 def rows(n: int = 300, k: int = 12, correlation: float = 0.6, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:

@@ -11,7 +11,7 @@ import xarray as xr
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from models.portfolios import equal_weight, fixed, inverse_volatility, long_short, value_weight
+from models.portfolios.weights import equal_weight, fixed, inverse_volatility, long_short, value_weight
 from schemas.errors import ConfigError, DataError
 
 N_DATES, N_TICKERS = 30, 12

@@ -13,18 +13,18 @@ import pytest
 import xarray as xr
 from fixtures_versions import make_checks, make_versions
 
-from schemas.checks import CheckReport, FlaggedRow
-from schemas.contracts import GateDecision
-from schemas.errors import DataError
-from tasks.reporting import PublishedVersion, render_report
-from tasks.reporting.canvas import thin
-from tasks.reporting.published import (
+from reporting import PublishedVersion, render_report
+from reporting.canvas import thin
+from reporting.published import (
     in_sample_spans,
     leading_factors,
     realised_volatility,
     specific_volatility,
     variance_shares,
 )
+from schemas.checks import CheckReport, FlaggedRow
+from schemas.contracts import GateDecision
+from schemas.errors import DataError
 
 NASTY = ["<script>alert(1)</script>", "$x^{$", "_under", "A&B", "\"q' onload='x", "C\x01D", "]]>", "A" * 60]
 

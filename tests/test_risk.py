@@ -9,7 +9,7 @@ import xarray as xr
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from models.risk import RiskModel
+from models.risk.portfolio import RiskModel
 from schemas.errors import DataError
 
 N_DATES, N_TICKERS, N_FACTORS, N_PORTFOLIOS = 4, 9, 3, 2

@@ -7,11 +7,11 @@ from hypothesis import strategies as st
 from scipy.linalg import orthogonal_procrustes
 from test_ipca import instrumented
 
-from models.base import FactorModel
-from models.ipca import IPCA
+from models.families.base import FactorModel
+from models.families.ipca import IPCA
+from models.families.pca.model import PCA
+from models.families.rotation import align
 from models.panel import Panel
-from models.pca import PCA
-from models.rotation import align
 from schemas.errors import ModelError
 
 

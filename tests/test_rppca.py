@@ -8,10 +8,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from lettau_pelger import monte_carlo
 
-from models.components import fill, mean_filled
+from models.families.pca import fill, mean_filled
+from models.families.pca.model import PCA
+from models.families.pca.rppca import RPPCA, maximal_sharpe_ratio
 from models.panel import Panel
-from models.pca import PCA
-from models.rppca import RPPCA, maximal_sharpe_ratio
 from schemas.errors import ModelError
 
 

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from models.panel import Panel
-from models.sorts import SortedPortfolios, double_sort, managed_returns, managed_weights, quantile_sort
+from models.portfolios.sorts import SortedPortfolios, double_sort, managed_returns, managed_weights, quantile_sort
 from schemas.errors import ModelError
 
 N_DATES, N_STOCKS = 12, 40

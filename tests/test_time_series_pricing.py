@@ -10,8 +10,8 @@ from linearmodels.asset_pricing import LinearFactorModel, TradedFactorModel
 from linearmodels.datasets import french
 from scipy import stats
 
-from models.factor_premia import two_pass
-from models.pricing_tests import alpha_test, grs_test
+from models.inference.factor_premia import two_pass
+from models.inference.pricing_tests import alpha_test, grs_test
 from schemas.errors import ModelError
 
 FACTORS = ["MktRF", "SMB", "HML"]

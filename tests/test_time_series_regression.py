@@ -11,12 +11,12 @@ import statsmodels.api as sm
 from linearmodels.asset_pricing import TradedFactorModel
 from linearmodels.datasets import french
 
-from models.betas import beta_paths, blume_coefficients, shrink_blume, shrink_vasicek
-from models.factor_premia import premia_of_dates, two_pass
-from models.inference import time_series_regression
-from models.market import MarketModel
+from models.families.time_series.market import MarketModel
+from models.families.time_series.model import TimeSeriesModel
+from models.inference.betas import beta_paths, blume_coefficients, shrink_blume, shrink_vasicek
+from models.inference.factor_premia import premia_of_dates, two_pass
+from models.inference.regression import time_series_regression
 from models.panel import Panel
-from models.time_series import TimeSeriesModel
 from schemas.errors import ModelError
 
 FACTORS = ["MktRF", "SMB", "HML"]

@@ -215,7 +215,7 @@ def test_the_number_of_factors_is_that_which_the_rule_chose_at_the_first_refit(
     trained: Trained, early: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     growing = iter(range(2, 100))
-    monkeypatch.setattr("models.components.estimation.choose_factors", lambda *_: next(growing))
+    monkeypatch.setattr("models.families.pca.estimation.choose_factors", lambda *_: next(growing))
     model = PCASpec(n_factors="bai_ng", min_observed=0.4)
     spec = trained.spec.model_copy(update={"models": (model,)})
     (version,) = train(spec, spec.models, trained.long, None, Inline(), early)

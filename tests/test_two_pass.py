@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 from linearmodels.asset_pricing import LinearFactorModel
 
-from models.fama_macbeth import FamaMacBeth
-from models.inference import newey_west_covariance
+from models.families.fama_macbeth.model import FamaMacBeth
+from models.inference.regression import newey_west_covariance
+from models.inference.two_pass import full_sample_betas, mean_covariance, shanken_covariance
 from models.panel import Panel
-from models.two_pass import full_sample_betas, mean_covariance, shanken_covariance
 from schemas.errors import ModelError
 
 LAMBDA = np.array([0.4, 0.25])  # large against factors of unit variance, so that the correction matters: c = 0.22

@@ -13,7 +13,8 @@ from functools import cached_property
 
 import numpy as np
 
-from models.characteristics.windows import FloatArray, window_count, window_reduce
+from models.arrays import FloatArray
+from models.characteristics.windows import window_count, window_reduce
 from schemas.errors import ConfigError
 
 WEEK = 5  # sessions

@@ -12,8 +12,9 @@ from __future__ import annotations
 
 import numpy as np
 
+from models.arrays import FloatArray
 from models.characteristics.fields import Fields
-from models.characteristics.windows import FloatArray, enough, shift, window_reduce
+from models.characteristics.windows import enough, shift, window_reduce
 
 
 def _compound(data: Fields, first: int, last: int) -> FloatArray:

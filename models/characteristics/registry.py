@@ -14,9 +14,10 @@ import numpy as np
 import numpy.typing as npt
 import xarray as xr
 
+from models.arrays import FloatArray
 from models.characteristics import liquidity, momentum, risk
 from models.characteristics.fields import WEEK, Fields, Frequency, weekly_returns
-from models.characteristics.windows import FloatArray, window_count
+from models.characteristics.windows import window_count
 from schemas.errors import ConfigError, DataError
 
 INPUTS = ("returns", "close", "high", "low", "volume", "shares")

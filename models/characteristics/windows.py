@@ -10,12 +10,10 @@ beside it.
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 import numpy.typing as npt
 
-FloatArray = npt.NDArray[np.floating[Any]]
+from models.arrays import FloatArray
 
 MIN_SHARE = 0.8  # of the observations of a window that must be known, unless its docstring says otherwise
 

@@ -6,15 +6,13 @@ Cross-section statistics sort once, since numpy's NaN-aware quantiles loop over 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
 import xarray as xr
 
-FloatArray = npt.NDArray[np.floating[Any]]
-BoolArray = npt.NDArray[np.bool_]
+from models.arrays import FloatArray
 
 
 def labels(coordinate: xr.DataArray) -> npt.NDArray[np.str_]:

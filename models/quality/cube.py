@@ -15,7 +15,8 @@ import numpy.typing as npt
 import pandas as pd
 import xarray as xr
 
-from models.quality.arrays import FloatArray, labels, quantiles, trailing_median
+from models.arrays import FloatArray
+from models.quality.arrays import labels, quantiles, trailing_median
 
 HISTORY = {"daily": 252, "monthly": 36}
 """Dates that a trailing median looks back on, by frequency."""

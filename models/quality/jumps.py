@@ -20,7 +20,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from models.quality.arrays import BoolArray, FloatArray, previous, section_median, trailing_mean
+from models.arrays import BoolArray, FloatArray
+from models.quality.arrays import previous, section_median, trailing_mean
 
 RULES = ("reversed_jump", "unconfirmed_jump", "split_like_jump")
 LOOKAHEAD = 5

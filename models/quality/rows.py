@@ -17,8 +17,9 @@ from typing import Literal
 import numpy as np
 import xarray as xr
 
+from models.arrays import BoolArray, FloatArray
 from models.quality import jumps
-from models.quality.arrays import BoolArray, FloatArray, previous
+from models.quality.arrays import previous
 
 PRICES = ("open", "high", "low", "close")
 

@@ -15,7 +15,8 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
-from models.quality.arrays import BoolArray, FloatArray, labels, trailing_median
+from models.arrays import BoolArray, FloatArray
+from models.quality.arrays import labels, trailing_median
 from models.quality.rows import RowFlags
 
 ACTIVE_SESSIONS = 21

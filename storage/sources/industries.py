@@ -2,7 +2,7 @@
 
 Here belongs what a classification says at each date. A dated row holds from its date until the next row of the ticker,
 and never before it. Which stocks and dates there are is the market's to say; in which order a cube numbers industries
-belongs in `models.assembly`.
+belongs in `models.panel.assembly`.
 """
 
 from __future__ import annotations

@@ -16,8 +16,8 @@ from schemas.settings import Settings
 from schemas.spec import RunSpec
 from storage import published
 from storage.cube import Cube
-from tasks.backfilling.batching import Batch
-from tasks.backfilling.world import month_of, span_of
+from tasks.backfilling.deciding.batches import Batch
+from tasks.backfilling.deciding.world import month_of, span_of
 from tasks.cluster import Cluster
 from tasks.ingesting import check_data, find_snapshot, read_source, write_cube
 from tasks.training import train

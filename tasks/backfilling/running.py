@@ -16,7 +16,7 @@ from schemas.backfill import PartitionOutcome, PartitionRecord, PlannedPartition
 from schemas.errors import FactorcubeError
 from schemas.refs import SnapshotRef
 from storage.partitions import PartitionStore
-from tasks.backfilling.batching import Batch, lock_of
+from tasks.backfilling.deciding.batches import Batch, lock_of
 from tasks.backfilling.engine import Engine
 from tasks.logs import run_logger
 

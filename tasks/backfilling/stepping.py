@@ -18,7 +18,7 @@ from schemas.settings import Settings
 from schemas.spec import RunSpec
 from storage.partitions import PartitionStore
 from tasks.artifacts import Progress
-from tasks.backfilling.batching import batches_of
+from tasks.backfilling.deciding.batches import batches_of
 from tasks.backfilling.engine import Engine
 from tasks.backfilling.running import Job, JobResult, failed
 from tasks.backfilling.summary import summarise

@@ -23,8 +23,8 @@ from storage.cube import Cube
 from storage.partitions import PartitionStore
 from storage.sources import sessions
 from storage.sources.calendars import NO_CALENDAR
-from tasks.backfilling.planning import make_plan
-from tasks.backfilling.world import World, months, span_of
+from tasks.backfilling.deciding.partitions import make_plan
+from tasks.backfilling.deciding.world import World, months, span_of
 from tasks.digests import input_digests
 from tasks.ingesting import head_snapshot, ingest_config, source_files
 from tasks.logs import run_logger

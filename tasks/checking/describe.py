@@ -12,8 +12,8 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
+from models.arrays import FloatArray
 from models.quality import RowFlags, labels
-from models.quality.arrays import FloatArray
 from schemas.checks import MAX_FLAGGED_ROWS, Check, CheckResult, FlaggedCells, FlaggedRow
 
 if TYPE_CHECKING:

@@ -1,0 +1,93 @@
+"""From checked market data to the variables of a cube: returns, characteristics, estimation universe, weights.
+
+Here belongs the wiring of pure functions, in the order in which the data need them. Definitions of characteristics and
+portfolios belong in `models`.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import xarray as xr
+
+from models.characteristics.registry import compute
+from models.panel.assembly import order_industries
+from models.portfolios.weights import equal_weight, fixed, inverse_volatility, long_short, value_weight
+from schemas.errors import DataError
+from schemas.spec import EqualWeight, FixedWeights, InverseVolatility, LongShort, PortfolioSpec, RunSpec, ValueWeight
+
+
+def derive_cube(
+    market: xr.Dataset, observed: xr.Dataset | None, excluded: xr.DataArray, sessions: pd.DatetimeIndex, spec: RunSpec
+) -> xr.Dataset:
+    """Compute what a cube stores from market data that passed the checks.
+
+    Parameters
+    ----------
+    market : xarray.Dataset
+        (date, ticker) prices or returns, without what was quarantined.
+    observed : xarray.Dataset or None
+        factors (date, observed_factor) and risk_free (date), in decimals per period; industry (date, ticker) with
+        industry_name.
+    excluded : xarray.DataArray
+        (date, ticker) bool: rows that a check suspects; kept, but not in the estimation universe.
+    sessions : pandas.DatetimeIndex
+        Every session of the calendar over the span: a return spans one session, never a gap.
+    spec : RunSpec
+        What to compute.
+
+    Returns
+    -------
+    xarray.Dataset
+        The variables of `schemas.contracts.CUBE`, at the dates of `market`.
+    """
+    dates = pd.DatetimeIndex(market.indexes["date"])
+    grid = market.reindex(date=sessions.union(dates))
+    if "returns" not in grid:
+        grid["returns"] = grid["close"] / grid["close"].shift(date=1) - 1.0
+    returns = grid["returns"].where(np.isfinite(grid["returns"]))
+    grid["returns"] = returns
+    if "characteristics" in grid:
+        values = grid["characteristics"].astype(np.float32)
+    else:
+        values = compute(grid, spec.characteristics, spec.frequency)
+    present = returns.notnull()
+    weights = [_weights(item, grid, values, present) for item in spec.portfolios]
+    cube = xr.Dataset(
+        {
+            "returns": returns.astype(np.float32),
+            "characteristics": values,
+            "estimation": present & ~excluded.reindex_like(present, fill_value=False),
+            "weights": xr.concat(weights, "portfolio"),
+        },
+        coords={"portfolio": np.array([item.name for item in spec.portfolios])},
+    ).sel(date=dates)
+    if observed is not None:
+        for name in ("risk_free", "factors"):
+            if name in observed:
+                cube[name] = observed[name].reindex(date=dates).astype(np.float32)
+        if "industry" in observed:
+            codes, names = order_industries(observed["industry"].values, observed["industry_name"].values.tolist())
+            cube["industry"] = observed["industry"].copy(data=codes).sel(date=dates, ticker=cube["ticker"])
+            cube = cube.assign_coords(industry_name=np.array(names, dtype=np.str_))
+    return cube.drop_attrs().transpose("portfolio", "date", "ticker", "char", ..., missing_dims="ignore")
+
+
+def _weights(spec: PortfolioSpec, grid: xr.Dataset, values: xr.DataArray, present: xr.DataArray) -> xr.DataArray:
+    match spec:
+        case EqualWeight():
+            return equal_weight(present)
+        case FixedWeights(weights=given):
+            return fixed(given, present)
+        case LongShort(characteristic=name, quantile=quantile):
+            if name not in values["char"]:
+                known = ", ".join(map(str, values["char"].values)) or "none"
+                raise DataError(f"portfolio '{spec.name}' sorts on '{name}', which the cube lacks; it has {known}")
+            return long_short(values.sel(char=name, drop=True).astype(np.float64), present, quantile)
+        case InverseVolatility(window=window):
+            return inverse_volatility(grid["returns"], present, window)
+        case ValueWeight(value=value, window=window):
+            times = "shares" if value == "market_cap" else "volume"
+            if not {"close", times} <= set(grid):
+                raise DataError(f"portfolio '{spec.name}' needs close and {times}, which the data source does not name")
+            return value_weight(grid["close"] * grid[times], present, window)

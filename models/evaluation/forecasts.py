@@ -1,0 +1,239 @@
+"""Walk-forward evaluation: whether forecasts as of one date held at the next.
+
+Here belong pure functions from published arrays and realised returns to evaluation series and their totals.
+Gates that act on them belong elsewhere.
+
+Timing: everything forecast (loadings, expected returns, weights, variances) is labelled *as of* a date, as
+published, and every function here shifts it by one date by itself; what is realised (returns, factor returns)
+is labelled with the date on which it happened. Results are labelled with the date on which they were
+realised, and are NaN on the first.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pandas as pd
+import xarray as xr
+
+from models.families.base import contributing
+from schemas.errors import DataError
+
+LEAST_KNOWN_WEIGHT = 0.95
+
+
+def portfolio_return(weights: xr.DataArray, returns: xr.DataArray) -> xr.DataArray:
+    """Return of a portfolio at each date: the sum of weights[t-1] * returns[t].
+
+    Where returns of held stocks are missing, the return over the rest is scaled up by gross weight if at
+    least 95% of the gross weight has a return, and is NaN if less has one. It is also NaN where the portfolio
+    is not defined, or empty.
+
+    Parameters
+    ----------
+    weights : xarray.DataArray
+        ([portfolio,] date, ticker), as of the date.
+    returns : xarray.DataArray
+        (date, ticker) per period, with at least the dates and tickers of `weights`.
+
+    Returns
+    -------
+    xarray.DataArray
+        ([portfolio,] date) float64.
+
+    Raises
+    ------
+    DataError
+        If `returns` lacks dates or tickers of `weights`.
+    """
+    realised = _like(returns, weights, "returns").astype(np.float64)
+    ahead = realised.shift(date=-1)
+    known = xr.ufuncs.isfinite(ahead)
+    gross = abs(weights)
+    share = xr.dot(gross, known.astype(np.float64), dim="ticker") / gross.sum("ticker", skipna=False, dtype=np.float64)
+    earned = xr.dot(weights, ahead.where(known, 0.0), dim="ticker") / share
+    return _named(earned.where(share > LEAST_KNOWN_WEIGHT - 1e-9).shift(date=1), "portfolio_return")
+
+
+def standardised_return(realised: xr.DataArray, variance: xr.DataArray) -> xr.DataArray:
+    """Realised return at t over the volatility forecast as of t-1; NaN unless that is positive.
+
+    Parameters
+    ----------
+    realised, variance : xarray.DataArray
+        ([portfolio,] date): returns at the date, and variances per period as of the date.
+    """
+    forecast = variance.where(variance > 0.0).shift(date=1)
+    return _named(realised / forecast**0.5, "standardised_return")
+
+
+def bias_statistic(standardised: xr.DataArray, window: int | None = None) -> xr.DataArray:
+    """Sample standard deviation of standardised returns: 1 for true risk forecasts, above 1 if too low.
+
+    As in Menchero, Orr and Wang (2011), The Barra US Equity Model (USE4), Methodology Notes;
+    :func:`bias_band` says how far from 1 it may lie by chance.
+
+    Parameters
+    ----------
+    standardised : xarray.DataArray
+        ([portfolio,] date), see :func:`standardised_return`. NaN is left out.
+    window : int, optional
+        Give a rolling series ([portfolio,] date) over so many dates, with at least half of them known,
+        instead of one number.
+    """
+    if window is None:
+        known = standardised.count("date")
+        deviation = standardised - standardised.sum("date") / known.where(known > 1)
+        return _named(((deviation**2).sum("date") / (known - 1).where(known > 1)) ** 0.5, "bias_statistic")
+    ordered = standardised.transpose("date", ...)
+    frame = pd.DataFrame(ordered.values.reshape(ordered.sizes["date"], -1))
+    rolled = frame.rolling(window, min_periods=max(2, math.ceil(window / 2))).std().to_numpy()
+    series = ordered.copy(data=rolled.reshape(ordered.shape)).transpose(*standardised.dims)
+    return _named(series, "bias_statistic")
+
+
+def bias_band(n_observations: int) -> tuple[float, float]:
+    """1 -+ sqrt(2 / T): about 95% of bias statistics of T normal returns with true variances lie within."""
+    if n_observations < 1:
+        raise DataError("The band of the bias statistic needs at least one observation.")
+    half_width = math.sqrt(2.0 / n_observations)
+    return 1.0 - half_width, 1.0 + half_width
+
+
+def qlike(variance: xr.DataArray, realised: xr.DataArray) -> xr.DataArray:
+    """Gaussian loss log(h[t-1]) + r[t]^2 / h[t-1] of a variance forecast h; lower is better.
+
+    The QLIKE loss of Patton (2011), Volatility forecast comparison using imperfect volatility proxies: its
+    expectation is least at the true variance, whatever the noise in r^2. It is not normalised: only
+    differences between forecasts of the same portfolio over the same dates mean something.
+
+    Parameters
+    ----------
+    variance, realised : xarray.DataArray
+        ([portfolio,] date): variances per period as of the date, and returns at the date.
+    """
+    forecast = variance.where(variance > 0.0).shift(date=1)
+    loss: xr.DataArray = xr.ufuncs.log(forecast) + realised**2 / forecast
+    return _named(loss, "qlike")
+
+
+def r_squared(returns: xr.DataArray, explained: xr.DataArray, mask: xr.DataArray | None = None) -> xr.Dataset:
+    """Uncentred R2 of every date, 1 - sse / sst over tickers, with the sums that pool it.
+
+    Parameters
+    ----------
+    returns, explained : xarray.DataArray
+        (date, ticker), both labelled with the date of the return.
+    mask : xarray.DataArray, optional
+        (date, ticker) bool, the estimation universe; by default all.
+
+    Returns
+    -------
+    xarray.Dataset
+        ``r2``, ``sse``, ``sst`` (date) over the stocks whose return and explained return are both known;
+        ``r2`` is NaN where ``sst`` is zero. Over many dates the R2 is 1 - sum(sse) / sum(sst), not the mean
+        of ``r2``.
+    """
+    realised = _like(returns, explained, "returns").astype(np.float64)
+    error = realised - explained
+    known = xr.ufuncs.isfinite(error)
+    if mask is not None:
+        known = known & _like(mask, explained, "mask")
+    sse = (error.where(known, 0.0) ** 2).sum("ticker")
+    sst = (realised.where(known, 0.0) ** 2).sum("ticker")
+    return xr.Dataset({"r2": 1.0 - sse / sst.where(sst > 0.0), "sse": sse, "sst": sst})
+
+
+def evaluate(version: xr.Dataset, returns: xr.DataArray, mask: xr.DataArray | None = None) -> xr.Dataset:
+    """Evaluate all forecasts of a published version, or of a Dataset laid out like one.
+
+    Parameters
+    ----------
+    version : xarray.Dataset
+        ``loadings`` (date, ticker, factor) and ``factor_returns`` (date, factor); if there, also
+        ``expected_returns`` (date, ticker), ``weights`` (portfolio, date, ticker) and ``portfolio_variance``
+        (portfolio, date). For a walk-forward evaluation loadings as of t-1 and factor returns at t must stem
+        from one fit, made by t-1.
+    returns, mask : xarray.DataArray
+        (date, ticker) excess returns per period and estimation universe, with the dates and tickers of
+        `version`.
+
+    Returns
+    -------
+    xarray.Dataset
+        ``total_r2``, ``total_sse``, ``total_sst`` (date); with expected returns the same for ``predictive_``;
+        with weights ``portfolio_return`` (portfolio, date), and with variances ``standardised_return`` and
+        ``qlike``.
+
+    Raises
+    ------
+    DataError
+        If `returns` or `mask` lacks dates or tickers of `version`.
+    """
+    version = version.drop_attrs()
+    # X[t-1] f[t]: f is moved to the date before and the product back, which spares a copy of the loadings.
+    realised = version["factor_returns"].transpose("date", "factor")
+    ahead = realised.copy(data=contributing(realised.values)).shift(date=-1)
+    explained = {"total": xr.dot(version["loadings"], ahead, dim="factor").shift(date=1)}
+    if "expected_returns" in version:
+        explained["predictive"] = version["expected_returns"].shift(date=1)
+    result = xr.Dataset()
+    for kind, part in explained.items():
+        series = r_squared(returns, part, mask)
+        result = result.assign({f"{kind}_{name}": series[name] for name in series.data_vars})
+    if "weights" in version:
+        result["portfolio_return"] = portfolio_return(version["weights"], returns)
+        if "portfolio_variance" in version:
+            variance = version["portfolio_variance"]
+            result["standardised_return"] = standardised_return(result["portfolio_return"], variance)
+            result["qlike"] = qlike(variance, result["portfolio_return"])
+    return result
+
+
+def summary(evaluation: xr.Dataset, where: xr.DataArray | None = None) -> xr.Dataset:
+    """Totals of an evaluation: one number per R2, and per portfolio and statistic.
+
+    Parameters
+    ----------
+    evaluation : xarray.Dataset
+        From :func:`evaluate`.
+    where : xarray.DataArray, optional
+        (date) bool, the dates that count, such as those out of sample.
+
+    Returns
+    -------
+    xarray.Dataset
+        Pooled ``total_r2`` and ``predictive_r2`` (), ``bias_statistic``, mean ``qlike`` and ``observations``,
+        the number of standardised returns behind them, (portfolio); those that `evaluation` has.
+    """
+    chosen = evaluation if where is None else evaluation.where(where)
+    result = xr.Dataset()
+    for kind in ("total", "predictive"):
+        if f"{kind}_sst" in chosen:
+            sst = chosen[f"{kind}_sst"].sum("date")
+            result[f"{kind}_r2"] = 1.0 - chosen[f"{kind}_sse"].sum("date") / sst.where(sst > 0.0)
+    if "standardised_return" in chosen:
+        result["bias_statistic"] = bias_statistic(chosen["standardised_return"])
+        result["qlike"] = chosen["qlike"].mean("date")
+        result["observations"] = chosen["standardised_return"].count("date")
+    return result
+
+
+def _like(array: xr.DataArray, other: xr.DataArray, name: str) -> xr.DataArray:
+    """Take the dates and tickers of another array, which must be there without a gap between dates."""
+    dates, tickers = other.indexes["date"], other.indexes["ticker"]
+    absent = [*dates.difference(array.indexes["date"]), *tickers.difference(array.indexes["ticker"])]
+    if absent:
+        raise DataError(f"{name} lacks {absent[0]}, which is to be evaluated.")
+    chosen = array.sel(date=slice(dates[0], dates[-1]), ticker=tickers).drop_attrs()
+    skipped = chosen.indexes["date"].difference(dates)
+    if len(skipped):
+        raise DataError(
+            f"What is evaluated skips {skipped[0]}, a date of {name}: a forecast must be for the next date."
+        )
+    return chosen
+
+
+def _named(array: xr.DataArray, name: str) -> xr.DataArray:
+    return array.drop_attrs().rename(name)

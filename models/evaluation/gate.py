@@ -1,0 +1,151 @@
+"""The gate: whether a version may become the champion, and why, in numbers and in sentences.
+
+Here belongs the judgement alone, a pure function of a version, its champion and what happened. The scores come from
+`models.evaluation.forecasts` and `models.evaluation.comparison`; what follows from the decision is in `offering`.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import xarray as xr
+
+from models.evaluation.comparison import CHALLENGER, CHAMPION, compare, held_out_dates
+from schemas.contracts import Criterion, GateDecision
+from schemas.spec import GateSpec
+
+Metrics = dict[str, float | None]
+
+_RELATIVE = ("total R2 against the champion", "QLIKE against the champion", "coverage against the champion")
+
+
+def decide(
+    criteria: GateSpec,
+    metrics: Metrics,
+    challenger: xr.Dataset,
+    champion: tuple[str, xr.Dataset] | None,
+    returns: xr.DataArray,
+    mask: xr.DataArray,
+) -> GateDecision:
+    """Decide whether a version may become the champion.
+
+    Parameters
+    ----------
+    criteria : GateSpec
+        Limits and tolerances.
+    metrics : dict[str, float | None]
+        Metrics of the challenger over its own out-of-sample dates.
+    challenger : xarray.Dataset
+        As it will be published.
+    champion : tuple[str, xarray.Dataset] or None
+        Version and dataset of the present champion; None if there is none.
+    returns, mask : xarray.DataArray
+        (date, ticker) excess returns and estimation universe, on which both are scored.
+
+    Returns
+    -------
+    GateDecision
+        Passed if every criterion is. A criterion that the challenger leaves without a number fails; one that has
+        nothing to compare on says so and stands for nothing. Reasons are those that failed, or all.
+    """
+    judged = list(_absolute(criteria, metrics))
+    facts: dict[str, object] = {}
+    if champion is not None:
+        version, other = champion
+        dates = held_out_dates(challenger, other, returns, criteria.window)
+        facts = {"champion": version, "dates": len(dates)}
+        if len(dates):
+            facts |= {"first_date": dates[0].date(), "last_date": dates[-1].date()}
+            judged += _relative(criteria, compare(challenger, other, returns, mask, dates))
+        else:
+            judged += [_unasked(name, "no held-out date in common with the champion") for name in _RELATIVE]
+    passed = all(one.passed for one in judged)
+    reasons = tuple(sentence(one) for one in judged if passed or not one.passed)
+    return GateDecision.model_validate({"passed": passed, "reasons": reasons, "criteria": tuple(judged), **facts})
+
+
+def asked(criterion: Criterion) -> bool:
+    """Whether a criterion could be asked for; one without a number that passed had nothing to compare."""
+    return not (criterion.passed and criterion.value is None)
+
+
+def sentence(criterion: Criterion) -> str:
+    """Say in words what a criterion found."""
+    if not asked(criterion):
+        return f"{criterion.name}: {criterion.limit}"
+    beside = "" if criterion.champion is None else f" (champion: {_shown(criterion.champion)})"
+    return f"{criterion.name} {_shown(criterion.value)}{beside}, {criterion.limit} is asked for"
+
+
+def _absolute(criteria: GateSpec, metrics: Metrics) -> tuple[Criterion, Criterion]:
+    """Judge the challenger by itself, on its own out-of-sample dates."""
+    total = _finite(metrics.get("total_r2_out_of_sample"))
+    found = [_finite(value) for name, value in metrics.items() if name.startswith("bias_statistic.")]
+    biases = [value for value in found if value is not None]
+    bias = float(np.mean(biases)) if biases else None
+    low, high = criteria.min_bias_statistic, criteria.max_bias_statistic
+    return (
+        Criterion(
+            name="out-of-sample total R2",
+            passed=total is not None and total >= criteria.min_total_r2,
+            value=total,
+            limit=f"at least {criteria.min_total_r2:g}",
+        ),
+        Criterion(
+            name="mean bias statistic",
+            passed=bias is not None and low <= bias <= high,
+            value=bias,
+            limit=f"between {low:g} and {high:g}",
+        ),
+    )
+
+
+def _relative(criteria: GateSpec, scores: xr.Dataset) -> tuple[Criterion, ...]:
+    """Judge the challenger beside the champion."""
+    r2_name, qlike_name, coverage_name = _RELATIVE
+    coverage = _finite(float(scores["coverage"]))
+    if coverage is None:
+        return tuple(_unasked(name, "the champion explains no return of these dates and stocks") for name in _RELATIVE)
+    least = 1.0 - criteria.max_coverage_loss
+    total = {which: _finite(float(scores["total_r2"].sel(version=which))) for which in (CHALLENGER, CHAMPION)}
+    judged = [
+        _beside(r2_name, total, criteria.max_total_r2_loss, higher_is_better=True),
+        Criterion(
+            name=coverage_name,
+            passed=coverage >= least,
+            value=coverage,
+            champion=1.0,
+            limit=f"at least {least:g} of the returns that the champion explains",
+        ),
+    ]
+    if not scores.sizes["portfolio"]:
+        return (*judged, _unasked(qlike_name, "no portfolio in common that the champion has forecast"))
+    means = scores["qlike"].mean("portfolio", skipna=False)
+    loss = {which: _finite(float(means.sel(version=which))) for which in (CHALLENGER, CHAMPION)}
+    return (*judged, _beside(qlike_name, loss, criteria.max_qlike_loss, higher_is_better=False))
+
+
+def _beside(name: str, values: dict[str, float | None], tolerance: float, *, higher_is_better: bool) -> Criterion:
+    """Ask that the challenger is not worse than the champion by more than the tolerance."""
+    own, other = values[CHALLENGER], values[CHAMPION]
+    lost = math.inf if own is None or other is None else (other - own if higher_is_better else own - other)
+    return Criterion(
+        name=name,
+        passed=lost <= tolerance,
+        value=own,
+        champion=other,
+        limit=f"{'at least the champion less' if higher_is_better else 'at most the champion plus'} {tolerance:g}",
+    )
+
+
+def _unasked(name: str, why: str) -> Criterion:
+    return Criterion(name=name, passed=True, value=None, limit=f"not applicable, {why}")
+
+
+def _finite(value: float | None) -> float | None:
+    return value if value is not None and math.isfinite(value) else None
+
+
+def _shown(value: float | None) -> str:
+    return "unknown" if value is None else f"{value:.3f}"

@@ -1,0 +1,16 @@
+"""The families of factor models, a folder each, and what all of them share.
+
+Where do I go to ...?
+
+=========================================  ==========================================
+know what every model must do               `models.families.base`
+write a model on Gram statistics alone      `models.families.linear`
+turn latent factors                         `models.families.rotation`
+regress each stock on given factors         `models.families.time_series`
+regress on given loadings                   `models.families.fama_macbeth`, `.cross_section`
+choose regressors by a penalty              `models.families.penalised`
+take principal components                   `models.families.pca`
+instrument loadings by characteristics      `models.families.ipca`
+learn loadings by a network                 `models.families.autoencoder`
+=========================================  ==========================================
+"""

@@ -1,0 +1,156 @@
+"""What the networks are trained on: the panel's estimation universe as flat rows, and the managed portfolios.
+
+Here belong the flattening, the scaling, and the timing of what the factor network sees. Learning belongs in
+`training`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from models.arrays import FloatArray
+from models.panel import Panel
+from models.panel.assembly import CONSTANT
+from models.statistics.gram import gram_statistics, managed_portfolios
+from schemas.errors import ModelError
+
+Target = Literal["contemporaneous", "one_ahead"]
+
+
+@dataclass(frozen=True)
+class Scales:
+    """Units that are taken out before training and folded back after it: no parameter depends on them.
+
+    Attributes
+    ----------
+    char_mean, char_scale : numpy.ndarray
+        (char,) mean and standard deviation over the training rows (1 where a characteristic does not vary).
+    portfolios : numpy.ndarray
+        (portfolio,) root mean square over the training dates.
+    returns : float
+        Root mean square over the training rows.
+    """
+
+    char_mean: FloatArray
+    char_scale: FloatArray
+    portfolios: FloatArray
+    returns: float
+
+
+@dataclass(frozen=True)
+class TrainingData:
+    """Rows of the estimation universe in date order, scaled; the last dates are the validation span.
+
+    Attributes
+    ----------
+    characteristics : torch.Tensor
+        (row, char) float32.
+    returns : torch.Tensor
+        (row,) float32.
+    dates : torch.Tensor
+        (row,) position of the row's date in ``portfolios``.
+    portfolios : torch.Tensor
+        (date, portfolio) float32: what the factor network sees at each date.
+    n_train : int
+        Rows before the validation span.
+    scales : Scales
+        How to return to decimals.
+    """
+
+    characteristics: torch.Tensor
+    returns: torch.Tensor
+    dates: torch.Tensor
+    portfolios: torch.Tensor
+    n_train: int
+    scales: Scales
+
+    @classmethod
+    def of(cls, panel: Panel, *, target: Target, validation_fraction: float, n_factors: int) -> TrainingData:
+        """Flatten a panel; see the class. ModelError if it cannot carry the factors or a validation span."""
+        inputs = factor_inputs(panel, panel.chars, target)
+        if not panel.chars or not 1 <= n_factors <= inputs.shape[1]:
+            raise ModelError(
+                f"n_factors={n_factors}, but {len(panel.chars)} characteristics and a constant give "
+                f"managed portfolios for 1 to {inputs.shape[1]} factors; change it, or add characteristics."
+            )
+        characteristics, returns, dates = _rows(panel, inputs)
+        n_train = _split(dates, validation_fraction, n_factors)
+        train_dates = np.unique(dates[:n_train])
+        std = _std(characteristics[:n_train])
+        scales = Scales(
+            char_mean=characteristics[:n_train].mean(axis=0, dtype=np.float64),
+            char_scale=std,
+            portfolios=_positive(np.sqrt(np.square(inputs[train_dates]).mean(axis=0))),
+            returns=float(np.sqrt(np.square(returns[:n_train]).mean())) or 1.0,
+        )
+        characteristics -= scales.char_mean.astype(np.float32)
+        characteristics /= scales.char_scale.astype(np.float32)
+        return cls(
+            characteristics=torch.from_numpy(characteristics),
+            returns=torch.from_numpy((returns / scales.returns).astype(np.float32)),
+            dates=torch.from_numpy(dates),
+            portfolios=torch.from_numpy((inputs / scales.portfolios).astype(np.float32)),
+            n_train=n_train,
+            scales=scales,
+        )
+
+
+def portfolio_returns(panel: Panel, chars: Sequence[str]) -> FloatArray:
+    """Return x[t] = (Z'Z)^-1 Z'r as (date, portfolio) float64; NaN on dates without an estimation universe.
+
+    Gu, Kelly and Xiu (2021), eq. 16. Z has a leading column of ones unless the panel has such a
+    characteristic, so that the market is among the portfolios.
+    """
+    return managed_portfolios(gram_statistics(panel, chars=chars, intercept=CONSTANT not in chars))
+
+
+def factor_inputs(panel: Panel, chars: Sequence[str], target: Target) -> FloatArray:
+    """Return what the factor network sees: x[t], or x[t-1] (NaN on the first date) if one_ahead."""
+    portfolios = portfolio_returns(panel, chars)
+    if target == "one_ahead":
+        portfolios = np.vstack([np.full_like(portfolios[:1], np.nan), portfolios[:-1]])
+    return portfolios
+
+
+def _rows(panel: Panel, inputs: FloatArray) -> tuple[FloatArray, FloatArray, npt.NDArray[np.int64]]:
+    mask = panel.mask.values & np.isfinite(inputs).all(axis=1, keepdims=True)
+    dates = np.repeat(np.arange(len(mask)), mask.sum(axis=1))
+    characteristics = np.empty((len(dates), len(panel.chars)), dtype=np.float32)
+    returns = np.empty(len(dates), dtype=np.float64)
+    row = date = 0
+    for block in panel.blocks():
+        inside = mask[date : date + len(block.dates)]
+        end = row + int(inside.sum())
+        characteristics[row:end] = block.characteristics.values[inside]
+        returns[row:end] = block.returns.values[inside]
+        row, date = end, date + len(block.dates)
+    return characteristics, returns, dates
+
+
+def _split(dates: npt.NDArray[np.int64], fraction: float, n_factors: int) -> int:
+    """Return the number of rows before the last ``fraction`` of the dates."""
+    known = np.unique(dates)
+    n_validation = max(1, math.ceil(fraction * len(known)))
+    n_training = len(known) - n_validation
+    if n_training <= n_factors:
+        raise ModelError(
+            f"{len(known)} dates with returns leave {max(n_training, 0)} to train {n_factors} factors on, "
+            f"beside {n_validation} for validation (validation_fraction={fraction}): give a longer panel."
+        )
+    return int(np.searchsorted(dates, known[n_training]))
+
+
+def _std(characteristics: FloatArray) -> FloatArray:
+    columns = [characteristics[:, k].std(dtype=np.float64) for k in range(characteristics.shape[1])]
+    return _positive(np.asarray(columns))
+
+
+def _positive(scale: FloatArray) -> FloatArray:
+    return np.where(scale > 0.0, scale, 1.0)

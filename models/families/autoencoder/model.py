@@ -1,0 +1,277 @@
+"""The conditional autoencoder as a factor model: parameters, fitting, and what a fitted one answers.
+
+Here belongs the class that users meet. Networks, training and the combination of seeds have modules of their
+own.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import Any, ClassVar, Self
+
+import numpy as np
+import xarray as xr
+
+from models.arrays import FloatArray
+from models.families.autoencoder.data import Target, TrainingData, factor_inputs, portfolio_returns
+from models.families.autoencoder.ensemble import Ensemble, collapsed, mean_gram
+from models.families.autoencoder.networks import EpochReport, Member
+from models.families.autoencoder.training import Callback, TrainingOptions, train
+from models.families.base import FactorModel, ModelState
+from models.families.rotation import check_rotation
+from models.panel import Panel
+from models.statistics.gram import select_characteristics, solve_gram
+from schemas.errors import ModelError
+
+
+class ConditionalAutoencoder(FactorModel):
+    """r[t] = beta(Z[t-1])' f[t] + e[t] with a neural network beta, and f linear in managed portfolios.
+
+    Gu, Kelly and Xiu (2021), "Autoencoder asset pricing models", Journal of Econometrics 222. The loadings
+    are a feed-forward network of the characteristics with ReLU and batch normalisation (CA0: ``hidden=()``,
+    CA1: ``(32,)``, CA2: ``(32, 16)``, CA3: ``(32, 16, 8)``). The factors are W' x[t] of the managed
+    portfolios x[t] = (Z[t-1]'Z[t-1])^-1 Z[t-1]'r[t], where Z has a column of ones, so that the market is
+    among them. Both are learnt together from the mean squared error over the estimation universe and an L1
+    penalty on the weights, by Adam, with early stopping on the last dates of the panel. Every seed trains one
+    network; the model is the K-factor model nearest to the average of the networks (see
+    `models.families.autoencoder.ensemble`).
+
+    Returns, portfolios and characteristics are divided by their scale for training, so that no parameter has
+    a unit: the model of returns in percent is the model of returns in decimals times 100.
+
+    The target ``one_ahead`` trains r[t] on beta(Z[t-1])' g[t-1] with g[t-1] = b + W' x[t-1], all of it known
+    before t: g is the conditional premium, which `expected_returns` at t uses. That is NaN on the first date
+    of a panel, for which the panel has no x[t-1]: begin the panel one date earlier. Realised factor returns
+    f[t] are then the cross-sectional regression of r[t] on beta(Z[t-1]).
+
+    Parameters
+    ----------
+    n_factors : int
+        K; at most the number of managed portfolios.
+    hidden : tuple of int
+        Widths of the hidden layers of the loadings network.
+    learning_rate : float
+        Step of Adam.
+    l1 : float
+        L1 penalty on the weights of all linear layers, relative to the mean squared return.
+    max_epochs, patience : int
+        Training stops after so many passes over the rows, or after so many without a lower validation loss.
+        The weights of the best pass count.
+    validation_fraction : float
+        Share of the dates of the panel, the last ones, on which training stops and from which it does not
+        learn.
+    seeds : tuple of int
+        One network per seed.
+    target : {"contemporaneous", "one_ahead"}
+        What is learnt, as above.
+
+    Attributes
+    ----------
+    chars_ : list of str
+        The characteristics, in the order in which the networks take them.
+    history_ : list of EpochReport
+        The training of every seed that is in the model.
+    """
+
+    latent: ClassVar[bool] = True
+
+    def __init__(
+        self,
+        n_factors: int = 5,
+        hidden: tuple[int, ...] = (32,),
+        learning_rate: float = 3e-3,
+        l1: float = 2e-3,
+        max_epochs: int = 100,
+        patience: int = 5,
+        validation_fraction: float = 0.2,
+        seeds: tuple[int, ...] = (0, 1, 2),
+        target: Target = "contemporaneous",
+    ) -> None:
+        self.n_factors = n_factors
+        self.hidden = hidden
+        self.learning_rate = learning_rate
+        self.l1 = l1
+        self.max_epochs = max_epochs
+        self.patience = patience
+        self.validation_fraction = validation_fraction
+        self.seeds = seeds
+        self.target = target
+
+    def fit(self, panel: Panel, callback: Callback | None = None) -> Self:
+        """Train every seed, one after the other, and combine them.
+
+        It is ``combine(panel, [fit_seed(panel, seed) for seed in seeds])``, bit for bit; use those two to
+        train seeds in different processes.
+
+        Parameters
+        ----------
+        panel : Panel
+            The training sample; its last dates are the validation span.
+        callback : callable, optional
+            Called with an `EpochReport` after every epoch.
+
+        Raises
+        ------
+        ModelError
+            The panel cannot carry the factors or a validation span, the loss is not finite, or every seed
+            collapsed.
+        """
+        data = self._training_data(panel)
+        return self.combine(panel, [train(data, self._options(), seed, callback) for seed in self.seeds])
+
+    def fit_seed(self, panel: Panel, seed: int, callback: Callback | None = None) -> Member:
+        """Train the network of one seed, and change nothing in the model; for the rest see `fit`."""
+        return train(self._training_data(panel), self._options(), seed, callback)
+
+    def combine(self, panel: Panel, members: Sequence[Member]) -> Self:
+        """Become the fitted model of these members, which `fit_seed` trained on the same panel.
+
+        Factors are normalised over the dates of the panel: the average of X'X/n is I, the covariance of the
+        factors is diagonal and descending, and the mean of every factor is positive.
+
+        Raises
+        ------
+        ModelError
+            All members collapsed to fewer than K factors. Some that did are left out, with a warning.
+        """
+        portfolios = factor_inputs(panel, panel.chars, self.target)
+        portfolios = portfolios[np.isfinite(portfolios).all(axis=1)]
+        gram = mean_gram(members, panel)
+        lost = collapsed(members, gram, portfolios)
+        if lost:
+            self._report_collapse([members[position].history[0].seed for position in lost], len(members))
+            members = [member for position, member in enumerate(members) if position not in lost]
+            gram = mean_gram(members, panel)
+        self._ensemble = Ensemble.of(members, gram, portfolios)
+        self.chars_ = panel.chars
+        self.factors_ = [f"factor_{k + 1}" for k in range(self.n_factors)]
+        self.history_ = [report for member in members for report in member.history]
+        returns = self.factor_returns(panel).values
+        rotation = _principal_axes(returns[np.isfinite(returns).all(axis=1)])
+        self._ensemble = self._ensemble.rotated(rotation)
+        self.premia_ = _float32_exact(np.nanmean(returns, axis=0) @ rotation)
+        return self
+
+    def loadings(self, panel: Panel) -> xr.DataArray:
+        """Return beta(Z[t-1]) as (date, ticker, factor) float32, block by block; NaN where not covered.
+
+        Raises
+        ------
+        ModelError
+            The panel lacks a characteristic that the model was fitted to.
+        """
+        self._check_fitted()
+        shape = (len(panel.dates), len(panel.tickers), self.n_factors)
+        values = np.full(shape, np.nan, dtype=np.float32)
+        date = 0
+        for block in panel.blocks():
+            covered = block.coverage.values
+            rows = select_characteristics(block, self.chars_).values[covered]
+            values[date : date + len(covered)][covered] = self._ensemble.networks(rows)
+            date += len(covered)
+        coords = {"date": panel.dates, "ticker": panel.tickers, "factor": self.factors_}
+        return xr.DataArray(values, dims=("date", "ticker", "factor"), coords=coords, name="loadings")
+
+    def factor_returns(self, panel: Panel) -> xr.DataArray:
+        """Return f[t] as (date, factor) float64; NaN on dates without an estimation universe.
+
+        W' x[t], or with the target one_ahead the regression of r[t] on the loadings (NaN also on dates with
+        fewer stocks than factors).
+        """
+        self._check_fitted()
+        if self.target == "one_ahead":
+            values = self._regressed(panel)
+        else:
+            values = self._ensemble.factors(portfolio_returns(panel, self.chars_))
+        return self._over_dates(panel, values).rename("factor_returns")
+
+    def expected_returns(self, panel: Panel) -> xr.DataArray:
+        """Return loadings times premia as (date, ticker), or times g[t-1] with the target one_ahead."""
+        if self.target == "contemporaneous":
+            return super().expected_returns(panel)
+        self._check_fitted()
+        premia = self._ensemble.factors(factor_inputs(panel, self.chars_, self.target))
+        expected = (self.loadings(panel) * self._over_dates(panel, premia)).sum("factor", skipna=False)
+        return expected.rename("expected_returns")
+
+    def rotate(self, rotation: FloatArray) -> Self:
+        """Return the same model in rotated coordinates; see the base class. ModelError if not orthogonal."""
+        self._check_fitted()
+        rotation = check_rotation(rotation, self.n_factors)
+        arrays = self._ensemble.rotated(rotation).arrays()
+        arrays["premia"] = (self.premia_ @ rotation).astype(np.float32)
+        return self.from_state(self.get_params(), ModelState(arrays, self.state().meta))
+
+    def state(self) -> ModelState:
+        """Return networks, factor weights and premia, all in float32; and names and the training history."""
+        self._check_fitted()
+        arrays = {**self._ensemble.arrays(), "premia": self.premia_.astype(np.float32)}
+        history = [asdict(report) for report in self.history_]
+        return ModelState(arrays, {"chars": self.chars_, "factors": self.factors_, "history": history})
+
+    @classmethod
+    def from_state(cls, params: dict[str, Any], state: ModelState) -> Self:
+        """Rebuild a fitted model; see the base class."""
+        model = cls(**params)
+        model._ensemble = Ensemble.from_arrays(state.arrays)
+        model.premia_ = state.arrays["premia"].astype(np.float64)
+        model.chars_ = list(state.meta["chars"])
+        model.factors_ = list(state.meta["factors"])
+        model.history_ = [EpochReport(**report) for report in state.meta["history"]]
+        return model
+
+    def _options(self) -> TrainingOptions:
+        return TrainingOptions(
+            n_factors=self.n_factors,
+            hidden=tuple(self.hidden),
+            intercept=self.target == "one_ahead",
+            learning_rate=self.learning_rate,
+            l1=self.l1,
+            max_epochs=self.max_epochs,
+            patience=self.patience,
+        )
+
+    def _training_data(self, panel: Panel) -> TrainingData:
+        return TrainingData.of(
+            panel,
+            target=self.target,
+            validation_fraction=self.validation_fraction,
+            n_factors=self.n_factors,
+        )
+
+    def _report_collapse(self, seeds: list[int], n_members: int) -> None:
+        text = f"fewer than {self.n_factors} distinct factors; lower n_factors, l1 or learning_rate."
+        if len(seeds) == n_members:
+            raise ModelError(f"Every seed of the autoencoder {seeds} learnt {text}")
+        warnings.warn(f"Seeds {seeds} are left out of the ensemble: they learnt {text}", stacklevel=3)
+
+    def _regressed(self, panel: Panel) -> FloatArray:
+        """Least squares of r[t] on the loadings over the estimation universe, (date, factor)."""
+        values = []
+        for block in panel.blocks():
+            mask = block.mask.values
+            loadings = np.where(mask[..., None], self.loadings(block).values, 0.0).astype(np.float64)
+            returns = np.where(mask, block.returns.values, 0.0).astype(np.float64)
+            gram = np.matmul(loadings.transpose(0, 2, 1), loadings)
+            moment = np.matmul(loadings.transpose(0, 2, 1), returns[..., None])
+            solution, rank = solve_gram(gram, moment)
+            values.append(np.where((rank == self.n_factors)[:, None], solution[..., 0], np.nan))
+        return np.concatenate(values)
+
+    def _over_dates(self, panel: Panel, values: FloatArray) -> xr.DataArray:
+        coords = {"date": panel.dates, "factor": self.factors_}
+        return xr.DataArray(values, dims=("date", "factor"), coords=coords)
+
+
+def _principal_axes(factor_returns: FloatArray) -> FloatArray:
+    """Rotation to uncorrelated factors with positive means, the largest variance first."""
+    covariance = np.atleast_2d(np.cov(factor_returns.T))
+    axes = np.linalg.eigh(covariance)[1][:, ::-1]
+    return axes * np.where(factor_returns.mean(axis=0) @ axes < 0.0, -1.0, 1.0)
+
+
+def _float32_exact(values: FloatArray) -> FloatArray:
+    """Round to what float32 can hold, so that a state stored in float32 gives the same numbers."""
+    return values.astype(np.float32).astype(np.float64)

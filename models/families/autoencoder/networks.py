@@ -1,0 +1,148 @@
+"""The two networks of a conditional autoencoder, and their plain form after training.
+
+Here belong the architecture, its initialisation from one seed, and the folding of everything that training
+added (scales, batch normalisation) into plain weights. How the weights are learnt belongs in `training`; how
+several networks become one model belongs in `ensemble`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import nn
+
+from models.arrays import FloatArray
+from models.families.autoencoder.data import Scales
+
+
+@dataclass(frozen=True)
+class EpochReport:
+    """How far one seed has come.
+
+    Attributes
+    ----------
+    seed, epoch : int
+        Which network, and which pass over its training rows, counted from 1.
+    train_loss, validation_loss : float
+        Sum of squared errors over the sum of squared returns, that is 1 - R2: of the minibatches while they
+        were learnt, and of the validation span with the weights at the end of the epoch.
+    best : bool
+        Whether no earlier epoch had a lower validation loss.
+    """
+
+    seed: int
+    epoch: int
+    train_loss: float
+    validation_loss: float
+    best: bool
+
+
+@dataclass(frozen=True)
+class Member:
+    """One trained network of the ensemble, as plain arrays: small, and safe to send between processes.
+
+    Attributes
+    ----------
+    weights : tuple of numpy.ndarray
+        Layers (input, output) of the loadings network, which takes the panel's characteristics as they are.
+    biases : tuple of numpy.ndarray
+        (output,) per layer; ReLU follows every layer but the last.
+    factor_weight : numpy.ndarray
+        (portfolio, factor) float64: factors are ``portfolios @ factor_weight + factor_bias``, in decimals per
+        period.
+    factor_bias : numpy.ndarray
+        (factor,) float64; zero unless the target is one_ahead.
+    history : tuple of EpochReport
+        Every epoch of the training.
+    """
+
+    weights: tuple[FloatArray, ...]
+    biases: tuple[FloatArray, ...]
+    factor_weight: FloatArray
+    factor_bias: FloatArray
+    history: tuple[EpochReport, ...]
+
+
+class Autoencoder(nn.Module):
+    """beta(z)' f(x): a feed-forward network of characteristics times a linear map of managed portfolios.
+
+    Gu, Kelly and Xiu (2021), figure 2: ReLU and batch normalisation in the hidden layers, both outputs
+    linear.
+    """
+
+    def __init__(
+        self, n_chars: int, n_portfolios: int, n_factors: int, hidden: Sequence[int], *, intercept: bool
+    ) -> None:
+        super().__init__()
+        layers: list[nn.Module] = []
+        width = n_chars
+        for units in hidden:
+            linear = _linear(width, units, bias=False)
+            layers += [linear, nn.BatchNorm1d(units), nn.ReLU()]
+            width = units
+        self.beta = nn.Sequential(*layers, _linear(width, n_factors))
+        self.factor = _linear(n_portfolios, n_factors, bias=intercept)
+
+    def initialise(self, generator: torch.Generator) -> Autoencoder:
+        """Draw all weights uniformly within 1 / sqrt(inputs) from the generator, and from nothing else."""
+        for layer in self.modules():
+            if isinstance(layer, nn.Linear):
+                bound = 1.0 / math.sqrt(layer.in_features)
+                nn.init.uniform_(layer.weight, -bound, bound, generator=generator)
+                if layer.bias is not None:
+                    nn.init.zeros_(layer.bias)
+        return self
+
+    def forward(self, characteristics: torch.Tensor, portfolios: torch.Tensor) -> torch.Tensor:
+        """Return the systematic return of each row."""
+        systematic: torch.Tensor = torch.linalg.vecdot(self.beta(characteristics), self.factor(portfolios))
+        return systematic
+
+    def penalised(self) -> list[torch.Tensor]:
+        """Weights of the linear layers, on which the L1 penalty lies."""
+        return [layer.weight for layer in self.modules() if isinstance(layer, nn.Linear)]
+
+    def folded(self, scales: Scales, history: tuple[EpochReport, ...]) -> Member:
+        """Absorb scales and batch normalisation into plain layers that take and give decimals.
+
+        Hidden layer: BN(W z) = (g / s) W z + (b - m g / s) with the running mean m and deviation s of
+        evaluation mode.
+        """
+        weights: list[FloatArray] = []
+        biases: list[FloatArray] = []
+        for layer in self.beta:
+            if isinstance(layer, nn.Linear):
+                weights.append(_array(layer.weight).T)
+                biases.append(np.zeros(layer.out_features) if layer.bias is None else _array(layer.bias))
+            elif isinstance(layer, nn.BatchNorm1d):
+                if layer.running_mean is None or layer.running_var is None:  # pragma: no cover
+                    raise TypeError("Batch normalisation must track running statistics.")
+                gain = _array(layer.weight) / np.sqrt(_array(layer.running_var) + layer.eps)
+                weights[-1] = weights[-1] * gain
+                biases[-1] = _array(layer.bias) - _array(layer.running_mean) * gain
+        first = weights[0] / scales.char_scale[:, None]
+        biases[0] = biases[0] - scales.char_mean @ first
+        weights[0] = first
+        factor_weight = _array(self.factor.weight).T * (scales.returns / scales.portfolios[:, None])
+        bias = np.zeros(self.factor.out_features) if self.factor.bias is None else _array(self.factor.bias)
+        return Member(
+            weights=tuple(weight.astype(np.float32) for weight in weights),
+            biases=tuple(offset.astype(np.float32) for offset in biases),
+            factor_weight=factor_weight,
+            factor_bias=bias * scales.returns,
+            history=history,
+        )
+
+
+def _linear(inputs: int, outputs: int, *, bias: bool = True) -> nn.Linear:
+    """Return a layer that is not initialised, so that the process-wide random numbers are left alone."""
+    return nn.Linear(inputs, outputs, bias=bias, device="meta").to_empty(device="cpu")
+
+
+def _array(tensor: torch.Tensor) -> FloatArray:
+    values: FloatArray = tensor.detach().numpy().astype(np.float64)
+    return values

@@ -1,0 +1,239 @@
+"""The protocol that every factor model follows, and what all of them share.
+
+Here belong the abstract model, its state, and the scores that are the same for all. Maths of one model belongs in that
+model's module.
+"""
+
+from __future__ import annotations
+
+import copy
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, ClassVar, Self
+
+import numpy as np
+import numpy.typing as npt
+import xarray as xr
+from sklearn.base import BaseEstimator, clone
+
+from models.arrays import FloatArray
+from models.families.rotation import check_rotation
+from schemas.errors import ModelError
+
+if TYPE_CHECKING:
+    from models.panel import Panel
+
+
+Report = Callable[[str], None]
+"""Takes a line that says how far a fit has come."""
+
+
+@dataclass(frozen=True)
+class ModelState:
+    """What a fitted model must remember to give the same loadings for ever: plain arrays and plain JSON.
+
+    Attributes
+    ----------
+    arrays : dict[str, numpy.ndarray]
+        Numeric arrays (no object dtype), stored as safetensors.
+    meta : dict[str, Any]
+        JSON-serialisable facts: names of tickers, characteristics and factors, dates as ISO strings.
+    """
+
+    arrays: dict[str, npt.NDArray[Any]]
+    meta: dict[str, Any] = field(default_factory=dict)
+
+
+class FactorModel(BaseEstimator, ABC):  # type: ignore[misc]  # scikit-learn ships no types
+    """A factor model r[t] = X[t-1] f[t] + e[t] in scikit-learn's manner.
+
+    Constructor arguments are stored untouched (``get_params``/``set_params``/``clone`` work); everything learnt in
+    :meth:`fit` ends with an underscore. A panel's date t labels the return r[t] beside what was known *before* t,
+    so that ``loadings(panel)`` at t is X[t-1]: no value at or after t enters it.
+
+    A row of a panel decides its own loadings, factor and expected returns, together with the `memory` rows before it:
+    a row by itself gives the bits that it has in a longer panel, or in one with more stocks that are not covered. So
+    rows can be made in blocks, or one a day, and are the same.
+
+    Attributes
+    ----------
+    factors_ : list[str]
+        Names of the factors, in order.
+    premia_ : numpy.ndarray
+        (factor,) mean factor return per period over the training dates; the price of risk in `expected_returns`.
+    latent : bool
+        Whether the factors are identified only up to a rotation (class attribute).
+    effort : int
+        How long a fit lasts, beside other families: the longest are begun first (class attribute).
+    """
+
+    latent: ClassVar[bool] = False
+    effort: ClassVar[int] = 1
+    factors_: list[str]
+    premia_: FloatArray
+
+    @property
+    def memory(self) -> int:
+        """How many rows before a row its loadings, factor and expected returns look at."""
+        return 0
+
+    @property
+    def base(self) -> str | None:
+        """Name of the model on whose residuals this one is fitted, if it is: see `on`."""
+        return None
+
+    def on(self, fitted: FactorModel) -> Self:
+        """Return this model, to be fitted on what another fitted one leaves; what is kept of that goes into the state.
+
+        Raises
+        ------
+        ModelError
+            If the model is not one on residuals (`base` is None).
+        """
+        raise ModelError(f"{type(self).__name__} is not fitted on {type(fitted).__name__}: it names no base.")
+
+    @abstractmethod
+    def fit(self, panel: Panel) -> Self:
+        """Fit to all dates of the panel, and return the model itself."""
+
+    def pieces(self) -> tuple[str, ...]:
+        """Names of the parts that a fit may be split into, such as seeds or starts; none if it is one piece.
+
+        ``fit(panel)`` is ``join(panel, [fit_piece(panel, piece) for piece in pieces()])``, bit for bit.
+        """
+        return ()
+
+    def fit_piece(self, panel: Panel, piece: str, report: Report | None = None) -> ModelState:  # noqa: ARG002
+        """Do one part of a fit, and change nothing in the model; parts may be done side by side, in any process.
+
+        Parameters
+        ----------
+        panel : Panel
+            What the whole is fitted to.
+        piece : str
+            One of `pieces`.
+        report : callable, optional
+            Told in a line how it goes.
+        """
+        raise ModelError(f"{type(self).__name__} has no piece '{piece}': it is fitted at once.")
+
+    def join(self, panel: Panel, pieces: Sequence[ModelState]) -> Self:  # noqa: ARG002
+        """Become the fitted model of its parts, given in the order of `pieces`."""
+        raise ModelError(f"{type(self).__name__} has no pieces to join: it is fitted at once.")
+
+    def refit(self, first: Self) -> Self:  # noqa: ARG002
+        """Return the unfitted model of a later date, with what it keeps of the first fit.
+
+        The axis of factors of a version is one: what a rule chose at the first fit, such as their number, stays.
+        """
+        return self
+
+    @abstractmethod
+    def loadings(self, panel: Panel) -> xr.DataArray:
+        """Return loadings X[t-1] as (date, ticker, factor); NaN where a stock is not covered."""
+
+    @abstractmethod
+    def factor_returns(self, panel: Panel) -> xr.DataArray:
+        """Realised factor returns f[t] as (date, factor), in decimals per period; NaN where they cannot be had."""
+
+    @abstractmethod
+    def state(self) -> ModelState:
+        """Everything that `from_state` needs."""
+
+    @classmethod
+    @abstractmethod
+    def from_state(cls, params: dict[str, Any], state: ModelState) -> Self:
+        """Rebuild a fitted model from its constructor parameters and its state, with identical loadings."""
+
+    def rotate(self, rotation: FloatArray) -> Self:
+        """Return the same fitted model in rotated coordinates: loadings X R and factor returns R' f.
+
+        Parameters
+        ----------
+        rotation : numpy.ndarray
+            (factor, factor) orthogonal matrix R.
+
+        Raises
+        ------
+        ModelError
+            If the factors of the model are given, so that a rotation would only relabel them wrongly, or if the matrix
+            is not orthogonal.
+        """
+        self._check_fitted()
+        if not self.latent:
+            raise ModelError(f"{type(self).__name__} has given factors; they cannot be rotated.")
+        matrix = check_rotation(rotation, len(self.factors_))
+        rotated = copy.copy(self)
+        rotated.premia_ = self.premia_ @ matrix
+        rotated._turn(matrix)  # noqa: SLF001  # of the same class
+        return rotated
+
+    def _turn(self, rotation: FloatArray) -> None:
+        """Turn what `loadings` and `factor_returns` are computed from; latent models only."""
+        raise NotImplementedError
+
+    def clone(self) -> Self:
+        """Return an unfitted copy with the same parameters."""
+        copy: Self = clone(self)
+        return copy
+
+    def expected_returns(self, panel: Panel) -> xr.DataArray:
+        """Return expected excess returns, X[t-1] times the premia of the training sample, as (date, ticker)."""
+        self._check_fitted()
+        premia = xr.DataArray(self.premia_, dims="factor", coords={"factor": self.factors_})
+        return (self.loadings(panel) * premia).sum("factor", skipna=False).rename("expected_returns")
+
+    def fitted_returns(self, panel: Panel) -> xr.DataArray:
+        """Return the systematic part X[t-1] f[t] as (date, ticker), with f as `contributing` gives it."""
+        realised = self.factor_returns(panel)
+        systematic = self.loadings(panel) * realised.copy(data=contributing(realised.values))
+        return systematic.sum("factor", skipna=False).rename("fitted_returns")
+
+    def residuals(self, panel: Panel) -> xr.DataArray:
+        """Specific returns e[t] = r[t] - X[t-1] f[t] as (date, ticker), wherever r and X are known."""
+        return (panel.returns - self.fitted_returns(panel)).rename("residuals")
+
+    def score(self, panel: Panel) -> dict[str, float]:
+        """Uncentred total and predictive R2 over the estimation universe, as in Kelly, Pruitt and Su (2019)."""
+        return {
+            "total_r2": uncentred_r2(panel, self.fitted_returns(panel)),
+            "predictive_r2": uncentred_r2(panel, self.expected_returns(panel)),
+        }
+
+    def statistics(self) -> dict[str, xr.DataArray]:
+        """Return the inference that the model offers, each array named by what it is.
+
+        Dimensions are among ``ticker``, ``factor``, ``char``, ``observed_factor``, ``penalty``, or none. Every model
+        has its ``premia``, and ``premia_stderr`` if it knows their standard errors; models with more add to it.
+        """
+        self._check_fitted()
+        coords = {"factor": [*self.factors_]}
+        found = {"premia": xr.DataArray(np.asarray(self.premia_), coords, ("factor",), name="premia")}
+        errors = getattr(self, "premia_stderr_", None)
+        if errors is not None:
+            found["premia_stderr"] = xr.DataArray(np.asarray(errors), coords, ("factor",), name="premia_stderr")
+        return found
+
+    def _check_fitted(self) -> None:
+        if not hasattr(self, "factors_"):
+            raise ModelError(f"{type(self).__name__} is not fitted yet; call fit(panel) first.")
+
+
+def contributing(factor_returns: FloatArray) -> FloatArray:
+    """Factor returns (date, factor) as they enter X f: an unknown one contributes nothing beside others that are known.
+
+    On a date on which nobody in the estimation universe has a characteristic, or is in an industry, the return of that
+    factor is unknown (NaN) and the others are not. A date without any stays NaN.
+    """
+    known = np.isfinite(factor_returns)
+    return np.where(known.any(axis=-1, keepdims=True), np.where(known, factor_returns, 0.0), np.nan)
+
+
+def uncentred_r2(panel: Panel, explained: xr.DataArray) -> float:
+    """1 - sum (r - explained)^2 / sum r^2 over the estimation universe where both are known; NaN if that is empty."""
+    returns = panel.returns.values.astype(np.float64)
+    error = returns - explained.transpose("date", "ticker").values
+    known = panel.mask.values & np.isfinite(error)
+    total = float(np.square(returns[known]).sum())
+    return 1.0 - float(np.square(error[known]).sum()) / total if total > 0.0 else float("nan")

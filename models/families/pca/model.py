@@ -1,0 +1,327 @@
+"""Principal components of returns: latent factors with loadings that are constant in time.
+
+Here belongs what is estimated from returns alone. Loadings that move with characteristics belong in `ipca`; the
+eigenvectors themselves and the treatment of gaps in `components`, criteria for the number of factors in
+`factor_number`.
+"""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar, Literal, Self, get_args
+
+import numpy as np
+import xarray as xr
+
+from models.arrays import BoolArray, FloatArray
+from models.families.base import FactorModel, ModelState
+from models.families.pca.estimation import Recipe, estimate
+from models.families.pca.factor_number import RULES, FactorRule, Spectrum, choose_factors
+from models.inference.regression import time_series_regression
+from models.panel import Panel
+from models.statistics.gram import solve_gram
+from schemas.errors import ModelError
+
+Scale = Literal["covariance", "correlation"]
+Missing = Literal["em", "pairwise"]
+
+
+class PCA(FactorModel):
+    """r[t] = X f[t] + e[t] with X the leading eigenvectors of the covariance or correlation matrix of returns.
+
+    Stocks observed on at least ``min_observed`` of the dates enter the estimation; the others get the slopes of a
+    time-series regression on the factors. Gaps are treated in one of two ways:
+
+    - ``missing="em"``: missing returns are estimated together with the factors, at their intercept plus x_i' f[t],
+      until they settle (Stock and Watson 2002, appendix A; see `models.families.pca.fill`). Without gaps this is plain
+      PCA.
+    - ``missing="pairwise"``: each covariance is estimated from the dates that both stocks share; negative eigenvalues
+      of the matrix are set to zero (see `models.families.pca.pairwise_components`).
+
+    With fewer dates than stocks the (date, date) matrix is decomposed instead of the (ticker, ticker) one (asymptotic
+    principal components, Connor and Korajczyk 1986). Sums run over blocks, so that beyond the panel and that matrix
+    memory stays at tens of megabytes.
+
+    Normalisation: with s the ``scale_``, the loadings over s satisfy X'X / n = I over the n estimation stocks;
+    factors are ordered by eigenvalue; the loadings of a factor over s sum to a positive number. The factor return at
+    any date is the cross-sectional regression of r[t] on X over the stocks at hand, weighted by 1 / s^2: for a
+    complete panel the principal component score over sqrt(n), with the mean left in.
+
+    Parameters
+    ----------
+    n_factors : int or str
+        K, or the rule that chooses it: "bai_ng" (IC_p2), "onatski" (ED) or "ahn_horenstein" (GR), see
+        `models.families.pca.factor_number`. With gaps to fill it judges the panel filled with the fewest k factors of
+        which IC_p2 finds no more than k in the panel so filled.
+    max_factors : int
+        Largest number that a rule considers.
+    scale : str
+        "covariance", or "correlation": each stock's returns over their standard deviation.
+    missing : str
+        "em" or "pairwise".
+    min_observed : float
+        Share of dates, above 0 and up to 1, that a stock needs to enter the estimation.
+    min_observations : int
+        Dates that any other stock needs to get loadings.
+    max_iter, tol : int, float
+        Limit of the rounds of the fill, and the relative change of the fitted returns at which it has settled.
+
+    Attributes
+    ----------
+    loadings_ : xarray.DataArray
+        (ticker, factor); NaN for stocks with too few returns.
+    scale_ : numpy.ndarray
+        (ticker,) ones for the covariance; for the correlation the standard deviations over their root mean square.
+    estimation_ : numpy.ndarray
+        (ticker,) which stocks entered the estimation.
+    spectrum_ : Spectrum
+        Eigenvalues of the decomposed matrix, from which `models.families.pca.factor_number` computes any criterion.
+    clipped_ : float
+        Sum of negative eigenvalues set to zero, over that of the positive ones; 0 unless ``missing="pairwise"``.
+    tangency_ : numpy.ndarray
+        (factor,) weights on the factors with the largest Sharpe ratio in training, Cov(f)^-1 mean(f).
+    converged_, n_iter_ : bool, int
+        Whether the fill settled within the limit, and after how many rounds (0 without gaps).
+    """
+
+    latent: ClassVar[bool] = True
+
+    def __init__(
+        self,
+        n_factors: int | FactorRule = 5,
+        max_factors: int = 8,
+        scale: Scale = "covariance",
+        missing: Missing = "em",
+        min_observed: float = 0.5,
+        min_observations: int = 60,
+        max_iter: int = 1000,
+        tol: float = 1e-7,
+    ) -> None:
+        self.n_factors = n_factors
+        self.max_factors = max_factors
+        self.scale = scale
+        self.missing = missing
+        self.min_observed = min_observed
+        self.min_observations = min_observations
+        self.max_iter = max_iter
+        self.tol = tol
+
+    loadings_: xr.DataArray
+    scale_: FloatArray
+    estimation_: BoolArray
+    spectrum_: Spectrum
+    clipped_: float
+    tangency_: FloatArray
+    converged_: bool
+    n_iter_: int
+    _explained: FloatArray
+
+    def fit(self, panel: Panel) -> Self:
+        """Fit to the returns in ``panel.mask``.
+
+        Raises
+        ------
+        ModelError
+            If a parameter is unknown; if dates, stocks or the rank of their returns do not carry so many factors, or
+            a rule finds none; if two stocks share no dates (pairwise) or the returns of a stock are constant
+            (correlation).
+
+        Warns
+        -----
+        ConvergenceWarning
+            If the fill has not settled after ``max_iter`` rounds.
+        """
+        self._check_parameters()
+        returns = _masked_returns(panel)
+        returns = returns[np.isfinite(returns).any(axis=1)]
+        n_obs = np.isfinite(returns).sum(axis=0)
+        self.estimation_ = n_obs >= max(1.0, self.min_observed * len(returns))
+        self._check_capacity(len(returns), int(self.estimation_.sum()))
+        divisors, self.scale_ = self._scales(returns, panel.tickers)
+        tickers = [name for name, used in zip(panel.tickers, self.estimation_, strict=True) if used]
+        recipe = Recipe(self.n_factors, self.max_factors, self.missing, self._gamma, self.max_iter, self.tol)
+        found = estimate(returns[:, self.estimation_], divisors[self.estimation_], tickers, recipe)
+        self.converged_, self.n_iter_ = found.converged, found.n_iter
+        vectors, self.spectrum_, self.clipped_ = (
+            found.components.vectors,
+            found.components.spectrum,
+            found.components.clipped,
+        )
+        self._explained = np.diag(self.spectrum_.eigenvalues[: vectors.shape[1]])
+        loadings = self._all_loadings(returns, vectors)
+        factors = _cross_sectional_factors(returns, loadings, self.scale_)
+        factors = factors[np.isfinite(factors).all(axis=1)]
+        self.premia_ = factors.mean(axis=0)
+        self.tangency_ = np.linalg.solve(np.atleast_2d(np.cov(factors, rowvar=False)), self.premia_)
+        self._name_loadings(loadings, panel.tickers)
+        return self
+
+    def loadings(self, panel: Panel) -> xr.DataArray:
+        """Give loadings as (date, ticker, factor), the same on every date; NaN for stocks without them."""
+        self._check_fitted()
+        values = self.loadings_.reindex(ticker=panel.tickers).values
+        coords = {"date": panel.dates, "ticker": panel.tickers, "factor": self.factors_}
+        repeated = np.tile(values, (len(panel.dates), 1, 1))
+        return xr.DataArray(repeated, coords, ("date", "ticker", "factor"), name="loadings")
+
+    def factor_returns(self, panel: Panel) -> xr.DataArray:
+        """Regress returns on loadings at each date: (date, factor), NaN where stocks are too few or alike."""
+        self._check_fitted()
+        loadings = self.loadings_.reindex(ticker=panel.tickers).values
+        scale = xr.DataArray(self.scale_, {"ticker": self.loadings_["ticker"]}, ("ticker",))
+        factors = _cross_sectional_factors(_masked_returns(panel), loadings, scale.reindex(ticker=panel.tickers).values)
+        return xr.DataArray(
+            factors, {"date": panel.dates, "factor": self.factors_}, ("date", "factor"), name="factor_returns"
+        )
+
+    def sharpe_ratio(self, panel: Panel) -> float:
+        """Sharpe ratio per period of the training sample's tangency portfolio of the factors, on the panel's dates.
+
+        On the training panel it is the largest that the factors allow, sqrt(mean' Cov^-1 mean); on later dates it is
+        out of sample. NaN with fewer than two dates.
+        """
+        factors = self.factor_returns(panel).values
+        portfolio = factors[np.isfinite(factors).all(axis=1)] @ self.tangency_
+        return float(portfolio.mean() / portfolio.std(ddof=1)) if len(portfolio) > 1 else float("nan")
+
+    def statistics(self) -> dict[str, xr.DataArray]:
+        """Add what the eigenvalues say to the premia.
+
+        ``eigenvalues`` and ``explained_share`` (factor): of the decomposed matrix along each factor, in squared
+        returns per period (or in units of correlation), and over its trace. ``sharpe_ratio``: the largest in
+        training, per period. ``n_factors_bai_ng``, ``n_factors_onatski``, ``n_factors_ahn_horenstein``: what each
+        rule says, NaN if the panel is too small for ``max_factors``. ``clipped_share``: see ``clipped_``.
+        """
+        found = super().statistics()
+        coords = {"factor": self.factors_}
+        along = np.diagonal(self._explained)
+        found["eigenvalues"] = xr.DataArray(along, coords, ("factor",))
+        found["explained_share"] = xr.DataArray(along / self.spectrum_.total, coords, ("factor",))
+        found["sharpe_ratio"] = xr.DataArray(np.sqrt(max(0.0, float(self.premia_ @ self.tangency_))))
+        for rule in RULES:
+            found[f"n_factors_{rule}"] = xr.DataArray(self._number_or_nan(rule))
+        found["clipped_share"] = xr.DataArray(self.clipped_)
+        return {name: array.rename(name) for name, array in found.items()}
+
+    def _turn(self, rotation: FloatArray) -> None:
+        self.loadings_ = self.loadings_.copy(data=self.loadings_.values @ rotation)
+        self.tangency_ = self.tangency_ @ rotation
+        self._explained = rotation.T @ self._explained @ rotation
+
+    def state(self) -> ModelState:
+        """Keep loadings and scale by ticker, premia and the spectrum."""
+        self._check_fitted()
+        arrays = {
+            "loadings": self.loadings_.values,
+            "premia": self.premia_,
+            "tangency": self.tangency_,
+            "scale": self.scale_,
+            "estimation": self.estimation_,
+            "explained": self._explained,
+            "eigenvalues": self.spectrum_.eigenvalues,
+        }
+        meta = {
+            "tickers": self.loadings_["ticker"].values.tolist(),
+            "trace": self.spectrum_.total,
+            "n_dates": self.spectrum_.n_dates,
+            "n_stocks": self.spectrum_.n_stocks,
+            "clipped": self.clipped_,
+            "converged": self.converged_,
+            "n_iter": self.n_iter_,
+        }
+        return ModelState(arrays, meta)
+
+    @classmethod
+    def from_state(cls, params: dict[str, Any], state: ModelState) -> Self:
+        """Rebuild a fitted model."""
+        model = cls(**params)
+        arrays, meta = state.arrays, state.meta
+        model.converged_, model.n_iter_, model.clipped_ = meta["converged"], meta["n_iter"], meta["clipped"]
+        model.premia_, model.tangency_, model.scale_ = arrays["premia"], arrays["tangency"], arrays["scale"]
+        model.estimation_, model._explained = arrays["estimation"], arrays["explained"]
+        model.spectrum_ = Spectrum(arrays["eigenvalues"], meta["trace"], meta["n_dates"], meta["n_stocks"])
+        model._name_loadings(arrays["loadings"], meta["tickers"])
+        return model
+
+    @property
+    def _gamma(self) -> float:
+        """Weight of the means in the decomposed matrix: -1 leaves them out."""
+        return -1.0
+
+    def _number_or_nan(self, rule: FactorRule) -> float:
+        try:
+            return float(choose_factors(self.spectrum_, rule, self.max_factors))
+        except ModelError:
+            return float("nan")
+
+    def _scales(self, returns: FloatArray, tickers: list[str]) -> tuple[FloatArray, FloatArray]:
+        """Divisors of returns before the decomposition, and the same without units."""
+        if self.scale == "covariance":
+            return np.ones(len(tickers)), np.ones(len(tickers))
+        deviations = np.full(len(tickers), np.nan)
+        several = np.isfinite(returns).sum(axis=0) > 1
+        deviations[several] = np.nanstd(returns[:, several], axis=0, dtype=np.float64)
+        constant = np.flatnonzero(self.estimation_ & ~(deviations > 0.0))
+        if len(constant):
+            raise ModelError(
+                f"The returns of {tickers[constant[0]]} are constant and have no correlation; leave it out."
+            )
+        return deviations, deviations / np.sqrt(np.square(deviations[self.estimation_]).mean())
+
+    def _all_loadings(self, returns: FloatArray, vectors: FloatArray) -> FloatArray:
+        """(ticker, factor) loadings: eigenvectors of the estimation stocks, time-series slopes of the others."""
+        used = self.estimation_
+        loadings = np.full((len(used), vectors.shape[1]), np.nan)
+        loadings[used] = vectors * np.sqrt(len(vectors)) * self.scale_[used, None]
+        factors = _cross_sectional_factors(returns, loadings, self.scale_)
+        others = returns[:, ~used].astype(np.float64)
+        shortest = max(self.min_observations, vectors.shape[1] + 2)
+        slopes = time_series_regression(others, factors, np.isfinite(others), min_observations=shortest)
+        loadings[~used] = slopes.beta
+        return loadings
+
+    def _name_loadings(self, loadings: FloatArray, tickers: list[str]) -> None:
+        self.factors_ = [f"factor_{k + 1}" for k in range(loadings.shape[1])]
+        coords = {"ticker": tickers, "factor": self.factors_}
+        self.loadings_ = xr.DataArray(loadings, coords, ("ticker", "factor"), name="loadings")
+
+    def _check_parameters(self) -> None:
+        for name, value, known in (("scale", self.scale, Scale), ("missing", self.missing, Missing)):
+            if value not in get_args(known):
+                raise ModelError(f"{name}='{value}' must be one of {', '.join(get_args(known))}.")
+        if isinstance(self.n_factors, str) and self.n_factors not in RULES:
+            raise ModelError(f"n_factors='{self.n_factors}' must be a number or one of {', '.join(RULES)}.")
+
+    def _check_capacity(self, n_dates: int, n_stocks: int) -> None:
+        most = max(0, min(n_dates - 1, n_stocks))
+        name, value = (
+            ("n_factors", self.n_factors) if isinstance(self.n_factors, int) else ("max_factors", self.max_factors)
+        )
+        if not 1 <= value <= most:
+            raise ModelError(
+                f"{name}={value} must be from 1 to {most}: the panel has {n_dates} dates with "
+                f"returns, and {n_stocks} stocks observed on at least {self.min_observed:.0%} of them. "
+                f"Lower {name} or min_observed, or give more dates."
+            )
+
+
+def _masked_returns(panel: Panel) -> FloatArray:
+    """(date, ticker) returns of the estimation universe in the precision of their storage, NaN elsewhere."""
+    return np.concatenate([np.where(block.mask.values, block.returns.values, np.nan) for block in panel.blocks()])
+
+
+def _cross_sectional_factors(returns: FloatArray, loadings: FloatArray, scale: FloatArray) -> FloatArray:
+    """(date, factor) least squares of r[t] on X with weights 1 / scale^2, over the stocks with both; NaN if deficient.
+
+    Source of the rule of rank: `models.statistics.gram.solve_gram`. ``returns`` is NaN where unknown.
+    """
+    has = np.isfinite(loadings).all(axis=1) & (scale > 0.0)
+    loadings = loadings[has]
+    weighted = loadings / np.square(scale[has, None])
+    n_stocks, n_factors = loadings.shape
+    outer = (loadings[:, :, None] * weighted[:, None, :]).reshape(n_stocks, n_factors**2)
+    values = returns[:, has]
+    known = np.isfinite(values)
+    gram = (known.astype(np.float64) @ outer).reshape(-1, n_factors, n_factors)
+    moment = np.where(known, values, 0.0).astype(np.float64) @ weighted
+    factors, rank = solve_gram(gram, moment[..., None])
+    return np.where((rank == n_factors)[:, None], factors[..., 0], np.nan)

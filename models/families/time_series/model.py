@@ -1,0 +1,327 @@
+"""Time-series regressions of stocks on observed factors, and what every such model shares.
+
+Here belong models whose factor returns are given and whose loadings are regression slopes. The batched regression is in
+`inference`, its rolling form in `betas`, joint tests in `pricing_tests`, premia from the cross-section in
+`factor_premia`; the model of one market return in `market`.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from typing import Any, ClassVar, Literal, Self
+
+import numpy as np
+import pandas as pd
+import xarray as xr
+
+from models.arrays import BoolArray, FloatArray
+from models.families.base import FactorModel, ModelState
+from models.inference.betas import beta_paths
+from models.inference.factor_premia import premia_of_dates, two_pass
+from models.inference.pricing_tests import alpha_test_of, balanced_regression, grs_of
+from models.inference.regression import (
+    CovType,
+    TimeSeriesRegression,
+    newey_west_covariance,
+    resolve_lags,
+    time_series_regression,
+)
+from models.panel import Panel
+from schemas.errors import ModelError
+
+_STOCKS = ("alpha", "beta", "alpha_stderr", "beta_stderr", "r_squared", "return_variance", "residual_variance", "n_obs")
+_TESTS = ("grs", "grs_pvalue", "alpha_chi2", "alpha_chi2_pvalue", "n_tested")
+
+
+class ObservedFactorModel(FactorModel):
+    """r_i[t] = alpha_i + beta_i' f[t] + e_i[t] with observed f, each stock over its own history, in one batched solve.
+
+    Attributes
+    ----------
+    alpha_, alpha_stderr_, r_squared_, return_variance_, residual_variance_, n_obs_ : xarray.DataArray
+        (ticker). ``r_squared_`` is the systematic share of the variance; everything is per period.
+        ``return_variance_`` has the divisor n - 1, ``residual_variance_`` n - k - 1.
+    beta_, beta_stderr_ : xarray.DataArray
+        (ticker, factor).
+    premia_, premia_stderr_ : numpy.ndarray
+        (factor,) premia per period and their standard errors.
+    tests_ : dict of float
+        Joint tests that all alphas are zero, over the ``n_tested`` stocks with a return on every date that has the
+        factors: ``grs`` and ``alpha_chi2`` with their p-values. NaN where they cannot be had.
+    tests_comment_ : str
+        Why a test is NaN; empty if none is.
+    n_dropped_ : int
+        Dates that premia from the cross-section leave out: too few stocks, or collinear betas.
+    """
+
+    _per_stock: ClassVar[tuple[str, ...]] = _STOCKS
+    window: int | None
+    min_observations: int
+    cov_type: CovType
+    newey_west_lags: int | None
+
+    alpha_: xr.DataArray
+    beta_: xr.DataArray
+    alpha_stderr_: xr.DataArray
+    beta_stderr_: xr.DataArray
+    r_squared_: xr.DataArray
+    return_variance_: xr.DataArray
+    residual_variance_: xr.DataArray
+    n_obs_: xr.DataArray
+    premia_stderr_: FloatArray
+    tests_: dict[str, float]
+    tests_comment_: str
+    n_dropped_: int
+
+    @abstractmethod
+    def _names(self, panel: Panel) -> list[str]:
+        """Names of the factors that a fit to the panel has."""
+
+    @abstractmethod
+    def _observed(self, panel: Panel, names: list[str]) -> FloatArray:
+        """Return those factors as (date, factor) in float64, NaN where missing."""
+
+    def fit(self, panel: Panel) -> Self:
+        """Fit to the panel's last ``window`` dates that have all factors; a return enters where ``panel.mask`` is true.
+
+        Raises
+        ------
+        ModelError
+            If the panel lacks a factor, no stock has enough returns, or premia cannot be had as asked for.
+        """
+        names = self._names(panel)
+        observed = self._observed(panel, names)
+        dated = np.flatnonzero(np.isfinite(observed).all(axis=1))
+        if self.window is not None:
+            dated = dated[-self.window :]
+        returns, known = (array.values[dated] for array in (panel.returns, panel.mask))
+        returns, factors = returns.astype(np.float64), observed[dated]
+        result = time_series_regression(
+            returns,
+            factors,
+            known,
+            min_observations=self.min_observations,
+            cov_type=self.cov_type,
+            newey_west_lags=self.newey_west_lags,
+        )
+        if not np.isfinite(result.beta).any():
+            most = int(result.n_obs.max(initial=0))
+            raise ModelError(
+                f"No stock has min_observations={self.min_observations} returns that identify its beta; "
+                f"the longest history has {most} of {len(dated)} dates. "
+                "Lower min_observations, give more dates, or leave out a factor that others repeat."
+            )
+        complete = np.isfinite(result.alpha) & (result.n_obs == len(dated))
+        premia, errors, n_dropped = self._premia(returns, factors, known, result)
+        tests, comment = self._joint_tests(returns[:, complete], factors)
+        arrays = self._stock_arrays(result)
+        arrays |= {"premia": premia, "premia_stderr": errors, "tests": np.array([tests[name] for name in _TESTS])}
+        self._restore(arrays, {"tickers": panel.tickers, "factors": names, "comment": comment, "n_dropped": n_dropped})
+        return self
+
+    def _stock_arrays(self, result: TimeSeriesRegression) -> dict[str, Any]:
+        """Return what the model keeps of every stock, by name."""
+        return {name: getattr(result, name) for name in _STOCKS}
+
+    def _premia(
+        self,
+        returns: FloatArray,  # noqa: ARG002  # premia from the cross-section need them, and what follows
+        factors: FloatArray,
+        known: BoolArray,  # noqa: ARG002
+        result: TimeSeriesRegression,  # noqa: ARG002
+    ) -> tuple[FloatArray, FloatArray, int]:
+        """Premia, their errors and how many dates they leave out; here those of traded factors, their means."""
+        lags = resolve_lags(self.cov_type, self.newey_west_lags, len(factors))
+        covariance = newey_west_covariance(factors, lags)
+        if self.cov_type != "HAC":
+            covariance *= len(factors) / (len(factors) - 1)
+        return factors.mean(axis=0), np.sqrt(np.diagonal(covariance)), 0
+
+    def _joint_tests(self, returns: FloatArray, factors: FloatArray) -> tuple[dict[str, float], str]:
+        """Joint tests of the stocks with complete histories, and why one of them is NaN."""
+        tests = dict.fromkeys(_TESTS, np.nan) | {"n_tested": float(returns.shape[1])}
+        if returns.shape[1] == 0:
+            return tests, f"No stock has a return on each of the {len(factors)} dates with factors."
+        robust: CovType = "HC0" if self.cov_type.startswith("HC") else self.cov_type
+        try:
+            regression = balanced_regression(returns, factors)
+            grs = grs_of(regression)
+            tests |= {"grs": grs.statistic, "grs_pvalue": grs.pvalue}
+            chi2 = alpha_test_of(regression, robust, self.newey_west_lags)
+            tests |= {"alpha_chi2": chi2.statistic, "alpha_chi2_pvalue": chi2.pvalue}
+        except ModelError as error:
+            return tests, str(error)
+        return tests, ""
+
+    def loadings(self, panel: Panel) -> xr.DataArray:
+        """Betas as (date, ticker, factor), the same on every date; NaN for stocks without one."""
+        self._check_fitted()
+        beta = self.beta_.reindex(ticker=panel.tickers).values.reshape(len(panel.tickers), len(self.factors_))
+        values = np.tile(beta, (len(panel.dates), 1, 1))
+        coords = {"date": panel.dates, "ticker": panel.tickers, "factor": self.factors_}
+        return xr.DataArray(values, coords, ("date", "ticker", "factor"), name="loadings")
+
+    def factor_returns(self, panel: Panel) -> xr.DataArray:
+        """Observed factor returns as (date, factor); NaN on dates without them."""
+        self._check_fitted()
+        coords = {"date": panel.dates, "factor": self.factors_}
+        return xr.DataArray(self._observed(panel, self.factors_), coords, ("date", "factor"), name="factor_returns")
+
+    def beta_path(self, panel: Panel) -> xr.Dataset:
+        """Estimates as of every date of the panel, over its last ``window`` dates, or over all so far without a window.
+
+        The values at t use returns up to and including t, and are those of a `fit` to the panel up to t, but that
+        standard errors are the classical ones. As loadings of the return at t they may be used from the next date on.
+
+        Returns
+        -------
+        xarray.Dataset
+            ``beta`` and ``beta_stderr`` (date, ticker, factor), ``alpha``, ``alpha_stderr``, ``r_squared``,
+            ``residual_variance`` and ``n_obs`` (date, ticker).
+        """
+        names = self._names(panel)
+        path = beta_paths(
+            panel.returns.values.astype(np.float64),
+            self._observed(panel, names),
+            panel.mask.values,
+            window=self.window,
+            min_observations=self.min_observations,
+        )
+        return path.assign_coords(date=panel.dates, ticker=panel.tickers, factor=names)
+
+    def statistics(self) -> dict[str, xr.DataArray]:
+        """Return the inference of every stock, the premia, and the joint tests of alpha.
+
+        ``return_variance_systematic`` and ``return_variance_specific`` split the ``return_variance`` of a stock by its
+        R2, and add up to it. Betas are in `loadings`. A joint test that cannot be had is NaN and says why in its
+        attribute ``comment``.
+        """
+        found = super().statistics() | {name: getattr(self, f"{name}_") for name in self._per_stock if name != "beta"}
+        found["return_variance_systematic"] = self.return_variance_ * self.r_squared_
+        found["return_variance_specific"] = self.return_variance_ * (1.0 - self.r_squared_)
+        for name, value in self.tests_.items():
+            comment = {"comment": self.tests_comment_} if np.isnan(value) else {}
+            found[name] = xr.DataArray(value, name=name, attrs=comment)
+        return {name: array.rename(name) for name, array in found.items()}
+
+    def state(self) -> ModelState:
+        """Estimates of every stock, premia and tests."""
+        self._check_fitted()
+        arrays = {name: getattr(self, f"{name}_").values for name in self._per_stock}
+        arrays |= {"premia": self.premia_, "premia_stderr": self.premia_stderr_}
+        arrays["tests"] = np.array([self.tests_[name] for name in _TESTS])
+        tickers = [str(name) for name in self.alpha_["ticker"].values]
+        return ModelState(
+            arrays,
+            {
+                "tickers": tickers,
+                "factors": self.factors_,
+                "comment": self.tests_comment_,
+                "n_dropped": self.n_dropped_,
+            },
+        )
+
+    @classmethod
+    def from_state(cls, params: dict[str, Any], state: ModelState) -> Self:
+        """Rebuild a fitted model."""
+        model = cls(**params)
+        model._restore(state.arrays, state.meta)
+        return model
+
+    def _restore(self, arrays: dict[str, Any], meta: dict[str, Any]) -> None:
+        coords = {"ticker": meta["tickers"], "factor": meta["factors"]}
+        for name in self._per_stock:
+            dims = ("ticker", "factor")[: arrays[name].ndim]
+            values = xr.DataArray(arrays[name], {dim: coords[dim] for dim in dims}, dims, name=name)
+            setattr(self, f"{name}_", values)
+        self.premia_, self.premia_stderr_ = arrays["premia"], arrays["premia_stderr"]
+        self.tests_ = dict(zip(_TESTS, arrays["tests"].tolist(), strict=True))
+        self.tests_comment_, self.n_dropped_ = meta["comment"], meta["n_dropped"]
+        self.factors_ = list(meta["factors"])
+
+
+class TimeSeriesModel(ObservedFactorModel):
+    """Every stock regressed on given factors, such as those of Fama and French (1993).
+
+    Parameters
+    ----------
+    factors : tuple of str, optional
+        Names of observed factors of the panel, in the order wanted. Default: all of them.
+    window : int, optional
+        Fit on the last so many dates that have all factors. Default: all.
+    min_observations : int
+        Stocks with fewer returns in the window get no beta (NaN).
+    cov_type : str
+        Standard errors by the names of statsmodels: see `models.inference.regression.time_series_regression`. It also
+        says which errors the premia and the joint test of alpha have: "nonrobust" for independent errors of one
+        variance (of premia from the cross-section: Shanken's), "HC0" to "HC3" robust to heteroskedasticity (GMM), "HAC"
+        also to autocorrelation.
+    newey_west_lags : int, optional
+        Lags of "HAC". Default: `models.inference.regression.automatic_lags`.
+    premia : str
+        "mean": the mean of each factor, the premium of a traded factor. For factors that need not be traded: "ols",
+        from the cross-section of all stocks with a beta, date by date; "gls", from that of mean returns of the stocks
+        with complete histories. See `models.inference.factor_premia`.
+    """
+
+    def __init__(
+        self,
+        factors: tuple[str, ...] | None = None,
+        window: int | None = None,
+        min_observations: int = 60,
+        cov_type: CovType = "nonrobust",
+        newey_west_lags: int | None = None,
+        premia: Literal["mean", "ols", "gls"] = "mean",
+    ) -> None:
+        self.factors = factors
+        self.window = window
+        self.min_observations = min_observations
+        self.cov_type = cov_type
+        self.newey_west_lags = newey_west_lags
+        self.premia = premia
+
+    def _names(self, panel: Panel) -> list[str]:
+        given = [str(name) for name in panel.factors["observed_factor"].values]
+        names = given if self.factors is None else list(self.factors)
+        if not names or len(set(names)) < len(names):
+            raise ModelError(f"A time-series model needs one factor or more, each once, not {names}.")
+        return names
+
+    def _observed(self, panel: Panel, names: list[str]) -> FloatArray:
+        return observed_factors(panel, names)
+
+    def _premia(
+        self, returns: FloatArray, factors: FloatArray, known: BoolArray, result: TimeSeriesRegression
+    ) -> tuple[FloatArray, FloatArray, int]:
+        robust: CovType = "HC0" if self.cov_type.startswith("HC") else self.cov_type
+        if self.premia == "mean":
+            return super()._premia(returns, factors, known, result)
+        if self.premia == "ols":
+            return premia_of_dates(
+                returns, factors, known, result.beta, cov_type=robust, newey_west_lags=self.newey_west_lags
+            )
+        complete = np.isfinite(result.alpha) & (result.n_obs == len(factors))
+        passes = two_pass(
+            returns[:, complete],
+            factors,
+            weighting=self.premia,
+            cov_type=robust,
+            newey_west_lags=self.newey_west_lags,
+        )
+        return passes.premia, passes.premia_stderr, 0
+
+
+def observed_factors(panel: Panel, names: list[str]) -> FloatArray:
+    """(date, factor) float64 returns of observed factors of a panel, NaN where missing.
+
+    Raises
+    ------
+    ModelError
+        If the panel lacks one of them.
+    """
+    given = pd.Index(panel.factors["observed_factor"].values)
+    missing = [name for name in names if name not in given]
+    if missing:
+        raise ModelError(f"The panel has no observed factor {', '.join(map(repr, missing))}; it has {list(given)}.")
+    values: FloatArray = panel.factors.sel(observed_factor=names).values.astype(np.float64)
+    return values

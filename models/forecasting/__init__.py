@@ -1,0 +1,1 @@
+"""From fits to the rows of a version."""

@@ -1,0 +1,11 @@
+"""Errors, tests and premia along time, on plain arrays: what regressions say beside their slopes.
+
+Where do I go to ...?
+
+==============================================  ==================================
+regress many stocks on few factors at once       `models.inference.regression`
+follow or shrink betas                           `models.inference.betas`
+test that all alphas are zero                    `models.inference.pricing_tests`
+find premia of factors, and their errors         `models.inference.factor_premia`, `models.inference.two_pass`
+==============================================  ==================================
+"""

@@ -1,0 +1,333 @@
+"""Premia of given factors from the cross-section of mean returns, with errors that know betas are estimates.
+
+Here belongs the two-pass regression for factors that need not be traded, of assets with complete histories and of
+stocks with any, and the test of its pricing errors. Tests of traded factors belong in `pricing_tests`, cross-sections
+with characteristics beside betas in `fama_macbeth`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+from scipy import linalg, stats
+
+from models.arrays import FloatArray
+from models.inference.pricing_tests import BalancedRegression, JointTest, balanced_regression
+from models.inference.regression import CovType, bartlett_weights, long_run_covariance, resolve_lags, weighted_products
+from models.statistics.gram import RANK_TOLERANCE, solve_gram
+from schemas.errors import ModelError
+
+
+@dataclass(frozen=True, eq=False)
+class TwoPass:
+    """Premia and pricing errors of a two-pass regression.
+
+    Attributes
+    ----------
+    premia, premia_stderr : numpy.ndarray
+        (k,) premia per period with their standard errors; the zero-beta rate comes first if it was asked for.
+    premia_covariance : numpy.ndarray
+        (k, k).
+    alpha, alpha_stderr : numpy.ndarray
+        (asset,) pricing errors, mean return minus betas times premia, with their standard errors.
+    regressors : numpy.ndarray
+        (asset, k) betas, after a column of ones if the zero-beta rate was asked for.
+    orthogonal_to : numpy.ndarray
+        (asset, k) W X, to which pricing errors are orthogonal by construction.
+    alpha_influence : numpy.ndarray
+        (date, asset) what each date adds to T times the pricing errors; their long-run covariance over T is that of
+        alpha.
+    lags : int
+        Lags of that long-run covariance.
+    debias : float
+        Factor of the covariance for lost degrees of freedom.
+    """
+
+    premia: FloatArray
+    premia_stderr: FloatArray
+    premia_covariance: FloatArray
+    alpha: FloatArray
+    alpha_stderr: FloatArray
+    regressors: FloatArray
+    orthogonal_to: FloatArray
+    alpha_influence: FloatArray
+    lags: int
+    debias: float
+
+    def pricing_test(self) -> JointTest:
+        """J-statistic alpha' Q (Q'VQ)^-1 Q' alpha ~ chi2(N - k), Q a basis of the space orthogonal to W X.
+
+        Raises
+        ------
+        ModelError
+            If N is not larger than k, or dates are too few for the covariance V of N - k pricing errors.
+        """
+        n_assets, size = self.regressors.shape
+        freedom = n_assets - size
+        if freedom < 1:
+            raise ModelError(f"{n_assets} assets leave no pricing error to test beside {size} premia; add assets.")
+        if freedom >= len(self.alpha_influence):
+            raise ModelError(
+                f"The covariance of {freedom} pricing errors is singular with {len(self.alpha_influence)} dates; "
+                "test fewer assets (portfolios), or more dates."
+            )
+        basis = np.linalg.qr(self.orthogonal_to, mode="complete")[0][:, size:]
+        influence = self.alpha_influence @ basis
+        covariance = self.debias * long_run_covariance(influence, self.lags) / len(influence)
+        values, vectors = np.linalg.eigh(covariance)
+        if values[0] <= RANK_TOLERANCE * values[-1]:
+            raise ModelError("The pricing errors are linearly dependent; leave out the asset that repeats others.")
+        statistic = float(np.sum(np.square(vectors.T @ (basis.T @ self.alpha)) / values))
+        return JointTest(statistic, float(stats.chi2.sf(statistic, freedom)), (freedom,))
+
+
+def two_pass(
+    returns: npt.ArrayLike,
+    factors: npt.ArrayLike,
+    *,
+    weighting: Literal["ols", "gls"] = "ols",
+    zero_beta: bool = False,
+    cov_type: CovType = "HC0",
+    newey_west_lags: int | None = None,
+    debiased: bool = True,
+) -> TwoPass:
+    """Regress mean returns on betas, lambda = (X'WX)^-1 X'W mean(r), with errors for estimated betas.
+
+    "nonrobust" is Shanken (1992): Var(lambda) = [(1 + c) A S A' + O] / T with A = (X'WX)^-1 X'W, S and O the
+    covariances of residuals and factors, c = lambda' O^-1 lambda. "HC0" and "HAC" are the errors of the exactly
+    identified GMM system of both passes (Cochrane 2005, section 12.2), as in ``linearmodels``' ``LinearFactorModel``
+    with "robust" and "kernel"; they are computed from the influence of each date, without a matrix over assets and
+    factors.
+
+    Parameters
+    ----------
+    returns : array_like
+        (date, asset) excess returns, without a gap.
+    factors : array_like
+        (date, factor) factors, traded or not, without a gap.
+    weighting : str
+        "ols": W = I. "gls": W = S^-1, taken as given in the errors.
+    zero_beta : bool
+        Estimate the return of an asset without exposure too; it comes first.
+    cov_type : str
+        "nonrobust" (Shanken), "HC0" (GMM, no autocorrelation) or "HAC" (GMM, Bartlett kernel).
+    newey_west_lags : int, optional
+        Lags of "HAC". Default: `models.inference.regression.automatic_lags`.
+    debiased : bool
+        Degrees of freedom T - K - 1 instead of T (T - 1 for O).
+
+    Raises
+    ------
+    ModelError
+        If betas are collinear or fewer assets than premia, "gls" has not more dates than assets and factors, or the
+        inputs are unusable.
+    """
+    regression = balanced_regression(returns, factors)
+    n_dates, n_factors = regression.factors.shape
+    lags = resolve_lags(cov_type, newey_west_lags, n_dates)
+    if cov_type in ("HC1", "HC2", "HC3"):
+        raise ModelError(f"cov_type='{cov_type}' has no form for two passes; use 'HC0' with debiased=True.")
+    design = np.column_stack([np.ones((len(regression.beta), int(zero_beta))), regression.beta])
+    _check_rank(design)
+    mean = regression.returns.mean(axis=0)
+    both = _weighted(np.column_stack([design, mean]), regression, weighting)
+    weighted = both[:, :-1]
+    gram = weighted.T @ design
+    premia = np.linalg.solve(gram, weighted.T @ mean)
+    alpha, weighted_alpha = mean - design @ premia, both[:, -1] - weighted @ premia
+    degrees = n_dates / (n_dates - n_factors - 1) if debiased else 1.0
+    if cov_type == "nonrobust":
+        project = np.linalg.solve(gram, weighted.T)
+        covariance, influence = _shanken(regression, design, project, premia, degrees, debiased=debiased)
+    else:
+        step, influence = _gmm(regression, design, weighted, premia, weighted_alpha)
+        influence -= alpha
+        covariance = degrees * long_run_covariance(step, lags) / n_dates
+    spread = np.square(influence).sum(axis=0)
+    for lag, weight in enumerate(bartlett_weights(lags), start=1):
+        spread += 2.0 * weight * (influence[lag:] * influence[:-lag]).sum(axis=0)
+    return TwoPass(
+        premia=premia,
+        premia_stderr=np.sqrt(np.diagonal(covariance)),
+        premia_covariance=covariance,
+        alpha=alpha,
+        alpha_stderr=np.sqrt(degrees * spread) / n_dates,
+        regressors=design,
+        orthogonal_to=weighted,
+        alpha_influence=influence,
+        lags=lags,
+        debias=degrees,
+    )
+
+
+def _weighted(columns: FloatArray, regression: BalancedRegression, weighting: str) -> FloatArray:
+    """(asset, m) W times the columns."""
+    if weighting == "ols":
+        return columns
+    if weighting != "gls":
+        raise ModelError(f"weighting='{weighting}' is not known; it is 'ols' or 'gls'.")
+    n_dates, n_assets = regression.residuals.shape
+    if n_assets >= n_dates - regression.factors.shape[1]:
+        raise ModelError(
+            f"GLS needs more dates than assets and factors together: {n_dates} dates do not suffice for {n_assets} "
+            "assets. Use 'ols', fewer assets (portfolios), or more dates."
+        )
+    try:
+        factor = linalg.cho_factor(regression.residuals.T @ regression.residuals / n_dates)
+    except linalg.LinAlgError as error:
+        raise ModelError("GLS needs residuals that are not linearly dependent; leave out an asset.") from error
+    weighted: FloatArray = linalg.cho_solve(factor, columns)
+    return weighted
+
+
+def _check_rank(design: FloatArray) -> None:
+    n_assets, size = design.shape
+    scale = np.sqrt(np.square(design).sum(axis=0))
+    if n_assets < size or not (scale > 0.0).all():
+        raise ModelError(f"{n_assets} assets do not identify {size} premia; add assets, or leave out a factor.")
+    singular = np.linalg.svd(design / scale, compute_uv=False)
+    if singular[-1] <= np.sqrt(RANK_TOLERANCE) * singular[0]:
+        raise ModelError("The betas are collinear over the assets, so that premia are not identified; drop a factor.")
+
+
+def _shanken(
+    regression: BalancedRegression,
+    design: FloatArray,
+    project: FloatArray,
+    premia: FloatArray,
+    degrees: float,
+    *,
+    debiased: bool,
+) -> tuple[FloatArray, FloatArray]:
+    """Covariance of the premia, and the influence of each date on alpha, for independent errors of one variance."""
+    n_dates, n_factors = regression.factors.shape
+    deviations = regression.factors - regression.factors.mean(axis=0)
+    spread = deviations.T @ deviations / (n_dates - int(debiased))
+    priced = premia[-n_factors:]
+    enlarged = 1.0 + float(priced @ np.linalg.solve(spread, priced))
+    noise = regression.residuals @ project.T
+    covariance = enlarged * degrees * (noise.T @ noise) / n_dates
+    covariance[-n_factors:, -n_factors:] += spread
+    influence = np.sqrt(enlarged) * (regression.residuals - noise @ design.T)
+    return covariance / n_dates, influence
+
+
+def _gmm(
+    regression: BalancedRegression,
+    design: FloatArray,
+    weighted: FloatArray,
+    premia: FloatArray,
+    weighted_alpha: FloatArray,
+) -> tuple[FloatArray, FloatArray]:
+    """(date, k) influence of each date on the premia and (date, asset) on alpha, of the system of both passes.
+
+    The system is E[x_t e_it] = 0 for each asset, X'W E[r_t - X lambda] = 0 and E[r_t - X lambda - alpha] = 0. It is
+    block triangular, so that with q_t the slopes' part of the scores, p_t = r_t - X lambda and e_t the residuals
+
+        psi_t = (X'WX)^-1 [X'W p_t - (lambda'q_t) X'W e_t + (0, q_t)' (alpha'W e_t)]
+        a_t = p_t - (lambda'q_t) e_t - X psi_t, from which alpha is still to be taken.
+    """
+    n_factors = regression.factors.shape[1]
+    slopes = regression.scores[:, 1:]
+    pricing = regression.returns - design @ premia
+    pricing -= (slopes @ premia[-n_factors:])[:, None] * regression.residuals
+    moment = pricing @ weighted
+    moment[:, -n_factors:] += slopes * (regression.residuals @ weighted_alpha)[:, None]
+    step = np.linalg.solve(weighted.T @ design, moment.T).T
+    return step, pricing - step @ design.T
+
+
+def premia_of_dates(
+    returns: FloatArray,
+    factors: FloatArray,
+    known: npt.NDArray[np.bool_],
+    beta: FloatArray,
+    *,
+    cov_type: CovType,
+    newey_west_lags: int | None = None,
+) -> tuple[FloatArray, FloatArray, int]:
+    """Premia by OLS of every date's returns on the betas of the stocks at hand, averaged over dates; any histories.
+
+    With lambda_t = (B_t'B_t)^-1 B_t' r_t over the stocks known at t, premia are the mean of lambda_t. Errors are those
+    of `two_pass`, which this equals on complete histories: Shanken's from A_t e_t = lambda_t - f_t less its mean
+    ("nonrobust"), or from the influence of each date on both passes,
+
+        psi_t = lambda_t - lambda - T sum_i M_i S_i x_t e_it,
+        M_i = (1 / T) sum_s (B_s'B_s)^-1 [beta_i lambda_s' - (r_is - beta_i'lambda_s) I], over the dates s of stock i,
+
+    with S_i the slopes' rows of (X_i'X_i)^-1, each stock over its own history. Degrees of freedom are T - K - 1.
+
+    Parameters
+    ----------
+    returns, factors, known : numpy.ndarray
+        (date, ticker), (date, factor) and (date, ticker), factors without a gap.
+    beta : numpy.ndarray
+        (ticker, factor), NaN where unknown, and these stocks do not enter.
+
+    Returns
+    -------
+    premia, premia_stderr : numpy.ndarray
+        (factor,).
+    n_dropped : int
+        Dates without enough stocks, or whose betas are collinear; their lambda_t is left out.
+
+    Raises
+    ------
+    ModelError
+        If no more dates are left than factors and one.
+    """
+    has_beta = np.isfinite(beta).all(axis=1)
+    beta, known, returns = beta[has_beta], known[:, has_beta], returns[:, has_beta]
+    weight, response = known.astype(np.float64), np.where(known, returns, 0.0)
+    n_factors = beta.shape[1]
+    outer = (beta[:, :, None] * beta[:, None, :]).reshape(len(beta), -1)
+    gram = (weight @ outer).reshape(-1, n_factors, n_factors)
+    identity = np.broadcast_to(np.eye(n_factors), gram.shape)
+    solution, rank = solve_gram(gram, np.concatenate([(response @ beta)[..., None], identity], axis=2))
+    kept = rank == n_factors
+    n_dates = int(kept.sum())
+    if n_dates <= n_factors + 1:
+        raise ModelError(f"Premia need more than {n_factors + 1} dates with {n_factors} stocks or more, not {n_dates}.")
+    slopes, inverse = solution[kept, :, 0], solution[kept, :, 1:]
+    weight, response, factors = weight[kept], response[kept], factors[kept]
+    premia = slopes.mean(axis=0)
+    degrees = n_dates / (n_dates - n_factors - 1)
+    if cov_type == "nonrobust":
+        deviations = factors - factors.mean(axis=0)
+        spread = deviations.T @ deviations / (n_dates - 1)
+        noise = slopes - premia - deviations
+        enlarged = 1.0 + float(premia @ np.linalg.solve(spread, premia))
+        covariance = (enlarged * degrees * (noise.T @ noise) / n_dates + spread) / n_dates
+    else:
+        through_beta = _influence_of_betas(response, factors, weight, beta, slopes, inverse)
+        lags = resolve_lags(cov_type, newey_west_lags, n_dates)
+        covariance = degrees * long_run_covariance(slopes - premia - through_beta, lags) / n_dates
+    return premia, np.sqrt(np.diagonal(covariance)), int((~kept).sum())
+
+
+def _influence_of_betas(
+    response: FloatArray,
+    factors: FloatArray,
+    weight: FloatArray,
+    beta: FloatArray,
+    slopes: FloatArray,
+    inverse: FloatArray,
+) -> FloatArray:
+    """(date, factor) T sum_i M_i S_i x_t e_it of `premia_of_dates`; response and weight are zero where unknown."""
+    n_dates, size = factors.shape
+    design = np.column_stack([np.ones(n_dates), factors])
+    gram = weighted_products(weight, design, design)
+    moment = np.concatenate([(response.T @ design)[..., None], np.broadcast_to(np.eye(size + 1), gram.shape)], axis=2)
+    solution, _ = solve_gram(gram, moment)
+    residuals = (response - design @ solution[..., 0].T) * weight
+    pricing = (response - slopes @ beta.T) * weight
+    cubes = (inverse[:, :, :, None] * slopes[:, None, None, :]).reshape(n_dates, -1)
+    priced = np.einsum("iklm,il->ikm", (weight.T @ cubes).reshape(-1, size, size, size), beta)
+    priced -= (pricing.T @ inverse.reshape(n_dates, -1)).reshape(-1, size, size)
+    per_stock = (priced @ solution[:, 1:, 1:]).reshape(len(beta), -1)
+    along = (residuals @ per_stock).reshape(n_dates, size, size + 1)
+    influence: FloatArray = np.einsum("tkm,tm->tk", along, design)
+    return influence

@@ -1,0 +1,398 @@
+"""The panel: what a model sees. Excess returns r[t] beside the characteristics known *before* t.
+
+Here belong the `Panel`, and the ways to make one from long frames and plain arrays. How lag, coverage, mask
+and transform come about, and how a cube is read span by span, belongs in `assembly`; what the
+characteristics are, in `characteristics`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple, Self
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+import xarray as xr
+
+from models.arrays import BoolArray, CodeArray, FloatArray
+from models.panel.assembly import UNKNOWN, as_axis, as_dates, assemble, order_industries, panel_blocks
+from schemas.errors import DataError, ModelError
+
+_DIMS: dict[str, tuple[str, ...]] = {
+    "returns": ("date", "ticker"),
+    "characteristics": ("date", "ticker", "char"),
+    "coverage": ("date", "ticker"),
+    "mask": ("date", "ticker"),
+    "market_weight": ("date", "ticker"),
+}
+
+
+@dataclass(frozen=True, eq=False)
+class Panel:
+    """Excess returns and what was known before them, on a dense grid of dates and tickers.
+
+    Attributes
+    ----------
+    data : xarray.Dataset
+        ``returns`` (date, ticker): excess simple returns per period, NaN where missing. ``characteristics``
+        (date, ticker, char): float32, transformed, known before the date, NaN only where not covered.
+        ``coverage`` (date, ticker): the characteristics are usable. ``mask`` (date, ticker): in the
+        estimation universe, which means covered, eligible before the date, and with a return.
+        ``market_weight`` (date, ticker): known before the date, sums to 1 over covered stocks; NaN on dates
+        that cover nobody. Optionally ``factors`` (date, observed_factor): observed factor returns at the
+        date; ``industry`` (date, ticker): int16 position in the coordinate ``industry_name``, known before the
+        date, -1 where unknown or not covered.
+
+    Raises
+    ------
+    DataError
+        If a variable is missing or has other dimensions, or if dates do not strictly increase.
+    """
+
+    data: xr.Dataset
+
+    def __post_init__(self) -> None:
+        for name, dims in _DIMS.items():
+            if name not in self.data or self.data[name].dims != dims:
+                raise DataError(f"A panel needs the variable '{name}' with dimensions {dims}.")
+        industry = self.data.get("industry")
+        if industry is not None and (industry.dims != ("date", "ticker") or "industry_name" not in self.data.coords):
+            raise DataError("Industries need the dimensions ('date', 'ticker') and names along 'industry_name'.")
+        as_axis(self.data["date"].values)
+
+    @classmethod
+    def from_long(
+        cls,
+        frame: Any,
+        *,
+        returns: str = "ret",
+        characteristics: Sequence[str] = (),
+        lag: int = 1,
+        date: str = "date",
+        ticker: str = "ticker",
+        transform: str = "rank",
+        constant: bool = False,
+        min_coverage: float = 0.0,
+        factors: pd.DataFrame | None = None,
+        industry: str | None = None,
+    ) -> Self:
+        """Build a panel from a long frame with one row per date and ticker.
+
+        Parameters
+        ----------
+        frame : pandas.DataFrame or polars.DataFrame
+            Columns for the date, the ticker, the excess return at the date, and the characteristics.
+        returns, date, ticker : str
+            Names of those columns.
+        characteristics : sequence of str
+            Numeric columns to use.
+        lag : int
+            How many dates of the frame's own calendar a characteristic is shifted: 1 if a row holds what was
+            known at the close of its date, 0 if it holds what was known before it.
+        transform : str
+            One of `models.panel.transforms.TRANSFORMS`: "rank", "standardise", "winsorise", "none".
+        constant : bool
+            Append a characteristic ``constant`` that is 1 on covered rows.
+        min_coverage : float
+            Smallest share of the characteristics that a stock must have to be covered; always at least one,
+            and all of them under the transform "none". Without characteristics: the stock has a row.
+        factors : pandas.DataFrame, optional
+            Observed factor returns at the date, indexed by date; dates that it lacks become NaN.
+        industry : str, optional
+            Column of industry names (or whole numbers, taken as names), lagged like a characteristic; missing where
+            unknown.
+
+        Raises
+        ------
+        DataError
+            A column is missing or holds text, a date is not one, or a (date, ticker) appears twice.
+        ConfigError
+            The transform is unknown, or the lag is negative.
+        """
+        table: pd.DataFrame = frame if isinstance(frame, pd.DataFrame) else frame.to_pandas()
+        row, column, dates, tickers = _grid(table, date, ticker)
+        values = np.full((len(dates), len(tickers), 1 + len(characteristics)), np.nan)
+        for position, name in enumerate([returns, *characteristics]):
+            values[row, column, position] = _numeric(table, name)
+        present = np.zeros(values.shape[:2], dtype=np.bool_)
+        present[row, column] = True
+        cube = xr.Dataset(
+            {
+                "returns": (("date", "ticker"), values[..., 0]),
+                "characteristics": (("date", "ticker", "char"), values[..., 1:]),
+                "estimation": (("date", "ticker"), present),
+            },
+            coords={"date": dates, "ticker": tickers, "char": [*characteristics]},
+        )
+        if factors is not None:
+            observed = factors.set_axis(as_axis(factors.index)).reindex(dates).to_numpy(dtype=np.float64)
+            cube["factors"] = (("date", "observed_factor"), observed)
+            cube = cube.assign_coords(observed_factor=[str(name) for name in factors.columns])
+        if industry is not None:
+            groups = np.full(present.shape, UNKNOWN)
+            groups[row, column], names = pd.factorize(_names(table, industry))
+            codes, found = order_industries(groups, [str(name) for name in names])
+            cube["industry"] = (("date", "ticker"), codes)
+            cube = cube.assign_coords(industry_name=found)
+        whole = panel_blocks(
+            cube, transform=transform, lag=lag, constant=constant, min_coverage=min_coverage, block=len(dates)
+        )
+        return cls(next(whole))
+
+    @classmethod
+    def from_arrays(
+        cls,
+        returns: FloatArray,
+        characteristics: FloatArray | None = None,
+        *,
+        mask: BoolArray | None = None,
+        coverage: BoolArray | None = None,
+        dates: Any = None,
+        tickers: Sequence[str] | None = None,
+        chars: Sequence[str] | None = None,
+        factors: FloatArray | None = None,
+        observed_factors: Sequence[str] | None = None,
+        market_weight: FloatArray | None = None,
+        industry: CodeArray | None = None,
+        industries: Sequence[str] | None = None,
+    ) -> Self:
+        """Build a panel from arrays that are already lagged and transformed.
+
+        Parameters
+        ----------
+        returns : numpy.ndarray
+            (date, ticker) excess simple returns.
+        characteristics : numpy.ndarray, optional
+            (date, ticker, char) known before the date.
+        mask : numpy.ndarray, optional
+            (date, ticker) estimation universe; narrowed to covered stocks with a return. Default: all those.
+        coverage : numpy.ndarray, optional
+            (date, ticker). Default: where every characteristic is finite (everywhere if there are none).
+        dates, tickers, chars, observed_factors : sequence, optional
+            Labels. Default: business days from 2000-01-03, and numbered names.
+        factors : numpy.ndarray, optional
+            (date, observed_factor) observed factor returns.
+        market_weight : numpy.ndarray, optional
+            (date, ticker) weights known before the date; renormalised over covered stocks. Default: equal.
+        industry : numpy.ndarray, optional
+            (date, ticker) positions in ``industries``, known before the date; -1 where unknown.
+        industries : sequence of str, optional
+            Names of the industry codes. Default: numbered names.
+
+        Raises
+        ------
+        DataError
+            Shapes do not agree, dates do not increase, a covered stock lacks a characteristic, or an industry code has
+            no name.
+        """
+        returns = np.asarray(returns)
+        shape = returns.shape
+        if characteristics is None:
+            characteristics = np.empty((*shape, 0), dtype=np.float32)
+        _check_shapes(shape, characteristics=characteristics, mask=mask, coverage=coverage, market_weight=market_weight)
+        _check_shapes(shape, industry=industry)
+        _check_shapes(shape[:1], factors=factors)
+        if coverage is None:
+            coverage = np.asarray(np.isfinite(characteristics).all(axis=2))
+        if not np.isfinite(characteristics[coverage]).all():
+            raise DataError("A covered stock lacks a characteristic: fill it, or leave it out of `coverage`.")
+        data = assemble(
+            returns=returns,
+            characteristics=characteristics,
+            eligible=np.ones(shape, dtype=np.bool_) if mask is None else mask,
+            chars=_labels(chars, "char", characteristics.shape[2]),
+            coverage=coverage,
+            market_weight=market_weight,
+            industry=industry,
+            industries=[] if industry is None else _industry_names(industry, industries),
+        )
+        index = pd.bdate_range("2000-01-03", periods=shape[0]) if dates is None else dates
+        data = data.assign_coords(date=as_axis(index), ticker=_labels(tickers, "stock", shape[1]))
+        if factors is not None:
+            data["factors"] = (("date", "observed_factor"), factors)
+            data = data.assign_coords(observed_factor=_labels(observed_factors, "factor", factors.shape[1]))
+        return cls(data)
+
+    @property
+    def returns(self) -> xr.DataArray:
+        """(date, ticker) excess simple returns; NaN where missing."""
+        return self.data["returns"]
+
+    @property
+    def characteristics(self) -> xr.DataArray:
+        """(date, ticker, char) float32, known before the date; NaN only where not covered."""
+        return self.data["characteristics"]
+
+    @property
+    def coverage(self) -> xr.DataArray:
+        """(date, ticker) bool: the characteristics are usable."""
+        return self.data["coverage"]
+
+    @property
+    def mask(self) -> xr.DataArray:
+        """(date, ticker) bool: in the estimation universe, with a return."""
+        return self.data["mask"]
+
+    @property
+    def market_weight(self) -> xr.DataArray:
+        """(date, ticker) weights known before the date, which sum to 1 on dates that cover anybody."""
+        return self.data["market_weight"]
+
+    @property
+    def factors(self) -> xr.DataArray:
+        """(date, observed_factor) observed factor returns; ModelError if the panel has none."""
+        if "factors" not in self.data:
+            raise ModelError("This panel has no observed factors; build it with `factors`, or from a cube with them.")
+        return self.data["factors"]
+
+    @property
+    def industry(self) -> xr.DataArray:
+        """(date, ticker) int16 codes known before the date, -1 where unknown; ModelError if the panel has none."""
+        if "industry" not in self.data:
+            raise ModelError("This panel has no industries; build it with `industry`, or from a cube with them.")
+        return self.data["industry"]
+
+    @property
+    def industries(self) -> list[str]:
+        """Names of the industry codes, in order; empty if the panel has none."""
+        return [str(name) for name in self.data["industry_name"].values] if "industry" in self.data else []
+
+    @property
+    def dates(self) -> pd.DatetimeIndex:
+        """The dates, which strictly increase."""
+        return pd.DatetimeIndex(self.data.indexes["date"])
+
+    @property
+    def tickers(self) -> list[str]:
+        """Names of the stocks, in order."""
+        return [str(name) for name in self.data["ticker"].values]
+
+    @property
+    def chars(self) -> list[str]:
+        """Names of the characteristics, in order."""
+        return [str(name) for name in self.data["char"].values]
+
+    def sel(self, start: Any = None, end: Any = None) -> Panel:
+        """Dates from start to end, both inclusive; "2014-12" as an end means the whole of that month.
+
+        Raises
+        ------
+        DataError
+            If no date is left.
+        """
+        data = self.data.sel(date=slice(start, end))
+        if data.sizes["date"] == 0:
+            raise DataError(f"The panel has no date from {start} to {end}; it has {_extent(self.dates)}.")
+        return Panel(data)
+
+    def split(self, validation_start: Any, test_start: Any) -> tuple[Panel, Panel, Panel]:
+        """Split into training (before validation_start), validation (before test_start) and test.
+
+        Raises
+        ------
+        DataError
+            If one of the three would be empty.
+        """
+        first, second = self.dates.searchsorted([pd.Timestamp(validation_start), pd.Timestamp(test_start)])
+        if not 0 < first < second < len(self.dates):
+            raise DataError(
+                f"Validation from {validation_start} and test from {test_start} leave an empty part; "
+                f"the panel has {_extent(self.dates)}."
+            )
+        train, validation, test = (slice(0, first), slice(first, second), slice(second, None))
+        return self._at(train), self._at(validation), self._at(test)
+
+    def spans(self, size: int = 256) -> Iterator[Panel]:
+        """Consecutive spans of at most ``size`` dates, as views: nothing is read or copied."""
+        for start in range(0, len(self.dates), size):
+            yield self._at(slice(start, start + size))
+
+    def blocks(self, size: int = 256) -> Iterator[Panel]:
+        """Consecutive spans of at most ``size`` dates, each read into memory only when its turn comes."""
+        return (span.load() for span in self.spans(size))
+
+    @property
+    def in_memory(self) -> bool:
+        """Whether nothing is left to be read."""
+        return all(array.variable._in_memory for array in self.data.data_vars.values())  # noqa: SLF001  # no public name
+
+    def load(self) -> Panel:
+        """Return the same panel, wholly in memory, in one layout: how sums are rounded depends on it."""
+        return Panel(self.data.copy(data={n: np.ascontiguousarray(v.values) for n, v in self.data.data_vars.items()}))
+
+    def _at(self, span: slice) -> Panel:
+        return Panel(self.data.isel(date=span))
+
+
+def _check_shapes(leading: tuple[int, ...], **arrays: npt.NDArray[Any] | None) -> None:
+    for name, array in arrays.items():
+        if array is not None and array.shape[: len(leading)] != leading:
+            raise DataError(f"`{name}` has shape {array.shape}, but returns ask for {leading} in front.")
+
+
+def _labels(names: Sequence[str] | None, prefix: str, size: int) -> list[str]:
+    labels = [f"{prefix}{i}" for i in range(size)] if names is None else [str(name) for name in names]
+    if len(labels) != size:
+        raise DataError(f"{size} {prefix}s need {size} names, not {len(labels)}.")
+    return labels
+
+
+def _industry_names(codes: CodeArray, names: Sequence[str] | None) -> list[str]:
+    size = int(codes.max(initial=UNKNOWN)) + 1
+    labels = _labels(names, "industry", size if names is None else len(names))
+    if codes.min(initial=UNKNOWN) < UNKNOWN or size > len(labels) or len(set(labels)) < len(labels):
+        raise DataError(
+            f"Industry codes must be positions among {len(labels)} different names, or -1 where unknown; "
+            f"they run from {codes.min(initial=UNKNOWN)} to {size - 1}."
+        )
+    return labels
+
+
+def _extent(dates: pd.DatetimeIndex) -> str:
+    return f"{len(dates)} dates" + (f" from {dates[0]:%Y-%m-%d} to {dates[-1]:%Y-%m-%d}" if len(dates) else "")
+
+
+class _Grid(NamedTuple):
+    """Dense dates and tickers of a long frame, and where each of its rows lies on them."""
+
+    row: npt.NDArray[np.intp]
+    column: npt.NDArray[np.intp]
+    dates: pd.DatetimeIndex
+    tickers: npt.NDArray[np.str_]
+
+
+def _grid(table: pd.DataFrame, date: str, ticker: str) -> _Grid:
+    stamps = as_dates(_column(table, date))
+    names = _column(table, ticker)
+    if names.isna().any():
+        raise DataError(f"Column '{ticker}' must not have missing values.")
+    row, dates = pd.factorize(stamps, sort=True)
+    column, tickers = pd.factorize(names.astype("str"), sort=True)
+    repeated = np.flatnonzero(pd.Series(row * len(tickers) + column).duplicated())
+    if len(repeated):
+        key = f"({stamps[repeated[0]]:%Y-%m-%d}, {names.iloc[repeated[0]]})"
+        raise DataError(f"The frame has more than one row for {key}; keep one of each date and ticker.")
+    return _Grid(row, column, as_axis(dates), np.array(tickers, dtype=np.str_))
+
+
+def _column(table: pd.DataFrame, name: str) -> pd.Series:
+    if name not in table.columns:
+        raise DataError(f"The frame has no column '{name}'; its columns are {', '.join(map(str, table.columns))}.")
+    return table[name]
+
+
+def _numeric(table: pd.DataFrame, name: str) -> FloatArray:
+    column = _column(table, name)
+    if not pd.api.types.is_numeric_dtype(column):
+        raise DataError(f"Column '{name}' holds {column.dtype}, not numbers; convert it with pandas.to_numeric.")
+    return column.to_numpy(dtype=np.float64, na_value=np.nan)
+
+
+def _names(table: pd.DataFrame, name: str) -> npt.NDArray[np.object_]:
+    """Names in a column, whole numbers among them as text; None where missing."""
+    column = _column(table, name).convert_dtypes()
+    if pd.api.types.is_float_dtype(column.dtype):
+        raise DataError(f"Column '{name}' holds fractions, not names of industries.")
+    return column.astype("string").astype(object).where(column.notna(), None).to_numpy()

@@ -1,0 +1,4 @@
+"""Portfolios.
+
+Weights by rule (`models.portfolios.weights`), and sorts on characteristics (`models.portfolios.sorts`).
+"""

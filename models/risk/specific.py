@@ -1,0 +1,153 @@
+"""Specific risk: the variance of each stock's residual, as of each date.
+
+Here belong estimators of D = diag(Var(e)), per period, without look-ahead. The factor covariance lives in
+`covariance`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+import xarray as xr
+
+from models.arrays import Float64Array
+from models.risk.covariance import Dates, rows_as_of
+from schemas.errors import ConfigError, DataError, ModelError
+
+
+@dataclass(frozen=True)
+class SpecificRisk:
+    """Exponentially weighted specific variance about zero, in squared decimals per period (not annualised).
+
+    Each stock has its own clock: a NaN residual is skipped and its variance carries. Weights are normalised,
+    so that short histories are unbiased; it equals ``pandas`` ``(e**2).ewm(halflife=...,
+    ignore_na=True).mean()``.
+
+    Two rules repair what a history cannot say, both with the median, over covered stocks with enough history,
+    as of the same date: a stock with fewer than `min_observations` residuals (a new listing) gets the median,
+    and no stock less than `floor` times the median (a price that hardly moved is stale, not safe).
+
+    Parameters
+    ----------
+    halflife : float
+        Observations after which a weight has halved.
+    floor : float
+        Least variance as a fraction of the median, in [0, 1].
+    min_observations : int
+        Residuals that a stock needs for a variance of its own.
+    """
+
+    halflife: float = 63.0
+    floor: float = 0.1
+    min_observations: int = 20
+
+    def __post_init__(self) -> None:
+        if self.halflife <= 0.0:
+            raise ConfigError(f"SpecificRisk: halflife must be positive, not {self.halflife}.")
+        if not 0.0 <= self.floor <= 1.0:
+            raise ConfigError(f"SpecificRisk: floor is a fraction of the median, in [0, 1], not {self.floor}.")
+        if self.min_observations < 1:
+            raise ConfigError(f"SpecificRisk: min_observations must be at least 1, not {self.min_observations}.")
+
+    def estimate(self, residuals: xr.DataArray, coverage: xr.DataArray | None = None) -> xr.DataArray:
+        """Specific variance (ticker) as of the last date; see :meth:`path`."""
+        return self.path(residuals, residuals.indexes["date"][-1:], coverage).isel(date=0, drop=True)
+
+    def path(
+        self, residuals: xr.DataArray, dates: Dates | None = None, coverage: xr.DataArray | None = None
+    ) -> xr.DataArray:
+        """Specific variance as of each date, from the residuals up to and including that date.
+
+        Parameters
+        ----------
+        residuals : xarray.DataArray
+            (date, ticker) decimals per period, NaN where unknown.
+        dates : sequence of dates, optional
+            Sorted as-of dates; by default those of `residuals`.
+        coverage : xarray.DataArray, optional
+            (date, ticker) bool, whether a stock has loadings as of the date; it must hold the as-of dates and
+            the tickers. By default a stock is covered from its first residual on.
+
+        Returns
+        -------
+        xarray.DataArray
+            (date, ticker) float32; NaN where not covered, and on dates before any stock has enough residuals.
+
+        Raises
+        ------
+        DataError
+            If dates are not sorted and unique, a residual is infinite, or `coverage` lacks a date or a
+            ticker.
+        ModelError
+            If no covered stock has enough residuals as of the last date.
+        """
+        as_of, rows = rows_as_of(residuals, dates)
+        covered = _coverage(residuals, as_of, coverage)
+        variance = np.full((len(as_of), residuals.sizes["ticker"]), np.nan, dtype=np.float32)
+        for row, (own, count) in enumerate(self._histories(residuals, rows)):
+            seen = covered[row] if covered is not None else count > 0
+            trusted = seen & (count >= self.min_observations)
+            if trusted.any():
+                median = np.median(own[trusted])
+                repaired = np.where(trusted, np.maximum(own, self.floor * median), median)
+                variance[row] = np.where(seen, repaired, np.nan)
+        if not np.isfinite(variance[-1:]).any():
+            raise ModelError(
+                f"No covered stock has {self.min_observations} residuals by the last as-of date; "
+                "use a longer history or a smaller min_observations."
+            )
+        return _like(residuals, as_of, variance, "specific_variance")
+
+    def imputed(
+        self, residuals: xr.DataArray, dates: Dates | None = None, coverage: xr.DataArray | None = None
+    ) -> xr.DataArray:
+        """Where :meth:`path` uses the median for want of history, as (date, ticker) bool; same parameters."""
+        as_of, rows = rows_as_of(residuals, dates)
+        known = np.isfinite(residuals.transpose("date", "ticker").values)
+        start = np.zeros((1, known.shape[1]), dtype=np.int32)
+        counts = np.concatenate([start, np.cumsum(known, axis=0, dtype=np.int32)])[rows]
+        covered = _coverage(residuals, as_of, coverage)
+        seen = counts > 0 if covered is None else covered
+        return _like(residuals, as_of, seen & (counts < self.min_observations), "imputed")
+
+    def _histories(
+        self, residuals: xr.DataArray, rows: npt.NDArray[np.int_]
+    ) -> Iterator[tuple[Float64Array, npt.NDArray[np.int_]]]:
+        """Each stock's own variance and number of residuals over the first r rows, for every r in `rows`."""
+        values = residuals.transpose("date", "ticker").values
+        decay = 0.5 ** (1.0 / self.halflife)
+        variance, mass = np.zeros(values.shape[1]), np.zeros(values.shape[1])
+        count = np.zeros(values.shape[1], dtype=np.int_)
+        start = 0
+        for stop in rows:
+            for row in values[start:stop]:
+                known = np.isfinite(row)
+                mass = np.where(known, decay * mass + 1.0, mass)
+                change = np.square(row.astype(np.float64)) - variance
+                variance = variance + np.where(known, change / np.maximum(mass, 1.0), 0.0)
+                count = count + known
+            start = stop
+            yield variance, count
+
+
+def _coverage(
+    residuals: xr.DataArray, as_of: pd.DatetimeIndex, coverage: xr.DataArray | None
+) -> npt.NDArray[np.bool_] | None:
+    if coverage is None:
+        return None
+    try:
+        chosen = coverage.sel(date=as_of, ticker=residuals.indexes["ticker"])
+    except KeyError as error:
+        raise DataError(f"coverage lacks dates or tickers of the residuals: {error.args[0]}") from error
+    covered: npt.NDArray[np.bool_] = chosen.transpose("date", "ticker").values.astype(bool)
+    return covered
+
+
+def _like(residuals: xr.DataArray, as_of: pd.DatetimeIndex, values: npt.NDArray[Any], name: str) -> xr.DataArray:
+    coords = {"date": as_of, "ticker": residuals.indexes["ticker"]}
+    return xr.DataArray(values, dims=("date", "ticker"), coords=coords, name=name)

@@ -1,0 +1,157 @@
+"""Tables about risk: bias statistics with their bands, portfolio risk, factor premia and volatilities."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from models.evaluation.forecasts import bias_band
+from reporting.published import PublishedVersion, factor_risk, last_forecast, portfolios_of
+from reporting.tables import MISSING, Cell, Table, heads, num, number, percent
+
+WITHIN, UNDERSTATED, OVERSTATED = "within", "risk understated", "risk overstated"
+
+
+@dataclass(frozen=True)
+class Bias:
+    """The bias statistic of one portfolio of one model, out of sample, beside its band."""
+
+    version: PublishedVersion
+    portfolio: str
+    statistic: float | None
+    dates: int
+
+    @property
+    def verdict(self) -> str:
+        """Where the statistic lies; the sign for a missing one if there is none."""
+        if self.statistic is None or not self.dates or not math.isfinite(self.statistic):
+            return MISSING
+        low, high = bias_band(self.dates)
+        if low <= self.statistic <= high:
+            return WITHIN
+        return UNDERSTATED if self.statistic > high else OVERSTATED
+
+
+def biases(versions: Sequence[PublishedVersion]) -> list[Bias]:
+    """Return the bias statistic of every portfolio of every model."""
+    return [
+        Bias(
+            version,
+            portfolio,
+            version.manifest.metrics.get(f"bias_statistic.{portfolio}"),
+            int(version.dataset["standardised_return"].sel(portfolio=portfolio).where(held_out).count()),
+        )
+        for portfolio in portfolios_of(versions)
+        for version, held_out in ((version, version.dataset["out_of_sample"]) for version in versions)
+        if portfolio in version.portfolios
+    ]
+
+
+def bias(versions: Sequence[PublishedVersion]) -> Table:
+    """One row per portfolio and model: volatilities, bias statistic with its band, verdict, QLIKE."""
+    rows = []
+    for item in biases(versions):
+        metrics = item.version.manifest.metrics
+        band = " to ".join(number(edge) for edge in bias_band(item.dates)) if item.dates else MISSING
+        rows.append(
+            (
+                Cell(item.portfolio, "key"),
+                Cell(item.version.model),
+                num(percent(metrics.get(f"forecast_volatility.{item.portfolio}"))),
+                num(percent(metrics.get(f"realised_volatility.{item.portfolio}"))),
+                num(number(item.statistic)),
+                num(band),
+                num(f"{item.dates:,}"),
+                Cell(item.verdict, {WITHIN: "good", MISSING: ""}.get(item.verdict, "warn")),
+                num(number(metrics.get(f"qlike.{item.portfolio}"), 3)),
+            )
+        )
+    volatilities = num("Forecast volatility"), num("Realised volatility")
+    statistic = num("Bias statistic"), num("95% band"), num("Dates")
+    return Table(
+        heads("Portfolio", "Model", *volatilities, *statistic, "Verdict", num("QLIKE")),
+        _grouped(rows),
+        f"Out of sample. Volatilities are annualised (× √{versions[0].periods_per_year}). The bias statistic is the "
+        "standard deviation of returns over their forecast volatility; with right forecasts of normal returns about "
+        "95% of them lie in 1 ± √(2/T). Fat tails widen the true band. QLIKE: compare models within a portfolio only.",
+    )
+
+
+def portfolio_risk(versions: Sequence[PublishedVersion]) -> Table:
+    """One row per portfolio and model: volatility as of the last forecast, its parts, the largest factor."""
+    rows = [
+        _risk_row(version, portfolio)
+        for portfolio in portfolios_of(versions)
+        for version in versions
+        if portfolio in version.portfolios
+    ]
+    parts = num("Volatility"), num("Systematic"), num("Specific")
+    return Table(
+        heads("Portfolio", "Model", "As of", *parts, "Largest factor", num("Its share")),
+        _grouped(rows),
+        "At the last date with a forecast. Volatility is annualised "
+        f"(× √{versions[0].periods_per_year}); systematic, specific and the largest factor (by size of its Euler "
+        "contribution) are shares of the variance.",
+    )
+
+
+def factors(versions: Sequence[PublishedVersion]) -> Table:
+    """One row per factor of each model: annualised premium with its t-statistic, and volatility."""
+    periods = versions[0].periods_per_year
+    rows = []
+    for version in versions:
+        unknown = np.full(len(version.factors), np.nan)
+        position = last_forecast(version)
+        volatility = unknown if position is None else factor_risk(version, position)[0]
+        errors = version.dataset["premia_stderr"].values if "premia_stderr" in version.dataset else unknown
+        premia = version.dataset["premia"].values
+        for factor, premium, error, level in zip(version.factors, premia, errors, volatility, strict=True):
+            rows.append(
+                (
+                    Cell(version.model, "key"),
+                    Cell(factor),
+                    num(percent(premium * periods, 2)),
+                    num(percent(error * periods, 2)),
+                    num(number(premium / error if error > 0.0 else None)),
+                    num(number(level, 1, "%")),
+                )
+            )
+    numbers = num("Premium a year"), num("Standard error"), num("t"), num("Volatility a year")
+    return Table(
+        heads("Model", "Factor", *numbers),
+        _grouped(rows),
+        f"Premium: mean factor return of the last training sample, annualised (× {periods}); its standard error, where "
+        f"the model gives one, is Newey-West. Volatility: from Omega as of its last date, annualised (× √{periods}).",
+    )
+
+
+def _risk_row(version: PublishedVersion, portfolio: str) -> tuple[Cell, ...]:
+    data = version.dataset.sel(portfolio=portfolio)
+    known = np.flatnonzero((data["portfolio_variance"] > 0.0).values)
+    if not len(known):
+        return (Cell(portfolio, "key"), Cell(version.model), *[Cell(MISSING)] * 6)
+    last = data.isel(date=int(known[-1]))
+    total = float(last["portfolio_variance"])
+    shares = last["portfolio_variance_factor"].values / total
+    largest = int(np.argmax(np.abs(np.nan_to_num(shares))))
+    return (
+        Cell(portfolio, "key"),
+        Cell(version.model),
+        Cell(f"{version.dates[known[-1]]:%Y-%m-%d}", "date"),
+        num(percent(math.sqrt(total * version.periods_per_year))),
+        num(percent(float(last["portfolio_variance_systematic"]) / total)),
+        num(percent(float(last["portfolio_variance_specific"]) / total)),
+        Cell(version.factors[largest]),
+        num(percent(float(shares[largest]))),
+    )
+
+
+def _grouped(rows: Sequence[tuple[Cell, ...]]) -> tuple[tuple[Cell, ...], ...]:
+    """Write the first cell only where it changes."""
+    return tuple(
+        (Cell("", "same"), *row[1:]) if place and row[0] == rows[place - 1][0] else row
+        for place, row in enumerate(rows)
+    )
