@@ -52,9 +52,9 @@ class FactorModel(BaseEstimator, ABC):  # type: ignore[misc]  # scikit-learn shi
     :meth:`fit` ends with an underscore. A panel's date t labels the return r[t] beside what was known *before* t,
     so that ``loadings(panel)`` at t is X[t-1]: no value at or after t enters it.
 
-    A row of a panel decides its own loadings, factor and expected returns, together with the `row_memory` rows before it:
-    a row by itself gives the bits that it has in a longer panel, or in one with more stocks that are not covered. So
-    rows can be made in blocks, or one a day, and are the same.
+    A row of a panel decides its own loadings, factor and expected returns, together with the `row_memory` rows before
+    it: a row by itself gives the bits that it has in a longer panel, or in one with more stocks that are not covered.
+    So rows can be made in blocks, or one a day, and are the same.
 
     Attributes
     ----------

@@ -19,6 +19,7 @@ from models.families.pca.factor_number import RULES, FactorRule, Spectrum, choos
 from models.inference.regression import time_series_regression
 from models.panel import Panel
 from models.statistics.gram import solve_gram
+from models.statistics.rowwise import cross_sections
 from schemas.errors import ModelError
 
 Scale = Literal["covariance", "correlation"]
@@ -315,13 +316,7 @@ def _cross_sectional_factors(returns: FloatArray, loadings: FloatArray, scale: F
     Source of the rule of rank: `models.statistics.gram.solve_gram`. ``returns`` is NaN where unknown.
     """
     has = np.isfinite(loadings).all(axis=1) & (scale > 0.0)
-    loadings = loadings[has]
-    weighted = loadings / np.square(scale[has, None])
-    n_stocks, n_factors = loadings.shape
-    outer = (loadings[:, :, None] * weighted[:, None, :]).reshape(n_stocks, n_factors**2)
-    values = returns[:, has]
-    known = np.isfinite(values)
-    gram = (known.astype(np.float64) @ outer).reshape(-1, n_factors, n_factors)
-    moment = np.where(known, values, 0.0).astype(np.float64) @ weighted
+    values, weight = returns[:, has], 1.0 / np.square(scale[has])
+    gram, moment = cross_sections(loadings[has], values, np.where(np.isfinite(values), weight, 0.0))
     factors, rank = solve_gram(gram, moment[..., None])
-    return np.where((rank == n_factors)[:, None], factors[..., 0], np.nan)
+    return np.where((rank == loadings.shape[1])[:, None], factors[..., 0], np.nan)

@@ -103,6 +103,7 @@ class MarketModel(ObservedFactorModel):
         returns = panel.returns.values.astype(np.float64)
         weight = panel.market_weight.values.astype(np.float64)
         held = np.isfinite(returns) & (weight > 0.0)
-        gain = np.where(held, weight * returns, 0.0).sum(axis=1)
-        total = np.where(held, weight, 0.0).sum(axis=1)
+        # One after the other: stocks without a return in between do not change the rounding.
+        gain = np.cumsum(np.where(held, weight * returns, 0.0), axis=1)[:, -1]
+        total = np.cumsum(np.where(held, weight, 0.0), axis=1)[:, -1]
         return np.where(total > 0.0, gain / np.where(total > 0.0, total, 1.0), np.nan)[:, None]
