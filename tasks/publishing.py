@@ -11,11 +11,11 @@ import xarray as xr
 from prefect import task
 from prefect.cache_policies import NO_CACHE
 
-from models.evaluation.gate import Metrics
+from models.forecasting.metrics import Metrics
 from reporting import PublishedVersion, render_report
 from schemas.base import digest
 from schemas.checks import CheckReport
-from schemas.contracts import VERSION, Manifest, validate
+from schemas.contracts import Manifest, validate
 from schemas.errors import PublishError
 from schemas.modelspecs import ModelSpec
 from schemas.refs import PanelRef, RiskRef, SnapshotRef, VersionRef
@@ -36,7 +36,8 @@ from tasks.snapshots import sources_of
 from tasks.workspace import Workspace
 
 
-def plan(
+@task(name="plan versions", task_run_name="plan {spec.universe}", cache_policy=NO_CACHE)
+def plan_versions(
     spec: RunSpec, models: Sequence[ModelSpec], snapshot: SnapshotRef, as_of: date | None, settings: Settings
 ) -> dict[str, VersionRef]:
     """Name the versions that this run makes, by model; `changed` is False for those already published."""
@@ -51,10 +52,13 @@ def plan(
     return planned
 
 
-plan_versions = task(name="plan versions", task_run_name="plan {spec.universe}", cache_policy=NO_CACHE)(plan)
-
-
-def publish(
+@task(
+    name="publish",
+    task_run_name="publish {planned.universe}/{planned.model}/{planned.version}",
+    cache_policy=NO_CACHE,
+    **RETRIED,
+)
+def publish_version(
     spec: RunSpec, panel: PanelRef, risk: RiskRef, planned: VersionRef, metrics: Metrics, settings: Settings
 ) -> VersionRef:
     """Let the gate decide about one version, and publish it whole with the decision; it is not promoted here."""
@@ -89,14 +93,6 @@ def publish(
     ref: VersionRef = published.publish(space.layout, dataset, manifest, arrays)
     run_logger().info("published %s/%s/%s", ref.universe, ref.model, ref.version)
     return ref
-
-
-publish_version = task(
-    name="publish",
-    task_run_name="publish {planned.universe}/{planned.model}/{planned.version}",
-    cache_policy=NO_CACHE,
-    **RETRIED,
-)(publish)
 
 
 def _published(space: Workspace, planned: VersionRef) -> VersionRef | None:
@@ -171,7 +167,7 @@ def _portable(spec: RunSpec) -> dict[str, Any]:
 def _dataset(space: Workspace, spec: RunSpec, risk: RiskRef) -> xr.Dataset:
     whole = space.work.open_dataset("risks", risk.key).load()
     evaluated = space.work.open_dataset("evaluations", risk.key).load()
-    dataset: xr.Dataset = whole.merge(evaluated[[name for name in evaluated if name in VERSION]])
+    dataset: xr.Dataset = whole.merge(evaluated)
     dataset.attrs = attributes(spec, risk.model, str(dataset["date"].values[-1].astype("datetime64[D]")))
     validate(dataset, version_contract(dataset), PublishError, f"{spec.universe}/{risk.model}")
     return dataset
