@@ -41,7 +41,9 @@ def holed(values: np.ndarray, share: float, seed: int = 1) -> np.ndarray:
 
 
 def test_ewma_equals_pandas_on_every_date_with_gaps() -> None:
-    factors = history(holed(correlated(200, 4), 0.03))
+    values = correlated(200, 4)
+    values[np.random.default_rng(0).random(200) < 0.1] = np.nan
+    factors = history(values)
     omega = FactorCovariance(halflife=15.0, min_observations=10).path(factors)
     complete = factors.to_pandas().dropna()
     peer = complete.ewm(halflife=15.0).cov()
@@ -72,15 +74,58 @@ def test_ledoit_wolf_equals_scikit_learn(window: int | None, centred: bool) -> N
 
 
 @pytest.mark.parametrize("estimator", METHODS, ids=str)
-def test_nan_dates_are_skipped_and_omega_carries(estimator: FactorCovariance) -> None:
+def test_a_date_without_returns_changes_nothing_and_a_late_factor_is_waited_for(estimator: FactorCovariance) -> None:
     x = correlated(120, 3)
     gapped = x.copy()
-    gapped[[50, 70, 119], [0, 1, 2]] = np.nan
+    gapped[[50, 70, 119]] = np.nan
+    gapped[:20, 1] = np.nan
     omega = estimator.path(history(gapped))
     dropped = estimator.path(history(gapped).dropna("date"))
     xr.testing.assert_identical(omega.sel(date=dropped["date"]), dropped)
     xr.testing.assert_identical(omega[70].drop_vars("date"), omega[69].drop_vars("date"))
     xr.testing.assert_identical(estimator.estimate(history(gapped)), omega[-1].drop_vars("date"))
+
+
+@pytest.mark.parametrize("estimator", METHODS, ids=str)
+def test_a_factor_without_returns_carries_alone(estimator: FactorCovariance) -> None:
+    """One industry without a stock for 200 dates in which all else trebles: Omega of the others follows at once.
+
+    The factor keeps its regression on the others and what they leave of it, so that its own variance moves with theirs.
+    """
+    x = correlated(400, 4)
+    x[200:] *= 3.0
+    gapped = x.copy()
+    gapped[200:, 3] = np.nan
+    omega, whole, alone = (estimator.path(history(each)) for each in (gapped, x, x[:, :3]))
+    np.testing.assert_array_equal(omega[:200], whole[:200])
+    others = omega[-1].values[:3, :3]
+    if estimator.method == "ewma":
+        np.testing.assert_allclose(others, alone[-1], rtol=1e-12)
+    assert (np.diag(others) > 3.0 * np.diag(omega[199].values)[:3]).all()
+    if estimator.method == "ewma":
+        before, after = omega[199].values, omega[-1].values
+        slopes = [np.linalg.solve(each[:3, :3], each[:3, 3]) for each in (before, after)]
+        left = [each[3, 3] - each[3, :3] @ slope for each, slope in zip((before, after), slopes, strict=True)]
+        if not estimator.centred:  # without the correction for the bias of the mean, which both share
+            np.testing.assert_allclose(slopes[1], slopes[0], rtol=1e-9)
+            np.testing.assert_allclose(left[1], left[0], rtol=1e-9)
+    for each in omega[199:].values:
+        assert np.linalg.eigvalsh(each).min() > -1e-14 * np.trace(each)
+
+
+@pytest.mark.parametrize("estimator", METHODS, ids=str)
+def test_a_path_is_the_fold_of_its_steps_wherever_it_is_taken_up(estimator: FactorCovariance) -> None:
+    x = correlated(90, 3)
+    x[60:64, 1] = np.nan
+    path = estimator.path(history(x))
+    state = estimator.start(3)
+    for row in x[:61]:
+        state = estimator.step(state, row)
+    kept = {name: array.copy() for name, array in state.items()}
+    for date, row in enumerate(x[61:], start=61):
+        kept = estimator.step(kept, row)
+        np.testing.assert_array_equal(estimator.read(kept), path[date])
+    np.testing.assert_array_equal(estimator.read(state), path[60])
 
 
 @settings(max_examples=25, deadline=None)
