@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import os
-import socket
 import subprocess
 import sys
 import time
@@ -15,9 +14,10 @@ from urllib.parse import quote
 
 import httpx
 import pytest
+from ports import free_port
 from small_market import make_market, write_config
 
-REPOSITORY = Path(__file__).resolve().parents[1]
+REPOSITORY = Path(__file__).resolve().parents[2]
 SQL = "sql+pass/word&planted"
 WEBHOOK = "webhook-token-planted"
 AWS = "aws/secret+key=planted"
@@ -43,9 +43,7 @@ def _leaks(what: str, content: bytes) -> list[str]:
 @contextmanager
 def _server(folder: Path) -> Iterator[str]:
     """Run a Prefect server that asks for the planted password, its database and logs under a folder."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     environment = {
         **os.environ,
         "PREFECT_HOME": str(folder / "home"),

@@ -8,7 +8,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import threading
@@ -25,6 +24,7 @@ import polars as pl
 import psutil
 import pytest
 import xarray as xr
+from ports import free_port
 from small_market import SMALL, make_market, write_config
 
 from schemas.settings import Settings
@@ -64,12 +64,6 @@ def wait_for(condition: Callable[[], Any], what: str, seconds: float = PATIENCE_
             return found
         time.sleep(0.5)
     pytest.fail(f"waited {seconds:.0f} s for {what}")
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 class Installation:

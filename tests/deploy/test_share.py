@@ -14,6 +14,7 @@ import pytest
 import uvicorn
 import xarray as xr
 from obstore.store import HTTPStore
+from ports import free_port
 from zarr.storage import ObjectStore
 
 from deploy.share import application, find
@@ -51,9 +52,7 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def _served(root: Path, **also: bool) -> Iterator[str]:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     app = application(Settings(root=root), **also)
     server = uvicorn.Server(uvicorn.Config(app, host="127.0.0.1", port=port, log_level="error", ws="none"))
     thread = threading.Thread(target=server.run, daemon=True)

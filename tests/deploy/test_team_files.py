@@ -11,7 +11,6 @@ import os
 import pwd
 import re
 import shutil
-import socket
 import subprocess
 import sys
 import time
@@ -25,11 +24,12 @@ import pytest
 import yaml
 from certificates import make_authority
 from dask_processes import dask_process, dask_scheduler
+from ports import free_port
 
 from schemas.settings import Settings
 from tasks.cluster import open_cluster
 
-REPOSITORY = Path(__file__).resolve().parents[1]
+REPOSITORY = Path(__file__).resolve().parents[2]
 DEPLOY = REPOSITORY / "deploy"
 COMPOSE: dict[str, Any] = yaml.safe_load((DEPLOY / "compose.yaml").read_text())
 SERVICES: dict[str, dict[str, Any]] = COMPOSE["services"]
@@ -207,12 +207,6 @@ def _running(
         process.wait(timeout=60)
 
 
-def _free_port() -> int:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        return int(free.getsockname()[1])
-
-
 def test_dask_takes_certificates_from_the_environment_as_the_values_give_them(tmp_path: Path) -> None:
     pem = make_authority(tmp_path / "team")
     environment = {
@@ -245,7 +239,7 @@ def _postgres(folder: Path) -> Iterator[tuple[int, str]]:
     if initdb is None or postgres is None:
         pytest.skip("PostgreSQL's own binaries (initdb, postgres) are not installed")
     user = "postgres" if os.getuid() == 0 else None  # PostgreSQL refuses to run as root
-    password, port, data = "a-password-of-the-test", _free_port(), folder / "data"
+    password, port, data = "a-password-of-the-test", free_port(), folder / "data"
     (folder / "password").write_text(password)
     data.mkdir()
     if user is not None:
@@ -285,7 +279,7 @@ def test_prefect_runs_on_postgresql_with_authentication_as_compose_sets_it() -> 
 
 
 def _prefect_on_postgres(folder: Path, database: int, password: str) -> None:
-    port, secret = _free_port(), "admin:an-auth-string-of-the-test"
+    port, secret = free_port(), "admin:an-auth-string-of-the-test"
     declared = {key: value for key, value in SERVICES["prefect-server"]["environment"].items() if "DATABASE" in key}
     replaced = {"HOST": "127.0.0.1", "PORT": str(database), "NAME": "postgres", "PASSWORD": password}
     server = {

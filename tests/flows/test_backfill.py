@@ -207,7 +207,7 @@ def test_the_form_of_prefect_knows_every_field_and_its_meaning() -> None:
 
 
 def load_demo() -> dict[str, object]:
-    path = Path(__file__).resolve().parents[1] / "examples" / "demo.yaml"
+    path = Path(__file__).resolve().parents[2] / "examples" / "demo.yaml"
     return load_spec(path).model_dump(mode="json")
 
 
@@ -295,7 +295,7 @@ def test_the_505_stocks_are_backfilled_in_batches_and_prefect_takes_little_of_th
 ) -> None:
     monkeypatch.setenv("FACTORCUBE_ROOT", str(tmp_path / "out"))
     (tmp_path / "data").symlink_to(shared_data)
-    example = Path(__file__).resolve().parents[1] / "examples" / "sp500_backfill.yaml"
+    example = Path(__file__).resolve().parents[2] / "examples" / "sp500_backfill.yaml"
     config = Path(shutil.copy(example, tmp_path))
     span = {"start": "2013-02-01", "end": "2013-07-31", "models": ["market", "pca"]}
     summary = run(config, **span)

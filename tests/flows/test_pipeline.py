@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import os
 import shutil
-import socket
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +13,8 @@ import polars as pl
 import psutil
 import pytest
 import xarray as xr
+from dask_processes import scheduler
+from ports import free_port
 from small_market import SMALL, make_market, write_config
 
 from flows.ingest import ingest
@@ -161,10 +161,10 @@ def test_numbers_do_not_depend_on_the_number_of_workers_nor_on_whose_cluster_it_
 
 def test_workers_with_other_code_are_refused(small: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     old = tmp_path / "old"
-    here = Path(__file__).resolve().parents[1]
+    here = Path(__file__).resolve().parents[2]
     for package in ("schemas", "storage", "models", "tasks", "flows"):
         shutil.copytree(here / package, old / package, ignore=shutil.ignore_patterns("__pycache__"))
-    (old / "models" / "pca.py").write_text((old / "models" / "pca.py").read_text() + "\n# an older release\n")
+    (old / "models" / "arrays.py").write_text((old / "models" / "arrays.py").read_text() + "\n# an older release\n")
     with scheduler(tmp_path, workers=1, path=old) as address:
         monkeypatch.setenv("FACTORCUBE_DASK_SCHEDULER", address)
         with pytest.raises(ExecutionError, match="another version of the code"):
@@ -378,51 +378,3 @@ def test_kill_in_the_middle_leaves_the_old_state_whole_and_the_rerun_completes(
     assert xr.open_zarr(latest).attrs["as_of"] == "2016-12-30"
     hidden = [path.name for path in (root() / "published/small/market").iterdir() if path.name.startswith(".")]
     assert all(name.endswith(".lock") for name in hidden), "nothing half-made is left"
-
-
-class scheduler:  # noqa: N801  # reads as a context manager
-    """A Dask scheduler and workers as processes of their own, as somebody else would run them."""
-
-    def __init__(self, folder: Path, *, workers: int, path: Path | None = None) -> None:
-        self.folder, self.workers = folder, workers
-        self.path = path or Path(__file__).resolve().parents[1]
-        self.processes: list[subprocess.Popen[bytes]] = []
-
-    def __enter__(self) -> str:
-        address = f"tcp://127.0.0.1:{free_port()}"
-        environment = {**os.environ, "PYTHONPATH": str(self.path)}
-        command = [sys.executable, "-m", "distributed.cli.dask_scheduler", "--host", address, "--no-dashboard"]
-        self._start(command, environment)
-        for _ in range(self.workers):
-            worker = [sys.executable, "-m", "distributed.cli.dask_worker", address, "--nthreads", "1", "--no-nanny"]
-            self._start([*worker, "--no-dashboard", "--local-directory", str(self.folder)], environment)
-        wait_for(address)
-        return address
-
-    def _start(self, command: list[str], environment: dict[str, str]) -> None:
-        self.processes.append(
-            subprocess.Popen(
-                command, cwd=self.path, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-            )
-        )
-
-    def __exit__(self, *_: object) -> None:
-        for process in self.processes:
-            process.kill()
-            process.wait(30)
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
-def wait_for(address: str) -> None:
-    host, port = address.removeprefix("tcp://").split(":")
-    for _ in range(300):
-        with socket.socket() as probe:
-            if probe.connect_ex((host, int(port))) == 0:
-                return
-        time.sleep(0.1)
-    raise TimeoutError(address)

@@ -17,7 +17,7 @@ from storage.cube import Cube
 from tasks.workspace import Workspace
 
 pytestmark = [pytest.mark.shared_data, pytest.mark.usefixtures("prefect_api")]
-EXAMPLE = Path(__file__).resolve().parents[1] / "examples" / "sp500_5yr.yaml"
+EXAMPLE = Path(__file__).resolve().parents[2] / "examples" / "sp500_5yr.yaml"
 
 
 def config(folder: Path, source: Path, changes: dict[str, object]) -> Path:

@@ -1,6 +1,6 @@
 """The simulation of Lettau and Pelger (2020): a weak factor with a high Sharpe ratio, found by RP-PCA and lost by PCA.
 
-``python -m tests.lettau_pelger`` prints the table of `docs/published-checks.md`. What is stated and what is a
+``python -m tests.helpers.lettau_pelger`` prints the table of `docs/published-checks.md`. What is stated and what is a
 reading of the paper is said there.
 """
 

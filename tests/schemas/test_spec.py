@@ -20,7 +20,7 @@ from schemas.settings import Settings, load_settings
 from schemas.sources import LongPanel
 from schemas.spec import LongShort, RunSpec, load_spec
 
-EXAMPLES = Path(__file__).resolve().parents[1] / "examples"
+EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
 SPEC = {
     "universe": "us_test",
     "data": {"shape": "wide_prices", "origin": {"kind": "files", "paths": ["prices.csv"]}},

@@ -11,9 +11,9 @@ import pandas as pd
 import pytest
 import xarray as xr
 from distributed import Client, LocalCluster
+from gram_bits import same_bits
 from small_market import SMALL
 from storing import cube_data
-from test_gram import same_bits
 
 from models.families.linear import GramModel
 from models.statistics.gram import Design, gram_of

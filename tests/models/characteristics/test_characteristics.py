@@ -16,7 +16,7 @@ from skfolio.datasets import load_sp500_dataset
 from models.characteristics import CHARACTERISTICS, available, compute, lookback, registry
 from schemas.errors import ConfigError, DataError
 
-PRICES = Path(__file__).resolve().parents[1].parent / "shared" / "data" / "sp500_5yr_daily.parquet"
+PRICES = Path(__file__).resolve().parents[4] / "shared" / "data" / "sp500_5yr_daily.parquet"
 MONTH, WEEKS, SHARE = 21, 151, 0.8
 
 

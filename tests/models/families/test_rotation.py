@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from instrumented import instrumented
 from scipy.linalg import orthogonal_procrustes
-from test_ipca import instrumented
 
 from models.families.base import FactorModel
 from models.families.ipca import IPCA

@@ -14,7 +14,8 @@ from scipy import stats
 from xarray.backends import BackendArray
 from xarray.core import indexing
 
-from models.panel import Panel, panel_blocks
+from models.panel import Panel
+from models.panel.assembly import panel_blocks
 from models.panel.transforms import TRANSFORMS
 from schemas.errors import ConfigError, DataError, ModelError
 

@@ -10,13 +10,13 @@ import pytest
 import xarray as xr
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from markets import changed, scaled, simulated_market
 
 from models import quality
 from models.quality import arrays, jumps
 from schemas.checks import CheckOverrides, declared
-from tests.markets import changed, scaled, simulated_market
 
-SHARED = Path(__file__).resolve().parents[1].parent / "shared" / "data"
+SHARED = Path(__file__).resolve().parents[4] / "shared" / "data"
 DAILY = {
     name: check.threshold for name, check in declared(CheckOverrides(), "daily").items() if check.threshold is not None
 }

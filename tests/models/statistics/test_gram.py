@@ -8,6 +8,7 @@ from threading import Barrier, Event, Thread
 import numpy as np
 import pytest
 import torch
+from gram_bits import same_bits
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -160,15 +161,6 @@ def test_r2_from_the_statistics_is_that_of_the_rows() -> None:
     expected = 1.0 - np.square((r - explained)[known]).sum() / np.square(r[known]).sum()
     assert gram_r2(gram, slopes) == pytest.approx(expected, abs=1e-13)
     assert np.isnan(gram_r2(gram, np.full_like(slopes, np.nan)))
-
-
-def same_bits(one: GramStatistics, other: GramStatistics) -> None:
-    assert one.chars == other.chars
-    assert one.dates.equals(other.dates)
-    for name in ("zz", "zr", "rr", "n", "weight"):
-        assert getattr(one, name).tobytes() == getattr(other, name).tobytes(), name
-    assert (one.caps is None) == (other.caps is None)
-    assert one.caps is None or (one.caps == other.caps).all()
 
 
 def test_bits_do_not_depend_on_the_threads_that_torch_may_use() -> None:

@@ -33,7 +33,7 @@ from schemas.spec import load_spec
 from storage.sources import fingerprint, next_session, normalise_dates, read_factors, read_market, sessions
 
 HERE = Settings()
-SHARED = Path(__file__).resolve().parents[1].parent / "shared" / "data"
+SHARED = Path(__file__).resolve().parents[4] / "shared" / "data"
 DAYS = pd.bdate_range("2017-02-01", "2017-02-17")  # NYSE is open on all of them
 
 
@@ -200,7 +200,7 @@ def test_start_and_end_read_what_a_selection_would(tmp_path, bars):
 
 @pytest.mark.parametrize("name", ["demo", "french"])
 def test_the_examples_that_run_anywhere_can_be_read(name):
-    spec = load_spec(Path(__file__).resolve().parents[1] / "examples" / f"{name}.yaml")
+    spec = load_spec(Path(__file__).resolve().parents[3] / "examples" / f"{name}.yaml")
     read = market(spec.data, frequency=spec.frequency, calendar=spec.calendar)
     assert read.indexes["date"].is_monotonic_increasing
     if spec.factors:

@@ -23,7 +23,7 @@ from tasks.backfilling.running import Job
 
 NOW = datetime(2026, 1, 5, tzinfo=UTC)
 NOW_INPUTS = Inputs(data="d", code="c", config="k")
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[3]
 
 
 def record(**changes) -> PartitionRecord:
@@ -71,8 +71,8 @@ def store(folder: Path) -> PartitionStore:
 
 def elsewhere(folder: Path, code: str) -> subprocess.Popen[str]:
     """Run code in a process of its own, with the helpers of this file at hand."""
-    head = f"import sys; sys.path[:0] = [{str(ROOT)!r}, {str(ROOT / 'tests')!r}]\nfrom pathlib import Path\n"
-    head += f"from test_backfill_partitions import *\nfolder = Path({str(folder)!r})\n"
+    head = f"import sys; sys.path[:0] = [{str(ROOT)!r}, {str(ROOT / 'tests/helpers')!r}]\nfrom pathlib import Path\n"
+    head += f"from tests.tasks.backfilling.test_running import *\nfolder = Path({str(folder)!r})\n"
     return subprocess.Popen([sys.executable, "-c", head + code], text=True, stdout=subprocess.PIPE)
 
 

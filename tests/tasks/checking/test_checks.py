@@ -12,12 +12,12 @@ import pytest
 import xarray as xr
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from markets import changed, scaled, simulated_market
 
 from models import quality
 from schemas.checks import CHECKS, MAX_FLAGGED_ROWS, CheckOverrides, CheckReport, declared
 from schemas.errors import CheckError, ConfigError, DataError
 from tasks.checking import apply_quarantine, check_derived, check_market, estimation_exclusions, merge
-from tests.markets import changed, scaled, simulated_market
 
 MARKET = simulated_market()
 SESSIONS = pd.bdate_range("2019-12-01", "2020-12-31")

@@ -9,9 +9,9 @@ import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from instrumented import instrumented
 from ipca import InstrumentedPCA
 from statsmodels.datasets import grunfeld
-from test_ipca import instrumented
 
 from models.families.ipca import IPCA, walk_forward
 from models.families.rotation import align

@@ -11,7 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.exceptions import ConvergenceWarning
 
-from models.families.pca import FilledPanel, fill, mean_filled
+from models.families.pca.filling import fill, mean_filled
+from models.families.pca.matrices import FilledPanel
 from models.families.pca.model import PCA
 from models.panel import Panel
 from schemas.errors import ModelError

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from lettau_pelger import monte_carlo
 
-from models.families.pca import fill, mean_filled
+from models.families.pca.filling import fill, mean_filled
 from models.families.pca.model import PCA
 from models.families.pca.rppca import RPPCA, maximal_sharpe_ratio
 from models.panel import Panel
