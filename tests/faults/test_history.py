@@ -7,10 +7,10 @@ from pathlib import Path
 
 import polars as pl
 import pytest
+from injection import content_of
 from running import Inline, ingested
 from small_market import SMALL, make_market, write_config
 
-from faults.injection import content_of
 from schemas.refs import SnapshotRef, VersionRef
 from schemas.settings import load_settings
 from schemas.spec import RunSpec, load_spec
