@@ -10,8 +10,6 @@ from pathlib import Path
 
 import pandas as pd
 import xarray as xr
-from prefect import task
-from prefect.cache_policies import NO_CACHE
 
 from models.families.base import FactorModel
 from models.forecasting.following import RiskEstimators, Served, serve
@@ -31,14 +29,11 @@ from tasks.logs import run_logger
 from tasks.panels import known_holdings, known_panel, panel_inputs, panel_until
 from tasks.provenance import key
 from tasks.registry import covariance_of, specific_of
+from tasks.steps import step
 from tasks.workspace import Workspace
 
 
-@task(
-    name="estimate covariance",
-    task_run_name="covariance of {panel.universe} as of {panel.as_of}",
-    cache_policy=NO_CACHE,
-)
+@step("estimate covariance", "covariance of {panel.universe} as of {panel.as_of}")
 def estimate_covariance(
     spec: RunSpec, models: list[ModelSpec], panel: PanelRef, fits: list[FitRef], cluster: Cluster, settings: Settings
 ) -> list[RiskRef]:
@@ -58,7 +53,7 @@ def estimate_covariance(
     return cluster.gather(futures, lambda ref: f"covariance and risk of {ref.model}")
 
 
-@task(name="evaluate", task_run_name="evaluate {panel.universe} as of {panel.as_of}", cache_policy=NO_CACHE)
+@step("evaluate", "evaluate {panel.universe} as of {panel.as_of}")
 def evaluate_models(
     spec: RunSpec, panel: PanelRef, risks: list[RiskRef], cluster: Cluster, settings: Settings
 ) -> dict[str, Metrics]:

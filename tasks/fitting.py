@@ -12,8 +12,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
-from prefect import task
-from prefect.cache_policies import NO_CACHE
 
 from models.families.base import FactorModel, ModelState
 from models.families.linear import GramModel
@@ -33,6 +31,7 @@ from tasks.panels import panel_inputs, panel_until, past_panel
 from tasks.planning import with_bases
 from tasks.provenance import key
 from tasks.registry import MODELS, build
+from tasks.steps import step
 from tasks.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -41,7 +40,7 @@ if TYPE_CHECKING:
 _SECONDS_BETWEEN_REPORTS = 2.0
 
 
-@task(name="fit models", task_run_name="fit {panel.universe} as of {panel.as_of}", cache_policy=NO_CACHE)
+@step("fit models", "fit {panel.universe} as of {panel.as_of}")
 def fit_models(
     spec: RunSpec, models: list[ModelSpec], panel: PanelRef, cluster: Cluster, settings: Settings
 ) -> list[FitRef]:

@@ -11,8 +11,6 @@ from __future__ import annotations
 from datetime import date
 
 import xarray as xr
-from prefect import task
-from prefect.cache_policies import NO_CACHE
 
 from models.evaluation.gate import decide
 from models.forecasting.metrics import Metrics
@@ -26,7 +24,7 @@ from tasks.events import announce_promotion
 from tasks.logs import run_logger
 from tasks.panels import build_panel, known_panel
 from tasks.promoting import shown
-from tasks.runs import RETRIED
+from tasks.steps import step
 from tasks.workspace import Workspace
 
 
@@ -42,7 +40,7 @@ def judge(
     return decision
 
 
-@task(name="offer", task_run_name="offer {ref.universe}/{ref.model}/{ref.version}", cache_policy=NO_CACHE, **RETRIED)
+@step("offer", "offer {ref.universe}/{ref.model}/{ref.version}", retried=True)
 def offer_version(
     spec: RunSpec, snapshot: SnapshotRef, ref: VersionRef, settings: Settings, *, promote_first: bool = False
 ) -> VersionRef:

@@ -16,8 +16,6 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import xarray as xr
-from prefect import task
-from prefect.cache_policies import NO_CACHE
 
 from models import Panel
 from models.panel.assembly import panel_blocks
@@ -29,13 +27,14 @@ from tasks.digests import Inputs, read_inputs, stored_inputs
 from tasks.logs import run_logger
 from tasks.provenance import key
 from tasks.snapshots import open_span
+from tasks.steps import step
 from tasks.workspace import Workspace
 
 _IN_MEMORY_BYTES = 2**29
 """A panel up to this size is kept in memory by each worker; a larger one is read block by block."""
 
 
-@task(name="build panel", task_run_name="panel of {spec.universe}", cache_policy=NO_CACHE)
+@step("build panel", "panel of {spec.universe}")
 def build_panel(spec: RunSpec, snapshot: SnapshotRef, as_of: date | None, settings: Settings) -> PanelRef:
     """Build the panel of a snapshot, unless it is there, and refer to what was known as of a date.
 

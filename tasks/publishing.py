@@ -8,8 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import xarray as xr
-from prefect import task
-from prefect.cache_policies import NO_CACHE
 
 from models.forecasting.metrics import Metrics
 from reporting import PublishedVersion, render_report
@@ -31,12 +29,12 @@ from tasks.offering import judge
 from tasks.panels import panel_inputs
 from tasks.planning import planned_version
 from tasks.provenance import code_version, library_versions
-from tasks.runs import RETRIED
 from tasks.snapshots import sources_of
+from tasks.steps import step
 from tasks.workspace import Workspace
 
 
-@task(name="plan versions", task_run_name="plan {spec.universe}", cache_policy=NO_CACHE)
+@step("plan versions", "plan {spec.universe}")
 def plan_versions(
     spec: RunSpec, models: Sequence[ModelSpec], snapshot: SnapshotRef, as_of: date | None, settings: Settings
 ) -> dict[str, VersionRef]:
@@ -52,12 +50,7 @@ def plan_versions(
     return planned
 
 
-@task(
-    name="publish",
-    task_run_name="publish {planned.universe}/{planned.model}/{planned.version}",
-    cache_policy=NO_CACHE,
-    **RETRIED,
-)
+@step("publish", "publish {planned.universe}/{planned.model}/{planned.version}", retried=True)
 def publish_version(
     spec: RunSpec, panel: PanelRef, risk: RiskRef, planned: VersionRef, metrics: Metrics, settings: Settings
 ) -> VersionRef:
@@ -101,7 +94,7 @@ def _published(space: Workspace, planned: VersionRef) -> VersionRef | None:
     return None if there is None else there.model_copy(update={"changed": False})
 
 
-@task(name="write report", task_run_name="report of {spec.universe}", cache_policy=NO_CACHE)
+@step("write report", "report of {spec.universe}")
 def write_report(spec: RunSpec, snapshot: SnapshotRef, versions: list[VersionRef], settings: Settings) -> Path:
     """Write one HTML report of all versions of a run; an existing one is left alone."""
     space = Workspace.of(settings)

@@ -11,8 +11,6 @@ from collections.abc import Sequence
 from datetime import UTC, date, datetime
 
 import xarray as xr
-from prefect import task
-from prefect.cache_policies import NO_CACHE
 from threadpoolctl import threadpool_limits
 
 from models.evaluation.gate import believe
@@ -39,12 +37,12 @@ from tasks.promoting import shown
 from tasks.provenance import code_version, library_versions
 from tasks.publishing import attributes
 from tasks.registry import MODELS
-from tasks.runs import RETRIED
 from tasks.snapshots import sources_of
+from tasks.steps import step
 from tasks.workspace import Workspace
 
 
-@task(name="update", task_run_name="update {universe}/{model}", cache_policy=NO_CACHE, **RETRIED)
+@step("update", "update {universe}/{model}", retried=True)
 def update_version(
     universe: str,
     model: str,

@@ -26,7 +26,8 @@ from schemas.parameters import config_names, load_config
 from schemas.settings import load_settings
 from schemas.spec import RunSpec
 from storage.sources.calendars import why_closed
-from tasks.runs import ends_early, hold_models, worth_retrying
+from tasks.runs import ends_early, hold_models
+from tasks.steps import worth_retrying
 
 CHECKOUT = PREFECT_FILE.parents[1]
 DEPLOYMENTS: dict[str, dict[str, Any]] = {one["name"]: one for one in declared()["deployments"]}

@@ -20,7 +20,7 @@ from schemas.settings import Settings
 from schemas.spec import RunSpec, load_spec
 from storage import published
 from tasks.registry import MODELS
-from tasks.updating import update_model
+from tasks.updating import update_version
 from tasks.workspace import Workspace
 
 pytestmark = pytest.mark.usefixtures("prefect_api")
@@ -199,9 +199,9 @@ def test_an_update_continues_a_fit_day_by_day_as_all_at_once(
     shutil.copytree(later.root, other.root, symlinks=True)
     spec = family.spec
     snapshot = ingested(spec, later)
-    once = update_model(spec.universe, ref.model, snapshot, UNTIL, later)
+    once = update_version(spec.universe, ref.model, snapshot, UNTIL, later)
     for day in (date(2016, 12, 1), date(2016, 12, 2), UNTIL):
-        daily = update_model(spec.universe, ref.model, snapshot, day, other)
+        daily = update_version(spec.universe, ref.model, snapshot, day, other)
     assert once.promoted
     one, old = family.opened(once, later), family.opened(ref)
     xr.testing.assert_identical(one.drop_attrs(), family.opened(daily, other).drop_attrs())

@@ -11,6 +11,7 @@ import polars as pl
 import pytest
 import xarray as xr
 from running import Inline, deliver, ingested, listing_market
+from tasks.continuing import sanity
 
 from flows.update import update
 from schemas.errors import ConflictError, PublishError
@@ -18,9 +19,8 @@ from schemas.refs import VersionRef
 from schemas.settings import Settings
 from storage import published
 from tasks import updating
-from tasks.continuing import sanity
 from tasks.training import train
-from tasks.updating import update_model
+from tasks.updating import update_version
 from tasks.workspace import Workspace
 
 KNOWN = date(2016, 11, 30)
@@ -45,7 +45,7 @@ class Champions:
         self.snapshot = ingested(self.spec, self.settings)
 
     def update(self, settings: Settings, model: str, until: date | None = UNTIL, **options: object) -> VersionRef:
-        ref: VersionRef = update_model("small", model, self.snapshot, until, settings, **options)
+        ref: VersionRef = update_version("small", model, self.snapshot, until, settings, **options)
         return ref
 
 
@@ -183,7 +183,7 @@ def test_a_restated_past_does_not_change_what_was_said(
     spec = deliver(tmp_path, wider)
     snapshot = ingested(spec, settings)
     assert snapshot.changed
-    ref = update_model("small", "ipca", snapshot, UNTIL, settings, parent=parent)
+    ref = update_version("small", "ipca", snapshot, UNTIL, settings, parent=parent)
     assert ref.version != plain.version
     after = opened(settings, ref)
     past = after.sel(date=slice(f"{KNOWN}"), ticker=before["ticker"])
@@ -223,4 +223,4 @@ def test_the_flow_continues_every_champion_and_names_those_without(
     assert [(ref.model, ref.promoted) for ref in refs] == [("market", True), ("fama_macbeth", True)]
     assert "small/newcomer has no champion" in caplog.text
     with pytest.raises(PublishError, match="newcomer has no champion"):
-        update_model("small", "newcomer", champions.snapshot, None, settings)
+        update_version("small", "newcomer", champions.snapshot, None, settings)

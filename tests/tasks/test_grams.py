@@ -24,7 +24,7 @@ from schemas.spec import RunSpec
 from storage import work
 from storage.cube import Cube
 from tasks import fitting, grams
-from tasks.panels import make_panel, past_panel
+from tasks.panels import build_panel, past_panel
 from tasks.registry import build
 from tasks.workspace import Workspace
 
@@ -68,7 +68,7 @@ class Store:
         self.panel = self.known(None)
 
     def known(self, as_of: pd.Timestamp | None) -> PanelRef:
-        return make_panel(self.spec, self.snapshot, None if as_of is None else as_of.date(), Settings(root=self.root))
+        return build_panel(self.spec, self.snapshot, None if as_of is None else as_of.date(), Settings(root=self.root))
 
     def grams(self, design: Design = PLAIN, until: pd.Timestamp = DATES[-1]) -> grams.GramStatistics:
         grams._assembled.cache_clear()

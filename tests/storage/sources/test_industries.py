@@ -18,7 +18,7 @@ from schemas.sources import FilesOrigin, IndustrySource, LongPrices
 from schemas.spec import load_spec
 from storage.cube import Cube
 from storage.sources import read_industries, read_market
-from tasks.panels import known_panel, make_panel, past_panel
+from tasks.panels import build_panel, known_panel, past_panel
 from tasks.publishing import plan
 from tasks.workspace import Workspace
 
@@ -115,7 +115,7 @@ def test_a_panel_sees_the_industries_known_before_its_date(tmp_path: Path) -> No
     spec = load_spec(write_config(tmp_path, changes))
     first = ingested(spec, settings)
     assert ingested(spec, settings) == first.model_copy(update={"changed": False})
-    before = make_panel(spec, first, None, settings)
+    before = build_panel(spec, first, None, settings)
     seen = known_panel(space, before)
     assert seen.industries == ["bank", "tech"]
     assert (seen.industry.sel(ticker="S000")[-20:] == 0).all()
@@ -128,7 +128,7 @@ def test_a_panel_sees_the_industries_known_before_its_date(tmp_path: Path) -> No
     assert second.changed
     stored = Cube.open(space.layout, spec.universe).open_dataset()
     assert stored["industry_name"].values.tolist() == ["bank", "tech", "<b>oil"]
-    after = make_panel(spec, second, None, settings)
+    after = build_panel(spec, second, None, settings)
     assert known_panel(space, after).industries == ["bank", "tech", "<b>oil"]
     for ref in (before, after):
         assert past_panel(space, ref, date(2016, 5, 31)).industries == ["bank", "tech"]
