@@ -11,14 +11,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 import xarray as xr
 
+from models.arrays import Float64Array
 from schemas.contracts import Manifest
 from schemas.errors import DataError
-
-Floats = npt.NDArray[np.float64]
 
 REALISED_WINDOW = {252: 63, 12: 12}
 """Periods over which realised volatility looks back, by periods per year."""
@@ -100,40 +98,40 @@ def out_of_sample_start(version: PublishedVersion) -> pd.Timestamp | None:
     return version.dates[held_out[0]] if len(held_out) else None
 
 
-def covered(version: PublishedVersion) -> Floats:
+def covered(version: PublishedVersion) -> Float64Array:
     """(date) number of stocks with loadings on every factor."""
     return _count(version.dataset["loadings"].notnull().all("factor"))
 
 
-def imputed(version: PublishedVersion) -> Floats:
-    """(date) number of stocks whose loadings are the cross-section's mean; 0 where a version does not say."""
-    if "imputed" not in version.dataset:
-        return np.zeros(len(version.dates))
+def imputed(version: PublishedVersion) -> Float64Array:
+    """(date) number of stocks whose loadings are the cross-section's mean."""
     return _count(version.dataset["imputed"])
 
 
-def _count(flags: xr.DataArray) -> Floats:
+def _count(flags: xr.DataArray) -> Float64Array:
     return np.asarray(flags.sum("ticker").values, dtype=np.float64)
 
 
-def trailing_mean(values: Floats, window: int) -> Floats:
-    """Mean over the last `window` dates, with at least half of them known; along the last axis."""
-    frame = pd.DataFrame(np.atleast_2d(values).T)
-    rolled = frame.rolling(window, min_periods=math.ceil(window / 2)).mean()
-    return np.asarray(rolled, dtype=np.float64).T.reshape(values.shape)
+def trailing_mean(values: Float64Array, window: int) -> Float64Array:
+    """Mean over the last `window` dates, with at least half of them known."""
+    return pd.Series(values).rolling(window, min_periods=math.ceil(window / 2)).mean().to_numpy()
 
 
-def forecast_volatility(version: PublishedVersion) -> Floats:
-    """(portfolio, date) annualised forecast volatility, in percent."""
-    variance = version.dataset["portfolio_variance"].transpose("portfolio", "date").values
-    return np.asarray(np.sqrt(variance * version.periods_per_year) * 100.0)
+def forecast_volatility(version: PublishedVersion, portfolio: str) -> Float64Array:
+    """(date) annualised forecast volatility in percent; NaN where the version has no such portfolio."""
+    variance = _of_portfolio(version, "portfolio_variance", portfolio)
+    return np.sqrt(variance * version.periods_per_year) * 100.0
 
 
-def realised_volatility(version: PublishedVersion) -> Floats:
-    """(portfolio, date) annualised trailing root mean square of portfolio returns, in percent."""
-    returns = version.dataset["portfolio_return"].transpose("portfolio", "date").values
+def realised_volatility(version: PublishedVersion, portfolio: str) -> Float64Array:
+    """(date) annualised trailing root mean square of the portfolio's returns, in percent."""
+    returns = _of_portfolio(version, "portfolio_return", portfolio)
     window = REALISED_WINDOW[version.periods_per_year]
     return np.sqrt(trailing_mean(returns**2, window) * version.periods_per_year) * 100.0
+
+
+def _of_portfolio(version: PublishedVersion, name: str, portfolio: str) -> Float64Array:
+    return np.asarray(version.dataset[name].reindex(portfolio=[portfolio]).squeeze("portfolio").values)
 
 
 def last_forecast(version: PublishedVersion) -> int | None:
@@ -142,7 +140,7 @@ def last_forecast(version: PublishedVersion) -> int | None:
     return int(known[-1]) if len(known) else None
 
 
-def factor_risk(version: PublishedVersion, position: int) -> tuple[Floats, Floats]:
+def factor_risk(version: PublishedVersion, position: int) -> tuple[Float64Array, Float64Array]:
     """Annualised factor volatilities in percent (factor), and correlations (factor, factor_), at one date."""
     omega = version.dataset["omega"].isel(date=position).transpose("factor", "factor_").values
     volatility = np.sqrt(np.clip(np.diag(omega), 0.0, None))
@@ -167,7 +165,7 @@ def leading_factors(version: PublishedVersion, most: int) -> list[int]:
     return sorted(np.argsort(-strength, kind="stable")[:most].tolist())
 
 
-def variance_shares(version: PublishedVersion, most: int) -> tuple[list[str], Floats]:
+def variance_shares(version: PublishedVersion, most: int) -> tuple[list[str], Float64Array]:
     """Shares of the portfolio variance in percent: (part, portfolio, date), specific last.
 
     The parts are the leading factors, all others together if there are more than `most`, and the specific part. They
