@@ -11,6 +11,7 @@ import xarray as xr
 from prefect import task
 from prefect.cache_policies import NO_CACHE
 
+from models.blas import arithmetic
 from models.evaluation.gate import Metrics
 from reporting import PublishedVersion, render_report
 from schemas.base import digest
@@ -85,6 +86,7 @@ def publish(
         metrics=metrics,
         gate=judge(space, spec, panel, planned, dataset, metrics),
         packages=library_versions(),
+        arithmetic=arithmetic(),
     )
     ref: VersionRef = published.publish(space.layout, dataset, manifest, arrays)
     run_logger().info("published %s/%s/%s", ref.universe, ref.model, ref.version)

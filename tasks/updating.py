@@ -16,6 +16,7 @@ from prefect import task
 from prefect.cache_policies import NO_CACHE
 
 from models import ModelState
+from models.blas import arithmetic
 from models.evaluation import forecasts
 from schemas.base import digest
 from schemas.contracts import Manifest, validate
@@ -148,6 +149,7 @@ def _publish(space: Workspace, parent: VersionRef, ref: VersionRef, snapshot: Sn
             "metrics": _metrics(reader, history, dataset, np.nan if in_sample is None else in_sample),
             "gate": gate,
             "packages": library_versions(),
+            "arithmetic": arithmetic(),
             "checksums": {},
         }
     )
