@@ -249,6 +249,9 @@ class Manifest(Frozen):
     metrics: dict[str, float | None]
     gate: GateDecision
     packages: dict[str, str] = Field(description="Versions of the libraries that made the numbers.")
+    arithmetic: dict[str, str] = Field(
+        description="What decides the last bits, of the machine that published: processor, BLAS, order of sums."
+    )
     checksums: dict[str, str] = Field(
         default_factory=dict, description="SHA-256 of every file of the version, by path."
     )

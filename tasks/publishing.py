@@ -9,6 +9,7 @@ from typing import Any
 
 import xarray as xr
 
+from models.blas import arithmetic
 from models.forecasting.metrics import Metrics
 from reporting import PublishedVersion, render_report
 from schemas.base import digest
@@ -82,6 +83,7 @@ def publish_version(
         metrics=metrics,
         gate=judge(space, spec, panel, planned, dataset, metrics),
         packages=library_versions(),
+        arithmetic=arithmetic(),
     )
     ref: VersionRef = published.publish(space.layout, dataset, manifest, arrays)
     run_logger().info("published %s/%s/%s", ref.universe, ref.model, ref.version)

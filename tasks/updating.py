@@ -13,6 +13,7 @@ from datetime import UTC, date, datetime
 import xarray as xr
 from threadpoolctl import threadpool_limits
 
+from models.blas import arithmetic
 from models.evaluation.gate import believe
 from models.families.base import ModelState
 from models.forecasting.continuing import continued
@@ -141,6 +142,7 @@ def _publish(space: Workspace, parent: VersionRef, ref: VersionRef, snapshot: Sn
             "metrics": metrics_of(dataset, in_sample, spec.periods_per_year),
             "gate": gate,
             "packages": library_versions(),
+            "arithmetic": arithmetic(),
             "checksums": {},
         }
     )

@@ -16,6 +16,7 @@ from typer.testing import CliRunner
 from deploy import doctor
 from deploy.cli import app
 from deploy.doctor import Finding, examine
+from models.blas import arithmetic
 from tasks.provenance import code_version
 
 SECRET = "hunter2-of-the-test"
@@ -190,6 +191,15 @@ def _wait_for_a_worker(address: str, pem: Path) -> None:
     security = Security(require_encryption=True, **{key: str(pem / name) for key, name in files.items()})
     with Client(address, security=security, set_as_default=False) as client:
         client.wait_for_workers(1, timeout=60)
+
+
+@pytest.mark.parametrize(("same", "state"), [(True, "ok"), (False, "warn")])
+def test_the_arithmetic_is_said(same: bool, state: str, installation: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("models.blas.sums_are_reproducible", lambda: same)
+    ((found, said),) = _of("arithmetic", examine())
+    assert found == state
+    assert said.startswith(", ".join(f"{name} {value}" for name, value in arithmetic().items()))
+    assert ("unset MKL_CBWR" in said) is not same
 
 
 def test_the_code_version_is_said(installation: Path) -> None:

@@ -161,6 +161,7 @@ def _manifest(model, place, dataset, evaluated, periods):
         metrics={name: value if np.isfinite(value) else None for name, value in metrics.items()},
         gate=_gate(place, dataset, passed=passed),
         packages={"numpy": "2.4.0", "torch": "2.13.0", "xarray": "2026.7.0"},
+        arithmetic={"processor": "AMD EPYC (AVX2)", "MKL_CBWR": "AVX2"},
     )
 
 

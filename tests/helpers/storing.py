@@ -102,6 +102,7 @@ def manifest_of(dataset: xr.Dataset, *, tag: str = "0123abcd", model: str = "ipc
         "metrics": {"total_r2": 0.25, "unknown": None},
         "gate": GateDecision(passed=True, reasons=("all fine",)),
         "packages": {"numpy": np.__version__},
+        "arithmetic": {"processor": "Intel(R) Xeon(R) Processor (AVX512)", "MKL_CBWR": "AVX2"},
     }
     return Manifest(**{**facts, **changes})
 

@@ -194,6 +194,7 @@ def test_inputs_and_metrics_that_differ_are_named(layout: Layout) -> None:
         config=config,
         metrics=metrics,
         packages={**BASE.manifest.packages, "numpy": "2.5.0"},
+        arithmetic={**BASE.manifest.arithmetic, "processor": "another"},
         snapshot_id="OTHER",
         input_digest="ff" * 32,
         code_version="abc",
@@ -206,6 +207,7 @@ def test_inputs_and_metrics_that_differ_are_named(layout: Layout) -> None:
         "config.models.0.n_factors": ("absent", "4"),
         "config.new.[key]": ("absent", "None"),
         "packages.numpy": ("2.4.0", "2.5.0"),
+        "arithmetic.processor": ("AMD EPYC (AVX2)", "another"),
     }
     assert difference.metrics["extra"] == (None, 1.0)
     assert difference.metrics["total_r2_out_of_sample"][1] is None
