@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from prefect import flow
 
-from schemas.parameters import AsOf, Config, ModelNames, PromoteFirst, Snapshot
+from schemas.parameters import AsOf, ModelNames, PromoteFirst, Snapshot
 from schemas.refs import VersionRef
 from schemas.settings import load_settings
 from tasks.assembling import estimate_covariance, evaluate_models
@@ -15,6 +15,7 @@ from tasks.ingesting import head_snapshot
 from tasks.logs import run_logger
 from tasks.offering import offer_version
 from tasks.panels import build_panel
+from tasks.parameters import Config
 from tasks.planning import chosen
 from tasks.publishing import plan_versions, publish_version, write_report
 from tasks.runs import ends_early, hold_models, run_name

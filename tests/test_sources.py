@@ -29,7 +29,7 @@ from schemas.sources import (
     WidePrices,
     WideReturns,
 )
-from schemas.spec import load_spec
+from storage.configs import load_spec
 from storage.sources import fingerprint, next_session, normalise_dates, read_factors, read_market, sessions
 
 HERE = Settings()
