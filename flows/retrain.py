@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from prefect import flow
 
-from schemas.parameters import AsOf, Config, ModelNames, PromoteFirst, Snapshot
+from schemas.parameters import AsOf, ModelNames, PromoteFirst, Snapshot
 from schemas.refs import VersionRef
 from schemas.settings import load_settings
 from tasks.cataloguing import write_catalog
 from tasks.cluster import open_cluster
 from tasks.ingesting import head_snapshot
 from tasks.logs import run_logger
+from tasks.parameters import Config
 from tasks.planning import chosen
 from tasks.publishing import write_report
 from tasks.runs import ends_early, hold_models, run_name

@@ -18,7 +18,7 @@ import pandas as pd
 import xarray as xr
 
 from models.families.base import contributing
-from schemas.errors import DataError
+from schemas.errors import ConfigError, DataError
 
 LEAST_KNOWN_WEIGHT = 0.95
 
@@ -96,7 +96,7 @@ def bias_statistic(standardised: xr.DataArray, window: int | None = None) -> xr.
 def bias_band(n_observations: int) -> tuple[float, float]:
     """1 -+ sqrt(2 / T): about 95% of bias statistics of T normal returns with true variances lie within."""
     if n_observations < 1:
-        raise DataError("The band of the bias statistic needs at least one observation.")
+        raise ConfigError("The band of the bias statistic needs at least one observation.")
     half_width = math.sqrt(2.0 / n_observations)
     return 1.0 - half_width, 1.0 + half_width
 

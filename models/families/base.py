@@ -162,8 +162,9 @@ class FactorModel(BaseEstimator, ABC):  # type: ignore[misc]  # scikit-learn shi
         Raises
         ------
         ModelError
-            If the factors of the model are given, so that a rotation would only relabel them wrongly, or if the matrix
-            is not orthogonal.
+            If the factors of the model are given, so that a rotation would only relabel them wrongly.
+        ConfigError
+            If the matrix is not orthogonal.
         """
         self._check_fitted()
         if not self.latent:

@@ -22,9 +22,9 @@ from small_market import SMALL
 from deploy.api import prefect_server
 from deploy.deployments import PREFECT_FILE, QUEUES, declared
 from schemas.errors import ConfigError, DataError, HeldError
-from schemas.parameters import config_names, load_config
 from schemas.settings import load_settings
 from schemas.spec import RunSpec
+from storage.configs import config_names, load_config
 from storage.sources.calendars import why_closed
 from tasks.runs import ends_early, hold_models
 from tasks.steps import worth_retrying

@@ -28,7 +28,7 @@ from ports import free_port
 from small_market import SMALL, make_market, write_config
 
 from schemas.settings import Settings
-from schemas.spec import load_spec
+from storage.configs import load_spec
 from tasks.runs import hold_models
 
 pytestmark = pytest.mark.slow
@@ -40,7 +40,7 @@ SLEEPER = """
 import sys, time
 from prefect import flow, tags
 from schemas.settings import load_settings
-from schemas.spec import load_spec
+from storage.configs import load_spec
 from pathlib import Path
 from tasks.runs import hold_models
 

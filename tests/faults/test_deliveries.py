@@ -15,8 +15,8 @@ from small_market import SMALL, make_market, write_config
 
 from schemas.errors import CheckError, DataError, FactorcubeError, SourceError
 from schemas.settings import load_settings
-from schemas.spec import load_spec
 from storage import sources
+from storage.configs import load_spec
 from storage.cube import Cube
 from tasks.workspace import Workspace
 

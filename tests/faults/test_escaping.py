@@ -14,7 +14,7 @@ from running import Inline, ingested
 from small_market import make_market, write_config
 
 from schemas.settings import load_settings
-from schemas.spec import load_spec
+from storage.configs import load_spec
 from tasks.publishing import write_version_report
 from tasks.training import train
 from tasks.workspace import Workspace

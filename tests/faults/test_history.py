@@ -13,8 +13,9 @@ from small_market import SMALL, make_market, write_config
 
 from schemas.refs import SnapshotRef, VersionRef
 from schemas.settings import load_settings
-from schemas.spec import RunSpec, load_spec
+from schemas.spec import RunSpec
 from storage import published
+from storage.configs import load_spec
 from storage.cube import Cube
 from storage.files import sha256_file
 from tasks.training import train

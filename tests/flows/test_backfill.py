@@ -19,8 +19,8 @@ from flows.backfill import backfill
 from schemas.backfill import BackfillPlan, BackfillRequest, BackfillSummary
 from schemas.errors import BackfillError, ConfigError, ModelError
 from schemas.settings import load_settings
-from schemas.spec import load_spec
 from storage import published
+from storage.configs import load_spec
 from storage.layout import Layout
 from tasks.backfilling import engine
 from tasks.backfilling.survey import plan_backfill
@@ -226,7 +226,7 @@ import os, signal, sys
 from pathlib import Path
 from flows.backfill import backfill
 from schemas.backfill import BackfillRequest
-from schemas.spec import load_spec
+from storage.configs import load_spec
 from storage import partitions
 {patch}
 spec = load_spec(Path(sys.argv[1]))

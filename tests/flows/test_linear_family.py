@@ -17,8 +17,9 @@ from flows.pipeline import pipeline
 from reporting import PublishedVersion, render_report
 from schemas.refs import VersionRef
 from schemas.settings import Settings
-from schemas.spec import RunSpec, load_spec
+from schemas.spec import RunSpec
 from storage import published
+from storage.configs import load_spec
 from tasks.registry import MODELS
 from tasks.updating import update_version
 from tasks.workspace import Workspace

@@ -22,8 +22,8 @@ from flows.pipeline import pipeline
 from models import FactorModel, ModelState, Panel
 from schemas.errors import CheckError, DataError, ExecutionError, FactorcubeError, ModelError, SourceError
 from schemas.settings import load_settings
-from schemas.spec import load_spec
 from storage import published, sources
+from storage.configs import load_spec
 from storage.cube import Cube
 from tasks.cluster import open_cluster
 from tasks.registry import MODELS
@@ -317,7 +317,7 @@ import os, signal, sys
 from pathlib import Path
 {patch}
 from flows.pipeline import pipeline
-from schemas.spec import load_spec
+from storage.configs import load_spec
 pipeline(load_spec(Path(sys.argv[1])))
 """
 IN_INGEST = """

@@ -12,7 +12,7 @@ import yaml
 
 from flows.pipeline import pipeline
 from schemas.settings import load_settings
-from schemas.spec import load_spec
+from storage.configs import load_spec
 from storage.cube import Cube
 from tasks.workspace import Workspace
 

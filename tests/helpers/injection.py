@@ -38,7 +38,7 @@ Fault = Callable[[int, str], None]
 def ingest_config(config: str) -> None:
     """Ingest the source of a config."""
     from flows.ingest import ingest
-    from schemas.spec import load_spec
+    from storage.configs import load_spec
 
     ingest(load_spec(Path(config)))
 
@@ -46,7 +46,7 @@ def ingest_config(config: str) -> None:
 def run_config(config: str) -> None:
     """Run the whole job of a config, and promote what is first of its kind."""
     from flows.pipeline import pipeline
-    from schemas.spec import load_spec
+    from storage.configs import load_spec
 
     pipeline(load_spec(Path(config)), promote_first=True)
 

@@ -12,7 +12,8 @@ from small_market import make_market, write_config
 
 from schemas.refs import SnapshotRef
 from schemas.settings import Settings
-from schemas.spec import RunSpec, load_spec
+from schemas.spec import RunSpec
+from storage.configs import load_spec
 from tasks.ingesting import check_data, find_snapshot, read_source, write_cube
 
 LISTED = date(2016, 12, 2)

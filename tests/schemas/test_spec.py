@@ -18,7 +18,8 @@ from schemas.checks import CHECKS
 from schemas.errors import ConfigError
 from schemas.settings import Settings, load_settings
 from schemas.sources import LongPanel
-from schemas.spec import LongShort, RunSpec, load_spec
+from schemas.spec import LongShort, RunSpec
+from storage.configs import load_spec
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
 SPEC = {

@@ -228,14 +228,21 @@ def test_a_promoter_killed_between_document_and_link_has_won_and_the_link_is_men
     assert link.readlink() == Path(JULY), "and a reader mends the link"
 
 
-def test_a_link_of_before_the_document_is_the_first_promotion(disk):
-    document = disk.published("us", "ipca") / "latest.json"
-    document.unlink()
-    (adopted,) = published.promotions(disk, "us", "ipca")
-    assert (adopted.version, adopted.previous) == (JUNE, None)
-    assert champion(disk) == JUNE
-    promote(disk, JULY, expected=JUNE)
-    assert [one.version for one in published.promotions(disk, "us", "ipca")] == [JUNE, JULY]
+def test_a_link_without_a_document_makes_no_champion(disk):
+    home = disk.published("us", "ipca")
+    (home / "latest.json").unlink()
+    assert published.latest(disk, "us", "ipca") is None
+    assert (home / "latest").readlink() == Path(JUNE)
+    promote(disk, JULY, expected=None)
+    assert [one.version for one in published.promotions(disk, "us", "ipca")] == [JULY]
+    assert (home / "latest").readlink() == Path(JULY)
+
+
+def test_a_champion_that_is_not_there_is_named(disk):
+    home = disk.published("us", "ipca")
+    (home / JUNE).rename(home.parent / JUNE)
+    with pytest.raises(PublishError, match=f"leads to {JUNE}, which is not a version beside it"):
+        published.latest(disk, "us", "ipca")
 
 
 def test_a_reader_that_may_not_write_reads_the_document(disk, monkeypatch):

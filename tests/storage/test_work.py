@@ -40,12 +40,10 @@ def test_arrays_and_facts_come_back_and_the_first_writer_wins(store):
         assert array.dtype == STATE[name].dtype
 
 
-def test_json_comes_back_and_is_replaced_only_on_request(store):
+def test_json_comes_back_as_it_was_kept_first(store):
     store.put_json("metrics", KEY, {10: (1, 2), 9: "é"})
     store.put_json("metrics", KEY, "second")
     assert store.get_json("metrics", KEY) == {"10": [1, 2], "9": "é"}
-    store.put_json("metrics", KEY, "third", replace=True)
-    assert store.get_json("metrics", KEY) == "third"
 
 
 def test_blocks_of_dates_become_one_dataset(store):

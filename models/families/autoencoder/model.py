@@ -198,7 +198,7 @@ class ConditionalAutoencoder(FactorModel):
         return expected.rename("expected_returns")
 
     def rotate(self, rotation: FloatArray) -> Self:
-        """Return the same model in rotated coordinates; see the base class. ModelError if not orthogonal."""
+        """Return the same model in rotated coordinates; see the base class. ConfigError if not orthogonal."""
         self._check_fitted()
         rotation = check_rotation(rotation, self.n_factors)
         arrays = self._ensemble.rotated(rotation).arrays()

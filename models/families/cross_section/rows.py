@@ -19,7 +19,7 @@ from models.arrays import FloatArray
 from models.families.cross_section.regression import CrossSections, regress
 from models.panel import Panel
 from models.statistics.gram import GramStatistics, Weighting, date_spans, select_characteristics, solve_gram
-from schemas.errors import ModelError
+from schemas.errors import ConfigError, ModelError
 
 Orthogonalise = Sequence[tuple[str, Sequence[str]]]
 _MAD_OF_NORMAL = float(norm.ppf(0.75))
@@ -94,7 +94,9 @@ def orthogonalised(panel: Panel, orthogonalise: Orthogonalise, weights: FloatArr
     Raises
     ------
     ModelError
-        If the panel lacks one of the styles, or one shall be orthogonal to itself.
+        If the panel lacks one of the styles.
+    ConfigError
+        If one shall be orthogonal to itself, or to nothing.
     """
     check_orthogonalise(orthogonalise, panel.chars)
     values = panel.characteristics.values.astype(np.float64)
@@ -113,13 +115,13 @@ def orthogonalised(panel: Panel, orthogonalise: Orthogonalise, weights: FloatArr
 
 
 def check_orthogonalise(orthogonalise: Orthogonalise, chars: Sequence[str]) -> None:
-    """Raise a ModelError if an entry names a characteristic that is not there, or the style itself."""
+    """Raise a ModelError if the panel lacks a characteristic, a ConfigError if an entry names no other style."""
     for style, others in orthogonalise:
         missing = sorted({style, *others} - set(chars))
         if missing:
             raise ModelError(f"orthogonalise names {missing}, which the panel lacks; it has {[*chars]}.")
         if style in others or not others:
-            raise ModelError(f"orthogonalise must name styles other than '{style}' that it shall be orthogonal to.")
+            raise ConfigError(f"orthogonalise must name styles other than '{style}' that it shall be orthogonal to.")
 
 
 def systematic(panel: Panel, styles: Sequence[str], by_stock: FloatArray, style_returns: FloatArray) -> FloatArray:

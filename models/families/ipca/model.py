@@ -273,8 +273,10 @@ class IPCA(GramModel):
 
         Raises
         ------
+        ConfigError
+            If the matrix is not orthogonal.
         ModelError
-            If the matrix is not orthogonal, or would mix observed factors with others.
+            If it would mix observed factors with others.
         """
         self._check_fitted()
         matrix = np.asarray(rotation)

@@ -14,7 +14,7 @@ import numpy.typing as npt
 import xarray as xr
 
 from models.arrays import FloatArray
-from schemas.errors import ModelError
+from schemas.errors import ConfigError, ModelError
 
 FactorRule = Literal["bai_ng", "onatski", "ahn_horenstein"]
 RULES: tuple[FactorRule, ...] = get_args(FactorRule)
@@ -71,8 +71,10 @@ def choose_factors(spectrum: Spectrum, rule: FactorRule, max_factors: int) -> in
 
     Raises
     ------
+    ConfigError
+        If the rule is unknown.
     ModelError
-        If the rule is unknown, or the panel is too small for so many factors.
+        If the panel is too small for so many factors.
     """
     if rule == "onatski":
         return onatski(spectrum, max_factors)
@@ -80,7 +82,7 @@ def choose_factors(spectrum: Spectrum, rule: FactorRule, max_factors: int) -> in
         return int(np.argmin(bai_ng(spectrum, max_factors)["ic_p2"].values))
     if rule == "ahn_horenstein":
         return int(np.argmax(ahn_horenstein(spectrum, max_factors)["gr"].values))
-    raise ModelError(f"'{rule}' is no rule for the number of factors; give a number or one of {', '.join(RULES)}.")
+    raise ConfigError(f"'{rule}' is no rule for the number of factors; give a number or one of {', '.join(RULES)}.")
 
 
 def bai_ng(spectrum: Spectrum, max_factors: int) -> xr.Dataset:

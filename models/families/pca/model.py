@@ -20,7 +20,7 @@ from models.inference.regression import time_series_regression
 from models.panel import Panel
 from models.statistics.gram import solve_gram
 from models.statistics.rowwise import cross_sections
-from schemas.errors import ModelError
+from schemas.errors import ConfigError, ModelError
 
 Scale = Literal["covariance", "correlation"]
 Missing = Literal["em", "pairwise"]
@@ -122,9 +122,10 @@ class PCA(FactorModel):
         Raises
         ------
         ModelError
-            If a parameter is unknown; if dates, stocks or the rank of their returns do not carry so many factors, or
-            a rule finds none; if two stocks share no dates (pairwise) or the returns of a stock are constant
-            (correlation).
+            If dates, stocks or the rank of their returns do not carry so many factors, or a rule finds none; if two
+            stocks share no dates (pairwise) or the returns of a stock are constant (correlation).
+        ConfigError
+            If a parameter is unknown.
 
         Warns
         -----
@@ -288,9 +289,9 @@ class PCA(FactorModel):
     def _check_parameters(self) -> None:
         for name, value, known in (("scale", self.scale, Scale), ("missing", self.missing, Missing)):
             if value not in get_args(known):
-                raise ModelError(f"{name}='{value}' must be one of {', '.join(get_args(known))}.")
+                raise ConfigError(f"{name}='{value}' must be one of {', '.join(get_args(known))}.")
         if isinstance(self.n_factors, str) and self.n_factors not in RULES:
-            raise ModelError(f"n_factors='{self.n_factors}' must be a number or one of {', '.join(RULES)}.")
+            raise ConfigError(f"n_factors='{self.n_factors}' must be a number or one of {', '.join(RULES)}.")
 
     def _check_capacity(self, n_dates: int, n_stocks: int) -> None:
         most = max(0, min(n_dates - 1, n_stocks))

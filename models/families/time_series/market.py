@@ -16,7 +16,7 @@ from models.families.time_series.model import ObservedFactorModel, observed_fact
 from models.inference.betas import Shrinkage, shrink_blume, shrink_vasicek
 from models.inference.regression import CovType, TimeSeriesRegression
 from models.panel import Panel
-from schemas.errors import ModelError
+from schemas.errors import ConfigError
 
 MARKET = "market"
 
@@ -92,7 +92,7 @@ class MarketModel(ObservedFactorModel):
             return shrink_vasicek(beta, sampling_variance)
         if self.shrinkage == "blume":
             return shrink_blume(beta)
-        raise ModelError(f"shrinkage='{self.shrinkage}' is not known; it is None, 'vasicek' or 'blume'.")
+        raise ConfigError(f"shrinkage='{self.shrinkage}' is not known; it is None, 'vasicek' or 'blume'.")
 
     def _names(self, panel: Panel) -> list[str]:  # noqa: ARG002  # its own name, whatever the panel has
         return [self.market or MARKET]

@@ -12,7 +12,7 @@ from models.families.ipca import IPCA
 from models.families.pca.model import PCA
 from models.families.rotation import align
 from models.panel import Panel
-from schemas.errors import ModelError
+from schemas.errors import ConfigError, DataError, ModelError
 
 
 def random_rotation(n_factors: int, seed: int) -> np.ndarray:
@@ -68,11 +68,11 @@ def test_alignment_solves_the_procrustes_problem_over_common_dates() -> None:
 
 
 def test_what_is_not_a_rotation_is_refused(fitted: FactorModel) -> None:
-    with pytest.raises(ModelError, match="orthogonal"):
+    with pytest.raises(ConfigError, match="orthogonal"):
         fitted.rotate(2.0 * np.eye(3))
-    with pytest.raises(ModelError, match="3 x 3"):
+    with pytest.raises(ConfigError, match="3 x 3"):
         fitted.rotate(np.eye(2))
-    with pytest.raises(ModelError, match="one shape"):
+    with pytest.raises(DataError, match="one shape"):
         align(np.zeros((5, 2)), np.zeros((5, 3)))
     with pytest.raises(ModelError, match="at least 2 common dates; there are 1"):
         align(np.array([[1.0, 2.0], [np.nan, 1.0]]), np.ones((2, 2)))

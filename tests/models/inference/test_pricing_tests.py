@@ -12,7 +12,7 @@ from scipy import stats
 
 from models.inference.factor_premia import two_pass
 from models.inference.pricing_tests import alpha_test, grs_test
-from schemas.errors import ModelError
+from schemas.errors import ConfigError, ModelError
 
 FACTORS = ["MktRF", "SMB", "HML"]
 
@@ -158,7 +158,7 @@ def test_what_cannot_be_tested_says_why(sorted_portfolios: tuple[np.ndarray, np.
         two_pass(returns[:, :3], factors).pricing_test()
     with pytest.raises(ModelError, match=r"returns lack a value at position \(5, 2\)"):
         grs_test(np.where(np.arange(returns.size).reshape(returns.shape) == 47, np.nan, returns), factors)
-    with pytest.raises(ModelError, match="no joint form"):
+    with pytest.raises(ConfigError, match="no joint form"):
         alpha_test(returns, factors, cov_type="HC3")
-    with pytest.raises(ModelError, match="needs cov_type='HAC'"):
+    with pytest.raises(ConfigError, match="needs cov_type='HAC'"):
         alpha_test(returns, factors, newey_west_lags=3)

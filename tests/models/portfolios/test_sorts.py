@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from models.panel import Panel
 from models.portfolios.sorts import SortedPortfolios, double_sort, managed_returns, managed_weights, quantile_sort
-from schemas.errors import ModelError
+from schemas.errors import ConfigError, DataError, ModelError
 
 N_DATES, N_STOCKS = 12, 40
 
@@ -186,19 +186,19 @@ def test_managed_portfolios_are_least_squares_without_and_with_weights() -> None
 
 
 @pytest.mark.parametrize(
-    ("build", "message"),
+    ("build", "error", "message"),
     [
-        (lambda p: quantile_sort(p, "value"), r"lacks.*\['value'\]"),
-        (lambda p: quantile_sort(p, "size", 1), "at least 2"),
-        (lambda p: quantile_sort(p, "size", [0.7, 0.3]), "increase"),
-        (lambda p: quantile_sort(p, "size", weighting="rank"), "'equal' or 'cap'"),
-        (lambda p: quantile_sort(p, p.returns.rename(None)), "need a name"),
-        (lambda p: quantile_sort(p, p.returns[:, 1:]), "every date and ticker"),
-        (lambda p: double_sort(p, "size", "size"), "different names"),
-        (lambda p: double_sort(p, "size", "bm").spread(), r"one of \['size', 'bm'\]"),
-        (lambda p: quantile_sort(p, "size").spread("bm"), "no sort on 'bm'"),
+        (lambda p: quantile_sort(p, "value"), ModelError, r"lacks.*\['value'\]"),
+        (lambda p: quantile_sort(p, "size", 1), ConfigError, "at least 2"),
+        (lambda p: quantile_sort(p, "size", [0.7, 0.3]), ConfigError, "increase"),
+        (lambda p: quantile_sort(p, "size", weighting="rank"), ConfigError, "'equal' or 'cap'"),
+        (lambda p: quantile_sort(p, p.returns.rename(None)), ConfigError, "need a name"),
+        (lambda p: quantile_sort(p, p.returns[:, 1:]), DataError, "every date and ticker"),
+        (lambda p: double_sort(p, "size", "size"), ConfigError, "different names"),
+        (lambda p: double_sort(p, "size", "bm").spread(), ConfigError, r"one of \['size', 'bm'\]"),
+        (lambda p: quantile_sort(p, "size").spread("bm"), ConfigError, "no sort on 'bm'"),
     ],
 )
-def test_mistakes_are_named(build, message: str) -> None:
-    with pytest.raises(ModelError, match=message):
+def test_mistakes_are_named(build, error: type[Exception], message: str) -> None:
+    with pytest.raises(error, match=message):
         build(market())

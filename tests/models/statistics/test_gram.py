@@ -16,7 +16,7 @@ from models.blas import one_thread
 from models.families.linear import gram_r2
 from models.panel import Panel
 from models.statistics.gram import Design, GramStatistics, gram_of, gram_statistics
-from schemas.errors import ModelError
+from schemas.errors import DataError, ModelError
 
 N_DATES, N_STOCKS, N_CHARS = 9, 40, 3
 INDUSTRIES = ["banks", "oil", "shops", "empty"]
@@ -105,7 +105,7 @@ def test_caps_of_industries_are_sums_over_the_stocks_that_enter(weighting: str) 
     chosen = gram.select(["industry:shops", "char1", "industry:banks"])
     np.testing.assert_array_equal(chosen.caps, gram.caps[:, [2, 0]])
     same_bits(GramStatistics.concat([gram.take(range(4)), gram.take(range(4, N_DATES))]), gram)
-    with pytest.raises(ModelError, match="cannot be joined"):
+    with pytest.raises(DataError, match="cannot be joined"):
         GramStatistics.concat([gram.take(range(4)), replace(gram, caps=None).take(range(4, N_DATES))])
 
 
@@ -117,7 +117,7 @@ def test_what_is_not_there_is_refused() -> None:
         gram_of(make_panel(), Design(("size",)))
     with pytest.raises(ModelError, match="no industries"):
         gram_of(make_panel(industries=False), Design(("char0",), industries=True))
-    with pytest.raises(ModelError, match="without overlap"):
+    with pytest.raises(DataError, match="without overlap"):
         GramStatistics.concat([gram, gram])
 
 

@@ -15,7 +15,7 @@ from small_market import make_market, write_config
 from schemas.errors import DataError, SourceError
 from schemas.settings import Settings
 from schemas.sources import FilesOrigin, IndustrySource, LongPrices
-from schemas.spec import load_spec
+from storage.configs import load_spec
 from storage.cube import Cube
 from storage.sources import read_industries, read_market
 from tasks.panels import build_panel, known_panel, past_panel

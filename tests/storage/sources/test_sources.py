@@ -29,7 +29,7 @@ from schemas.sources import (
     WidePrices,
     WideReturns,
 )
-from schemas.spec import load_spec
+from storage.configs import load_spec
 from storage.sources import fingerprint, next_session, normalise_dates, read_factors, read_market, sessions
 
 HERE = Settings()
@@ -37,8 +37,8 @@ SHARED = Path(__file__).resolve().parents[4] / "shared" / "data"
 DAYS = pd.bdate_range("2017-02-01", "2017-02-17")  # NYSE is open on all of them
 
 
-def market(source, *, frequency="daily", calendar="XNYS", where=HERE, **span) -> xr.Dataset:
-    return read_market(source, settings=where, frequency=frequency, calendar=calendar, **span)
+def market(source, *, frequency="daily", calendar="XNYS", where=HERE) -> xr.Dataset:
+    return read_market(source, settings=where, frequency=frequency, calendar=calendar)
 
 
 def factors(*sources, dates=DAYS, frequency="daily", calendar="XNYS") -> xr.Dataset:
@@ -183,19 +183,6 @@ def test_missing_is_written_in_many_ways(tmp_path):
     path.write_text("date,A,B\n2017-02-01,,NA\n2017-02-02,#N/A,nan\n2017-02-03,null, 1.5 \n2017-02-06,1e1,-2\n")
     read = market(WidePrices(origin=files(path)))["close"].values
     np.testing.assert_array_equal(read, [[np.nan, np.nan], [np.nan, np.nan], [np.nan, 1.5], [10.0, -2.0]])
-
-
-def test_start_and_end_read_what_a_selection_would(tmp_path, bars):
-    panel = bars.rename(columns={"close": "size"}).assign(ret=0.01)
-    path = write(panel, tmp_path / "a.parquet")
-    span = {"start": date(2017, 2, 3), "end": date(2017, 2, 9)}
-    for source in (
-        LongPrices(origin=files(path), close="volume"),
-        LongPanel(origin=files(path), characteristics=("size",), known="before_date"),
-    ):
-        xr.testing.assert_identical(market(source, **span), market(source).sel(date=slice(*map(str, span.values()))))
-        with pytest.raises(DataError, match="no rows from 2018-01-02 to the last date"):
-            market(source, start=date(2018, 1, 2))
 
 
 @pytest.mark.parametrize("name", ["demo", "french"])

@@ -344,7 +344,7 @@ def _bucket(s3: tuple[str, dict[str, str]]) -> str:
 def test_a_whole_run_keeps_its_cube_and_versions_in_the_object_store(small, s3, monkeypatch, prefect_api):
     from flows.pipeline import pipeline
     from schemas.settings import load_settings
-    from schemas.spec import load_spec
+    from storage.configs import load_spec
 
     monkeypatch.setenv("FACTORCUBE_STORE", s3[0])
     write_config(small.parent, {"models": SMALL["models"][:1]})

@@ -23,7 +23,7 @@ from models.families.base import ModelState
 from models.families.ipca import IPCA
 from models.panel import Panel
 from models.panel.transforms import rank_to_unit_interval
-from schemas.errors import ModelError
+from schemas.errors import ConfigError, ModelError
 
 N_TRAIN = 120
 
@@ -391,7 +391,7 @@ def test_errors_say_what_to_do(holed):
     model = small().fit(holed)
     with pytest.raises(ModelError, match="char"):
         model.loadings(Panel(holed.data.isel(char=[0, 1])))
-    with pytest.raises(ModelError, match="orthogonal"):
+    with pytest.raises(ConfigError, match="orthogonal"):
         model.rotate(np.ones((2, 2)))
 
 

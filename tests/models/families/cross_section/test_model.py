@@ -15,7 +15,7 @@ from sklearn.exceptions import ConvergenceWarning
 from models import CrossSectionalModel, Panel
 from models.families.base import ModelState
 from models.statistics.gram import Design, gram_of
-from schemas.errors import ModelError
+from schemas.errors import ConfigError, ModelError
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*an industry has no stock")
 
@@ -309,12 +309,11 @@ def test_stability_is_the_correlation_of_exposures_across_dates() -> None:
         (CrossSectionalModel("sqrtcap"), "weighting='sqrtcap' is none of"),  # type: ignore[arg-type]  # a mistake
         (CrossSectionalModel(huber=-1.0), "huber=-1.0 must be positive"),
         (CrossSectionalModel(refresh=0), "at least 1"),
-        (CrossSectionalModel(orthogonalise=(("beta", ("size",)),)), r"names \['beta'\], which the panel lacks"),
         (CrossSectionalModel(orthogonalise=(("size", ("size",)),)), "styles other than 'size'"),
     ],
 )
 def test_mistakes_are_named(model: CrossSectionalModel, message: str) -> None:
-    with pytest.raises(ModelError, match=message):
+    with pytest.raises(ConfigError, match=message):
         model.fit(simulate())
 
 
@@ -323,5 +322,7 @@ def test_unknown_factors_and_lags_are_refused() -> None:
     model = CrossSectionalModel().fit(panel)
     with pytest.raises(ModelError, match=r"no factors \['beta'\]"):
         model.pure_portfolios(panel, ["beta"])
-    with pytest.raises(ModelError, match="lag=0 must be at least 1"):
+    with pytest.raises(ModelError, match=r"names \['beta'\], which the panel lacks"):
+        CrossSectionalModel(orthogonalise=(("beta", ("size",)),)).fit(panel)
+    with pytest.raises(ConfigError, match="lag=0 must be at least 1"):
         model.diagnostics(panel, lag=0)

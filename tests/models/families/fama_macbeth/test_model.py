@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from models.families.fama_macbeth.model import FamaMacBeth
 from models.panel import Panel
 from models.statistics.gram import GramStatistics, Weighting, gram_of, gram_statistics, managed_portfolios
-from schemas.errors import ModelError
+from schemas.errors import ConfigError, DataError, ModelError
 
 
 def unbalanced(n_dates: int = 90, n_stocks: int = 25, n_chars: int = 3, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
@@ -128,7 +128,7 @@ def test_gram_statistics_agree_with_plain_products_and_join() -> None:
     joined = GramStatistics.concat([gram.sel(end=cut), gram.sel(start=panel.dates[101])])
     np.testing.assert_array_equal(joined.zz, gram.zz)
     assert joined.dates.equals(panel.dates)
-    with pytest.raises(ModelError, match="follow one another"):
+    with pytest.raises(DataError, match="follow one another"):
         GramStatistics.concat([gram.sel(end=cut), gram.sel(start=cut)])
 
 
@@ -271,10 +271,11 @@ def test_unknown_parameters_are_refused() -> None:
         ({"deficient": "pinv"}, "deficient='pinv' is unknown"),
         ({"weighting": "value"}, "weighting='value' is unknown"),
         ({"deficient": "ridge", "ridge": 0.0}, "must be positive"),
-        ({"estimated_betas": {"char0": "market"}}, "needs the observed factors"),
     ):
-        with pytest.raises(ModelError, match=message):
+        with pytest.raises(ConfigError, match=message):
             FamaMacBeth(**params).fit(panel)
+    with pytest.raises(ModelError, match="needs the observed factors"):
+        FamaMacBeth(estimated_betas={"char0": "market"}).fit(panel)
 
 
 @settings(max_examples=15, deadline=None)

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from models.families.pca.factor_number import RULES, Spectrum, ahn_horenstein, bai_ng, choose_factors, onatski
-from schemas.errors import ModelError
+from schemas.errors import ConfigError, ModelError
 
 
 def simulated(n_dates: int, n_stocks: int, n_factors: int, noise: float, rng: np.random.Generator) -> np.ndarray:
@@ -105,7 +105,7 @@ def test_what_cannot_be_decided_is_refused() -> None:
         ModelError, match="max_factors=5 needs 10 dates, stocks and eigenvalues; the panel has 12 dates, 9"
     ):
         onatski(Spectrum.of(values), 5)
-    with pytest.raises(ModelError, match="'kaiser' is no rule"):
+    with pytest.raises(ConfigError, match="'kaiser' is no rule"):
         choose_factors(Spectrum.of(values), "kaiser", 2)
     values[0, 0] = np.nan
     with pytest.raises(ModelError, match="complete"):

@@ -15,7 +15,7 @@ from models.families.pca.filling import fill, mean_filled
 from models.families.pca.matrices import FilledPanel
 from models.families.pca.model import PCA
 from models.panel import Panel
-from schemas.errors import ModelError
+from schemas.errors import ConfigError, ModelError
 
 
 def factor_panel(
@@ -255,7 +255,7 @@ def test_unknown_parameters_and_constant_returns_are_refused() -> None:
         "n_factors='kaiser' must be a number or one of bai_ng": {"n_factors": "kaiser"},
     }
     for message, wrong in refused.items():
-        with pytest.raises(ModelError, match=message):
+        with pytest.raises(ConfigError, match=message):
             PCA(**wrong).fit(Panel.from_arrays(returns))
     returns[:, 3] = 0.001
     with pytest.raises(ModelError, match="returns of stock3 are constant"):

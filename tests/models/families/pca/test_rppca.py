@@ -12,7 +12,7 @@ from models.families.pca.filling import fill, mean_filled
 from models.families.pca.model import PCA
 from models.families.pca.rppca import RPPCA, maximal_sharpe_ratio
 from models.panel import Panel
-from schemas.errors import ModelError
+from schemas.errors import ConfigError
 
 
 def priced_panel(n_dates: int, n_stocks: int, gaps: float = 0.0, seed: int = 0, noise: float = 0.02) -> Panel:
@@ -131,7 +131,7 @@ def test_measures_do_not_depend_on_the_rotation(angle: float, gaps: float) -> No
 
 
 def test_a_negative_weight_beyond_the_covariance_is_refused() -> None:
-    with pytest.raises(ModelError, match=r"gamma=-1.5 must be at least -1"):
+    with pytest.raises(ConfigError, match=r"gamma=-1.5 must be at least -1"):
         RPPCA(2, gamma=-1.5).fit(priced_panel(60, 20))
 
 

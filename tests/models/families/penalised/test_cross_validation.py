@@ -17,7 +17,7 @@ from models.families.penalised.estimation import bootstrap_weights
 from models.families.penalised.moments import pooled_moments
 from models.panel import Panel
 from models.statistics.gram import gram_statistics
-from schemas.errors import ModelError
+from schemas.errors import ConfigError, ModelError
 
 N_DATES, N_STOCKS, N_CHARS = 60, 12, 5
 
@@ -103,7 +103,7 @@ def test_rules_choose_by_the_definition() -> None:
     stderr = np.array([[9.0, 9.0, 0.0, 1.0, 0.1], [0.1] * 5, [np.nan] * 5])
     assert choose_penalty(error, stderr, "min").tolist() == [3, 0, -1]
     assert choose_penalty(error, stderr, "one_se").tolist() == [2, 0, -1]  # 4.0 is just within 3 + 1
-    with pytest.raises(ModelError, match="rule 'best' is none of min, one_se"):
+    with pytest.raises(ConfigError, match="rule 'best' is none of min, one_se"):
         choose_penalty(error, stderr, "best")  # type: ignore[arg-type]  # what is tested
 
 
@@ -142,13 +142,13 @@ def test_draws_by_date_are_sums_over_the_dates_taken() -> None:
 
 
 @pytest.mark.parametrize(
-    ("folds", "message"),
+    ("folds", "error", "message"),
     [
-        ({"n_folds": 1}, "n_folds of at least 2"),
-        ({"purge": -1}, "0 or more"),
-        ({"n_folds": 5, "purge": 60}, "60 dates are too few for n_folds=5 with purge=60"),
+        ({"n_folds": 1}, ConfigError, "n_folds of at least 2"),
+        ({"purge": -1}, ConfigError, "0 or more"),
+        ({"n_folds": 5, "purge": 60}, ModelError, "60 dates are too few for n_folds=5 with purge=60"),
     ],
 )
-def test_folds_that_cannot_be_are_refused(folds: dict[str, int], message: str) -> None:
-    with pytest.raises(ModelError, match=message):
+def test_folds_that_cannot_be_are_refused(folds: dict[str, int], error: type[Exception], message: str) -> None:
+    with pytest.raises(error, match=message):
         BlockedFolds(**folds).masks(N_DATES)

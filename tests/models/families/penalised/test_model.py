@@ -15,7 +15,7 @@ from models.families.penalised.cross_validation import BlockedFolds
 from models.families.penalised.path import penalised_path
 from models.panel import Panel
 from models.statistics.gram import Design, gram_of
-from schemas.errors import ModelError
+from schemas.errors import ConfigError, ModelError
 
 N_DATES, N_STOCKS = 240, 12
 FACTORS = ["mkt", "smb", "hml", "mom", "rmw", "cma"]
@@ -276,13 +276,11 @@ def test_what_does_not_converge_is_warned_of(monkeypatch: pytest.MonkeyPatch) ->
         ({"lambda_": -1.0}, "lambda_=-1.0"),
         ({"n_lambdas": 1}, "n_lambdas=1"),
         ({"rule": "max"}, "rule 'max'"),
-        ({"n_folds": 80}, "too few for n_folds=80"),
-        ({"mode": "time_series"}, "no observed factors"),
     ],
 )
 def test_parameters_out_of_bounds_are_refused(params: dict[str, object], message: str) -> None:
     panel = Panel.from_arrays(*characteristics(n_dates=60))
-    with pytest.raises(ModelError, match=message):
+    with pytest.raises(ConfigError, match=message):
         PenalisedModel(**params).fit(panel)
 
 
@@ -293,6 +291,10 @@ def test_panels_that_cannot_be_fitted_are_refused() -> None:
         PenalisedModel().fit(panel)
     with pytest.raises(ModelError, match=r"lacks the observed factors \['umd'\]"):
         PenalisedModel("time_series", factors=("mkt", "umd")).fit(panel)
+    with pytest.raises(ModelError, match="no observed factors"):
+        PenalisedModel("time_series").fit(Panel.from_arrays(*characteristics(n_dates=60)))
+    with pytest.raises(ModelError, match="too few for n_folds=80"):
+        PenalisedModel(n_folds=80).fit(Panel.from_arrays(*characteristics(n_dates=60)))
     with pytest.raises(ModelError, match=r"No ticker has min_observations=500 .* longest history has 2\d\d"):
         PenalisedModel("time_series", min_observations=500).fit(panel)
     with pytest.raises(ModelError, match=r"call fit\(panel\)"):

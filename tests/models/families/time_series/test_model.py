@@ -17,7 +17,7 @@ from models.inference.betas import beta_paths, blume_coefficients, shrink_blume,
 from models.inference.factor_premia import premia_of_dates, two_pass
 from models.inference.regression import time_series_regression
 from models.panel import Panel
-from schemas.errors import ModelError
+from schemas.errors import ConfigError, ModelError
 
 FACTORS = ["MktRF", "SMB", "HML"]
 
@@ -238,13 +238,13 @@ def test_unusable_requests_are_refused_with_their_name() -> None:
     panel = simulated()
     with pytest.raises(ModelError, match=r"no observed factor 'RMW'; it has \['MktRF'"):
         TimeSeriesModel(("MktRF", "RMW")).fit(panel)
-    with pytest.raises(ModelError, match="each once"):
+    with pytest.raises(ConfigError, match="each once"):
         TimeSeriesModel(("MktRF", "MktRF")).fit(panel)
-    with pytest.raises(ModelError, match="cov_type='HC4' is not known"):
+    with pytest.raises(ConfigError, match="cov_type='HC4' is not known"):
         TimeSeriesModel(cov_type="HC4").fit(panel)  # type: ignore[arg-type]  # the point of the test
-    with pytest.raises(ModelError, match="newey_west_lags=3 needs cov_type='HAC'"):
+    with pytest.raises(ConfigError, match="newey_west_lags=3 needs cov_type='HAC'"):
         MarketModel("MktRF", newey_west_lags=3).fit(panel)
-    with pytest.raises(ModelError, match="shrinkage='james'"):
+    with pytest.raises(ConfigError, match="shrinkage='james'"):
         MarketModel("MktRF", shrinkage="james").fit(panel)  # type: ignore[arg-type]  # the point of the test
     with pytest.raises(ModelError, match="window=3 is too short"):
         TimeSeriesModel(window=3).beta_path(panel)
