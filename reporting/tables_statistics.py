@@ -1,19 +1,19 @@
 """Tables of what a model's last fit says beside its premia: tests, errors, selections, eigenvalues, by their axes.
 
 The tables know axes, not models: one number, one per factor or characteristic, spread over stocks, or along a path of
-penalties. What a statistic means and its units are declared in `schemas.statistics`.
+penalties. What a statistic means and its units the version says itself, in `long_name`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Mapping
 
 import numpy as np
 import xarray as xr
 
 from reporting.published import PublishedVersion
 from reporting.tables import MISSING, Cell, Table, heads, num
-from schemas.statistics import STATISTICS
+from schemas.statistics import statistics_of
 
 MOST_ROWS = 60
 PATH_POINTS = 12
@@ -25,7 +25,7 @@ _IN_FACTORS = ("premia", "premia_stderr")
 def statistics(version: PublishedVersion) -> list[Table]:
     """Return the tables of one version; none if its model offers no inference."""
     dataset = version.dataset
-    found = {str(name): dataset[name].load() for name in dataset.data_vars if name in STATISTICS}
+    found = {str(name): dataset[name].load() for name in statistics_of(dataset)}
     axes = {name: set(map(str, array.dims)) for name, array in found.items()}
     made = [
         _scalars({name: array for name, array in found.items() if not axes[name]}),
@@ -42,7 +42,7 @@ def statistics(version: PublishedVersion) -> list[Table]:
 def _scalars(found: dict[str, xr.DataArray]) -> Table | None:
     if not found:
         return None
-    rows = [(Cell(name, "key"), num(_plain(float(array))), Cell(STATISTICS[name])) for name, array in found.items()]
+    rows = [(Cell(name, "key"), num(_plain(float(array))), Cell(_meaning(array))) for name, array in found.items()]
     return Table(heads("Statistic", num("Value"), "Meaning"), tuple(rows), "")
 
 
@@ -71,7 +71,9 @@ def _matrix(name: str, array: xr.DataArray) -> Table:
         for char, line in zip(chars[:MOST_ROWS], values, strict=False)
     ]
     return Table(
-        heads(name, *[num(str(factor)) for factor in factors]), tuple(rows), _meanings([name]) + _left_out(len(chars))
+        heads(name, *[num(str(factor)) for factor in factors]),
+        tuple(rows),
+        _meanings({name: array}) + _left_out(len(chars)),
     )
 
 
@@ -131,8 +133,12 @@ def _plain(value: float) -> str:
     return (f"{value:,.0f}" if value == round(value) and abs(value) < 1e9 else f"{value:.4g}").replace("-", "−")
 
 
-def _meanings(names: Iterable[str]) -> str:
-    return " ".join(f"{name}: {STATISTICS[name]}." for name in names)
+def _meaning(array: xr.DataArray) -> str:
+    return str(array.attrs["long_name"])
+
+
+def _meanings(found: Mapping[str, xr.DataArray]) -> str:
+    return " ".join(f"{name}: {_meaning(array)}." for name, array in found.items())
 
 
 def _left_out(rows: int) -> str:

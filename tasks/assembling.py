@@ -240,7 +240,7 @@ def with_statistics(risk: xr.Dataset, found: dict[str, xr.DataArray]) -> xr.Data
             values = values.reindex(ticker=risk["ticker"].values)
         if "penalty" in values.dims:
             values = values.assign_coords(penalty=np.arange(values.sizes["penalty"]))
-        risk[name] = values.drop_attrs()
+        risk[name] = values.drop_attrs().assign_attrs(long_name=array.attrs["long_name"])
     return risk
 
 

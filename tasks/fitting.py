@@ -7,17 +7,15 @@ worker died, or in a later run, finds what is done. Arrays stay in the work stor
 from __future__ import annotations
 
 import time
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy.typing as npt
 import pandas as pd
 from prefect import task
 from prefect.cache_policies import NO_CACHE
 
 from models import ConditionalAutoencoder, FactorModel, ModelState, Panel
-from models.families.autoencoder import EpochReport, Member
+from models.families.autoencoder import EpochReport
 from models.families.linear import GramModel
 from models.statistics.gram import Design
 from schemas.modelspecs import AutoencoderSpec, ModelSpec
@@ -121,9 +119,9 @@ def fit_member(
         estimator = build(model)
         assert isinstance(estimator, ConditionalAutoencoder)  # noqa: S101  # narrows the type for the reader and mypy
         watch = _EpochWatch(f"{model.name} as of {as_of:%Y-%m-%d}, seed {seed}")
-        member = estimator.fit_seed(_training_panel(space, panel, spec, as_of), seed, callback=watch)
+        member = estimator.fit_seed(_training_panel(space, panel, spec, as_of), seed, callback=watch).state()
         watch.finish()
-        space.work.put_arrays("members", member_key, *_pack(member))
+        space.work.put_arrays("members", member_key, member.arrays, member.meta)
     return member_key
 
 
@@ -198,7 +196,7 @@ def _learn(
         return estimator.score_gram(known[0].gram, observed=known[0].observed, over=known[-1].gram)
     train = _training_panel(space, panel, spec, as_of)
     if isinstance(estimator, ConditionalAutoencoder):
-        estimator.combine(train, [_unpack(*space.work.get_arrays("members", member)) for member in before])
+        estimator.join(train, [ModelState(*space.work.get_arrays("members", member)) for member in before])
     else:
         estimator.fit(train)
     return estimator.score(train)
@@ -212,23 +210,6 @@ def _fit_key(space: Workspace, panel: PanelRef, spec: RunSpec, model: ModelSpec,
         model=model.model_dump(mode="json", exclude={"name"}),
         as_of=str(as_of),
         window=spec.walk_forward.window,
-    )
-
-
-def _pack(member: Member) -> tuple[dict[str, npt.NDArray[Any]], dict[str, Any]]:
-    layers = {f"weight_{n}": weight for n, weight in enumerate(member.weights)}
-    layers |= {f"bias_{n}": bias for n, bias in enumerate(member.biases)}
-    arrays = {**layers, "factor_weight": member.factor_weight, "factor_bias": member.factor_bias}
-    return arrays, {"layers": len(member.weights), "history": [asdict(report) for report in member.history]}
-
-
-def _unpack(arrays: dict[str, npt.NDArray[Any]], meta: dict[str, Any]) -> Member:
-    return Member(
-        weights=tuple(arrays[f"weight_{n}"] for n in range(meta["layers"])),
-        biases=tuple(arrays[f"bias_{n}"] for n in range(meta["layers"])),
-        factor_weight=arrays["factor_weight"],
-        factor_bias=arrays["factor_bias"],
-        history=tuple(EpochReport(**report) for report in meta["history"]),
     )
 
 

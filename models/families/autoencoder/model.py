@@ -19,7 +19,7 @@ from models.families.autoencoder.data import Target, TrainingData, factor_inputs
 from models.families.autoencoder.ensemble import Ensemble, collapsed, mean_gram
 from models.families.autoencoder.networks import EpochReport, Member
 from models.families.autoencoder.training import Callback, TrainingOptions, train
-from models.families.base import FactorModel, ModelState
+from models.families.base import FactorModel, ModelState, Report
 from models.families.rotation import check_rotation
 from models.panel import Panel
 from models.statistics.gram import select_characteristics, solve_gram
@@ -75,7 +75,9 @@ class ConditionalAutoencoder(FactorModel):
         The training of every seed that is in the model.
     """
 
+    kind: ClassVar[str] = "autoencoder"
     latent: ClassVar[bool] = True
+    effort: ClassVar[int] = 100
 
     def __init__(
         self,
@@ -99,6 +101,11 @@ class ConditionalAutoencoder(FactorModel):
         self.seeds = seeds
         self.target = target
 
+    @property
+    def row_memory(self) -> int:
+        """1 with the target one_ahead, whose conditional premium is that of the row before; else 0."""
+        return 1 if self.target == "one_ahead" else 0
+
     def fit(self, panel: Panel, callback: Callback | None = None) -> Self:
         """Train every seed, one after the other, and combine them.
 
@@ -120,6 +127,19 @@ class ConditionalAutoencoder(FactorModel):
         """
         data = self._training_data(panel)
         return self.combine(panel, [train(data, self._options(), seed, callback) for seed in self.seeds])
+
+    def pieces(self) -> tuple[str, ...]:
+        """Return the seeds: one network of the ensemble each."""
+        return tuple(str(seed) for seed in self.seeds)
+
+    def fit_piece(self, panel: Panel, piece: str, report: Report | None = None) -> ModelState:
+        """Train the network of one seed; see the base class. One line is reported for every epoch."""
+        told: Callback | None = None if report is None else lambda epoch: report(str(epoch))
+        return self.fit_seed(panel, int(piece), told).state()
+
+    def join(self, panel: Panel, pieces: Sequence[ModelState]) -> Self:
+        """Combine the networks of all seeds; see the base class and `combine`."""
+        return self.combine(panel, [Member.from_state(piece) for piece in pieces])
 
     def fit_seed(self, panel: Panel, seed: int, callback: Callback | None = None) -> Member:
         """Train the network of one seed, and change nothing in the model; for the rest see `fit`."""

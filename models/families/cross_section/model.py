@@ -6,7 +6,8 @@ Here belongs what is learnt from the regressions of all dates. How they come abo
 from __future__ import annotations
 
 import warnings
-from typing import Any, Literal, Self
+from collections.abc import Mapping
+from typing import Any, ClassVar, Literal, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -92,9 +93,20 @@ class CrossSectionalModel(GramModel):
     n_dates_, n_dropped_, n_missing_, n_unfinished_ : int
         Dates that entered; dates with stocks that did not, because they were too few or the styles collinear; pairs
         of a date and an industry without a stock; dates on which Huber's iteration did not converge.
-    averages_ : dict[str, numpy.ndarray]
-        Means over dates of what `diagnostics` gives by date: see `statistics`.
+    mean_abs_t_, share_significant_, mean_vif_ : numpy.ndarray
+        (factor,) over the training dates: mean of abs(t), share of dates with abs(t) > 2, and mean variance inflation
+        factor (NaN but for styles).
+    mean_r_squared_ : numpy.ndarray
+        Mean over the training dates, a scalar.
     """
+
+    kind: ClassVar[str] = "cross_section"
+    STATISTICS: ClassVar[Mapping[str, str]] = {
+        "mean_abs_t": "mean absolute t-statistic of the factor return",
+        "share_significant": "share of dates on which the absolute t-statistic is above 2",
+        "mean_vif": "mean variance inflation factor",
+        "mean_r_squared": "mean R2 of the cross-sections",
+    }
 
     def __init__(
         self,
@@ -131,7 +143,10 @@ class CrossSectionalModel(GramModel):
     n_dropped_: int
     n_missing_: int
     n_unfinished_: int
-    averages_: dict[str, FloatArray]
+    mean_abs_t_: FloatArray
+    share_significant_: FloatArray
+    mean_vif_: FloatArray
+    mean_r_squared_: FloatArray
     specific_weights_: rows.SpecificWeights | None
 
     def design(self, panel: Panel) -> Design | None:
@@ -326,26 +341,13 @@ class CrossSectionalModel(GramModel):
             {"date": panel.dates, "factor": self.factors_, "style": [*self.styles_]},
         )
 
-    def statistics(self) -> dict[str, xr.DataArray]:
-        """Premia with their standard errors, and means over the training dates.
-
-        ``mean_abs_t`` and ``share_significant`` (factor): mean of abs(t), and share of dates with abs(t) > 2;
-        ``mean_vif`` (factor): NaN but for styles; ``mean_r_squared``: a scalar.
-        """
-        found = super().statistics()
-        coords = {"factor": [*self.factors_]}
-        for name, values in self.averages_.items():
-            array = xr.DataArray(values, coords, ("factor",)) if np.ndim(values) else xr.DataArray(values)
-            found[name] = array.rename(name)
-        return found
-
     def state(self) -> ModelState:
         """Premia, means over dates, the specific variances of the weights, and names."""
         self._check_fitted()
         counts = {name: getattr(self, name) for name in _COUNTS}
         meta: dict[str, Any] = {"styles": [*self.styles_], "industries": [*self.industries_], **counts}
         arrays = {"premia": self.premia_, "premia_stderr": self.premia_stderr_}
-        arrays |= {name: np.asarray(values) for name, values in self.averages_.items()}
+        arrays |= {name: np.asarray(getattr(self, f"{name}_")) for name in CrossSectionalModel.STATISTICS}
         if self.specific_weights_ is not None:
             meta["tickers"] = [*self.specific_weights_.tickers]
             meta["as_of"] = [date.isoformat() for date in self.specific_weights_.as_of]
@@ -355,11 +357,12 @@ class CrossSectionalModel(GramModel):
     @classmethod
     def from_state(cls, params: dict[str, Any], state: ModelState) -> Self:
         """Rebuild a fitted model."""
-        model, meta, arrays = cls(**params), state.meta, dict(state.arrays)
+        model, meta, arrays = cls(**params), state.meta, state.arrays
         model._name(tuple(meta["industries"]), tuple(meta["styles"]))
-        model.premia_, model.premia_stderr_ = arrays.pop("premia"), arrays.pop("premia_stderr")
-        variance = arrays.pop("specific_variance", None)
-        model.averages_ = arrays
+        model.premia_, model.premia_stderr_ = arrays["premia"], arrays["premia_stderr"]
+        variance = arrays.get("specific_variance")
+        for name in CrossSectionalModel.STATISTICS:
+            setattr(model, f"{name}_", arrays[name])
         for name in _COUNTS:
             setattr(model, name, meta[name])
         model.specific_weights_ = None
@@ -428,7 +431,9 @@ class CrossSectionalModel(GramModel):
         self.n_unfinished_ = regressed.n_unfinished
         self.premia_ = np.nanmean(returns, axis=0)
         self.premia_stderr_ = premia_errors(returns, self._lags)
-        self.averages_ = averages(t_statistics(returns, errors), regressed.base.vif[kept], regressed.r_squared[kept])
+        means = averages(t_statistics(returns, errors), regressed.base.vif[kept], regressed.r_squared[kept])
+        for name, values in means.items():
+            setattr(self, f"{name}_", values)
         self._warn()
         return self
 

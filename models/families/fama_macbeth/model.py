@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping
-from typing import Any, Literal, NamedTuple, Self, get_args
+from typing import Any, ClassVar, Literal, NamedTuple, Self, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -92,6 +92,13 @@ class FamaMacBeth(GramModel):
     The error of a premium that some dates lack is that of a mean over its own dates: deviations count as zero
     elsewhere.
     """
+
+    kind: ClassVar[str] = "fama_macbeth"
+    STATISTICS: ClassVar[Mapping[str, str]] = {
+        "t_statistics": "premia over their standard errors",
+        "n_slopes": "number of dates behind the premium",
+        "shanken_stderr": "standard error of the premia with Shanken's correction for estimated betas, per period",
+    }
 
     def __init__(
         self,
@@ -193,15 +200,6 @@ class FamaMacBeth(GramModel):
         """Slopes as (date, factor), as `factor_returns` gives them."""
         self._check_fitted()
         return self._regress(gram).slopes
-
-    def statistics(self) -> dict[str, xr.DataArray]:
-        """Return premia, standard errors, t-statistics, and the number of dates behind each, all (factor)."""
-        found = super().statistics()
-        more = {"t_statistics": self.t_statistics_, "n_slopes": self.n_slopes_}
-        if self.shanken_stderr_ is not None:
-            more["shanken_stderr"] = self.shanken_stderr_
-        coords = {"factor": [*self.factors_]}
-        return found | {name: xr.DataArray(values, coords, ("factor",), name=name) for name, values in more.items()}
 
     def state(self) -> ModelState:
         """Premia with their errors, names and counts."""

@@ -8,6 +8,7 @@ refits through time in `walk_forward`. Kernels and networks of characteristics b
 from __future__ import annotations
 
 import warnings
+from collections.abc import Mapping
 from typing import Any, ClassVar, Literal, Self
 
 import numpy as np
@@ -75,8 +76,8 @@ class IPCA(GramModel):
     ----------
     gamma_ : xarray.DataArray
         (char, factor) [Gamma_beta, Gamma_delta].
-    gamma_alpha_ : xarray.DataArray
-        (char,) in units of returns; zero without an intercept.
+    gamma_alpha_ : xarray.DataArray or None
+        (char,) in units of returns; None without an intercept.
     converged_, n_iter_, last_change_ : bool, int, float
         The certificate: whether the last plain step was at most ``tol``, after how many iterations, and how large
         it was.
@@ -93,6 +94,14 @@ class IPCA(GramModel):
         If ``bootstrap``: "characteristics" (char,), "alpha" (1,) with an intercept, "observed" (observed factor,).
     """
 
+    kind: ClassVar[str] = "ipca"
+    STATISTICS: ClassVar[Mapping[str, str]] = {
+        "gamma": "weight of the characteristic in the loading on the factor",
+        "gamma_alpha": "weight of the characteristic in the intercept, per period",
+        "characteristic_p_value": "bootstrap p-value of no role of the characteristic in the loadings",
+        "observed_p_value": "bootstrap p-value of no role of the observed factor",
+        "alpha_p_value": "bootstrap p-value of no intercept",
+    }
     latent: ClassVar[bool] = True
 
     def __init__(
@@ -118,7 +127,7 @@ class IPCA(GramModel):
         self.tol = tol
 
     gamma_: xr.DataArray
-    gamma_alpha_: xr.DataArray
+    _alpha: FloatArray
     converged_: bool
     n_iter_: int
     last_change_: float
@@ -212,7 +221,7 @@ class IPCA(GramModel):
     def alpha(self, panel: Panel) -> xr.DataArray:
         """Z[t-1] Gamma_alpha as (date, ticker): what is expected but no factor earns; zero without intercept."""
         self._check_fitted()
-        columns = self.gamma_alpha_.values[:, None]
+        columns = self._alpha[:, None]
         return self._instrumented(panel, columns).isel(factor=0, drop=True).rename("alpha")
 
     def factor_returns(self, panel: Panel) -> xr.DataArray:
@@ -247,7 +256,7 @@ class IPCA(GramModel):
     ) -> dict[str, float]:
         """Total and predictive R2 as `score`, the alpha part included, from statistics alone."""
         over = (gram if over is None else over).select(self._chars)
-        realised, alpha = self.gram_factor_returns(gram, observed), self.gamma_alpha_.values
+        realised, alpha = self.gram_factor_returns(gram, observed), self._alpha
         expected = alpha + self.gram_mapping() @ self.premia_
         return {
             "total_r2": gram_r2(over, realised @ self.gram_mapping().T + alpha),
@@ -331,25 +340,33 @@ class IPCA(GramModel):
                 found["alpha"] = given.select(slice(cut, None))
         return found
 
-    def statistics(self) -> dict[str, xr.DataArray]:
-        """Premia, Gamma and Gamma_alpha, and the p-values of the bootstrap if there was one."""
-        found = super().statistics() | {"gamma": self.gamma_}
-        if self.intercept:
-            found["gamma_alpha"] = self.gamma_alpha_
-        chars = {"char": self._chars}
-        if "characteristics" in self.p_values_:
-            found["characteristic_p_value"] = xr.DataArray(self.p_values_["characteristics"], chars, ("char",))
-        if "observed" in self.p_values_:
-            names = {"observed_factor": [*self.observed]}
-            found["observed_p_value"] = xr.DataArray(self.p_values_["observed"], names, ("observed_factor",))
-        if "alpha" in self.p_values_:
-            found["alpha_p_value"] = xr.DataArray(float(self.p_values_["alpha"][0]))
-        return found
+    @property
+    def gamma_alpha_(self) -> xr.DataArray | None:
+        """(char,) Gamma_alpha; None without an intercept."""
+        return xr.DataArray(self._alpha, {"char": self._chars}, ("char",)) if self.intercept else None
+
+    @property
+    def characteristic_p_value_(self) -> xr.DataArray | None:
+        """(char,) p-values of the bootstrap that a row of Gamma_beta is zero."""
+        return self._p_value("characteristics", "char", self._chars)
+
+    @property
+    def observed_p_value_(self) -> xr.DataArray | None:
+        """(observed_factor,) p-values of the bootstrap that a column of Gamma_delta is zero."""
+        return self._p_value("observed", "observed_factor", [*self.observed])
+
+    @property
+    def alpha_p_value_(self) -> float | None:
+        """P-value of the bootstrap that Gamma_alpha is zero."""
+        return float(self.p_values_["alpha"][0]) if "alpha" in self.p_values_ else None
+
+    def _p_value(self, test: str, dim: str, labels: list[str]) -> xr.DataArray | None:
+        return xr.DataArray(self.p_values_[test], {dim: labels}, (dim,)) if test in self.p_values_ else None
 
     def state(self) -> ModelState:
         """Gamma, premia, p-values, and the certificate of convergence."""
         self._check_fitted()
-        arrays = {"gamma": self.gamma_.values, "gamma_alpha": self.gamma_alpha_.values, "premia": self.premia_}
+        arrays = {"gamma": self.gamma_.values, "gamma_alpha": self._alpha, "premia": self.premia_}
         arrays |= {f"p_value_{name}": values for name, values in self.p_values_.items()}
         meta = {name: getattr(self, f"{name}_") for name in _CERTIFICATE}
         return ModelState(arrays, {"chars": self._chars, **meta})
@@ -400,7 +417,7 @@ class IPCA(GramModel):
             if name in warm_start.observed:
                 given[:, column] = warm_start.gamma_.sel(factor=name).values
         if self.intercept:
-            given[:, -1] = warm_start.gamma_alpha_.values
+            given[:, -1] = warm_start._alpha  # noqa: SLF001  # of the same class
         known = np.concatenate([earlier, given], axis=1)
         return initial_coefficients(moments, known) if earlier.shape[1] < self.n_factors else known
 
@@ -410,13 +427,13 @@ class IPCA(GramModel):
 
     def _coefficients(self) -> FloatArray:
         """(char, K + M) [Gamma_beta, Gamma_delta, Gamma_alpha], the last if there is an intercept."""
-        alpha = self.gamma_alpha_.values[:, None]
+        alpha = self._alpha[:, None]
         return np.concatenate([self.gamma_.values, alpha], axis=1) if self.intercept else self.gamma_.values
 
     def _restore(self, gamma: FloatArray, alpha: FloatArray, premia: FloatArray, chars: tuple[str, ...]) -> None:
         self.factors_ = [*(f"factor_{k + 1}" for k in range(self.n_factors)), *self.observed]
         self.gamma_ = xr.DataArray(gamma, {"char": [*chars], "factor": self.factors_}, ("char", "factor"), name="gamma")
-        self.gamma_alpha_ = xr.DataArray(alpha, {"char": [*chars]}, ("char",), name="gamma_alpha")
+        self._alpha = alpha
         self.premia_ = premia
 
     def _instrumented(self, panel: Panel, columns: FloatArray) -> xr.DataArray:

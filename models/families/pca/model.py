@@ -7,6 +7,7 @@ eigenvectors themselves and the treatment of gaps in `components`, criteria for 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, ClassVar, Literal, Self, get_args
 
 import numpy as np
@@ -75,7 +76,14 @@ class PCA(FactorModel):
         (ticker,) which stocks entered the estimation.
     spectrum_ : Spectrum
         Eigenvalues of the decomposed matrix, from which `models.families.pca.factor_number` computes any criterion.
-    clipped_ : float
+    eigenvalues_, explained_share_ : numpy.ndarray
+        (factor,) of the decomposed matrix along each factor, in squared returns per period (or in units of
+        correlation), and over its trace.
+    sharpe_ratio_ : float
+        The largest of the factors in training, per period.
+    n_factors_bai_ng_, n_factors_onatski_, n_factors_ahn_horenstein_ : float
+        What each rule says; NaN if the panel is too small for ``max_factors``.
+    clipped_share_ : float
         Sum of negative eigenvalues set to zero, over that of the positive ones; 0 unless ``missing="pairwise"``.
     tangency_ : numpy.ndarray
         (factor,) weights on the factors with the largest Sharpe ratio in training, Cov(f)^-1 mean(f).
@@ -83,6 +91,16 @@ class PCA(FactorModel):
         Whether the fill settled within the limit, and after how many rounds (0 without gaps).
     """
 
+    kind: ClassVar[str] = "pca"
+    STATISTICS: ClassVar[Mapping[str, str]] = {
+        "eigenvalues": "eigenvalue of the decomposed matrix along the factor",
+        "explained_share": "share of the trace of the decomposed matrix",
+        "sharpe_ratio": "largest Sharpe ratio of the factors in training, per period",
+        "n_factors_bai_ng": "number of factors according to Bai and Ng",
+        "n_factors_onatski": "number of factors according to Onatski",
+        "n_factors_ahn_horenstein": "number of factors according to Ahn and Horenstein",
+        "clipped_share": "share of the trace that negative eigenvalues had",
+    }
     latent: ClassVar[bool] = True
 
     def __init__(
@@ -109,7 +127,7 @@ class PCA(FactorModel):
     scale_: FloatArray
     estimation_: BoolArray
     spectrum_: Spectrum
-    clipped_: float
+    clipped_share_: float
     tangency_: FloatArray
     converged_: bool
     n_iter_: int
@@ -141,7 +159,7 @@ class PCA(FactorModel):
         recipe = Recipe(self.n_factors, self.max_factors, self.missing, self._gamma, self.max_iter, self.tol)
         found = estimate(returns[:, self.estimation_], divisors[self.estimation_], tickers, recipe)
         self.converged_, self.n_iter_ = found.converged, found.n_iter
-        vectors, self.spectrum_, self.clipped_ = (
+        vectors, self.spectrum_, self.clipped_share_ = (
             found.components.vectors,
             found.components.spectrum,
             found.components.clipped,
@@ -183,24 +201,43 @@ class PCA(FactorModel):
         portfolio = factors[np.isfinite(factors).all(axis=1)] @ self.tangency_
         return float(portfolio.mean() / portfolio.std(ddof=1)) if len(portfolio) > 1 else float("nan")
 
-    def statistics(self) -> dict[str, xr.DataArray]:
-        """Add what the eigenvalues say to the premia.
+    @property
+    def eigenvalues_(self) -> FloatArray:
+        """(factor,) eigenvalues of the decomposed matrix, or the variation along factors that were turned."""
+        return np.diagonal(self._explained)
 
-        ``eigenvalues`` and ``explained_share`` (factor): of the decomposed matrix along each factor, in squared
-        returns per period (or in units of correlation), and over its trace. ``sharpe_ratio``: the largest in
-        training, per period. ``n_factors_bai_ng``, ``n_factors_onatski``, ``n_factors_ahn_horenstein``: what each
-        rule says, NaN if the panel is too small for ``max_factors``. ``clipped_share``: see ``clipped_``.
-        """
-        found = super().statistics()
-        coords = {"factor": self.factors_}
-        along = np.diagonal(self._explained)
-        found["eigenvalues"] = xr.DataArray(along, coords, ("factor",))
-        found["explained_share"] = xr.DataArray(along / self.spectrum_.total, coords, ("factor",))
-        found["sharpe_ratio"] = xr.DataArray(np.sqrt(max(0.0, float(self.premia_ @ self.tangency_))))
-        for rule in RULES:
-            found[f"n_factors_{rule}"] = xr.DataArray(self._number_or_nan(rule))
-        found["clipped_share"] = xr.DataArray(self.clipped_)
-        return {name: array.rename(name) for name, array in found.items()}
+    @property
+    def explained_share_(self) -> FloatArray:
+        """(factor,) share of the trace of the decomposed matrix."""
+        share: FloatArray = self.eigenvalues_ / self.spectrum_.total
+        return share
+
+    @property
+    def sharpe_ratio_(self) -> float:
+        """Largest Sharpe ratio of the factors in training, per period."""
+        return float(np.sqrt(max(0.0, float(self.premia_ @ self.tangency_))))
+
+    @property
+    def n_factors_bai_ng_(self) -> float:
+        """Number of factors by IC_p2 of Bai and Ng."""
+        return self._number_or_nan("bai_ng")
+
+    @property
+    def n_factors_onatski_(self) -> float:
+        """Number of factors by ED of Onatski."""
+        return self._number_or_nan("onatski")
+
+    @property
+    def n_factors_ahn_horenstein_(self) -> float:
+        """Number of factors by GR of Ahn and Horenstein."""
+        return self._number_or_nan("ahn_horenstein")
+
+    def refit(self, first: Self) -> Self:
+        """Keep the number of factors that a rule chose at the first fit."""
+        if isinstance(self.n_factors, int):
+            return self
+        later: Self = self.clone().set_params(n_factors=len(first.factors_))
+        return later
 
     def _turn(self, rotation: FloatArray) -> None:
         self.loadings_ = self.loadings_.copy(data=self.loadings_.values @ rotation)
@@ -224,7 +261,7 @@ class PCA(FactorModel):
             "trace": self.spectrum_.total,
             "n_dates": self.spectrum_.n_dates,
             "n_stocks": self.spectrum_.n_stocks,
-            "clipped": self.clipped_,
+            "clipped": self.clipped_share_,
             "converged": self.converged_,
             "n_iter": self.n_iter_,
         }
@@ -235,7 +272,7 @@ class PCA(FactorModel):
         """Rebuild a fitted model."""
         model = cls(**params)
         arrays, meta = state.arrays, state.meta
-        model.converged_, model.n_iter_, model.clipped_ = meta["converged"], meta["n_iter"], meta["clipped"]
+        model.converged_, model.n_iter_, model.clipped_share_ = meta["converged"], meta["n_iter"], meta["clipped"]
         model.premia_, model.tangency_, model.scale_ = arrays["premia"], arrays["tangency"], arrays["scale"]
         model.estimation_, model._explained = arrays["estimation"], arrays["explained"]
         model.spectrum_ = Spectrum(arrays["eigenvalues"], meta["trace"], meta["n_dates"], meta["n_stocks"])

@@ -6,7 +6,8 @@ PCA belongs in `pca` and `components`.
 
 from __future__ import annotations
 
-from typing import Any, Self
+from collections.abc import Mapping
+from typing import Any, ClassVar, Self
 
 import numpy as np
 import xarray as xr
@@ -48,6 +49,12 @@ class RPPCA(PCA):
     rms_alpha_, unexplained_share_ : float
         In training, as `evaluate` gives them.
     """
+
+    kind: ClassVar[str] = "rp_pca"
+    STATISTICS: ClassVar[Mapping[str, str]] = {
+        "rms_alpha": "root mean square pricing error in training, per period",
+        "unexplained_share": "mean share of the variance of a stock that the factors leave in training",
+    }
 
     def __init__(
         self,
@@ -127,13 +134,6 @@ class RPPCA(PCA):
             "rms_alpha": float(np.sqrt(_mean(np.square(alpha)))),
             "unexplained_share": float(_mean(share)),
         }
-
-    def statistics(self) -> dict[str, xr.DataArray]:
-        """Add ``rms_alpha`` (decimals per period) and ``unexplained_share`` (share) of the training sample to PCA's."""
-        found = super().statistics()
-        found["rms_alpha"] = xr.DataArray(self.rms_alpha_, name="rms_alpha")
-        found["unexplained_share"] = xr.DataArray(self.unexplained_share_, name="unexplained_share")
-        return found
 
     def _errors(self, panel: Panel) -> FloatArray:
         """(date, ticker) r[t] - beta f[t]; NaN where any of them is."""

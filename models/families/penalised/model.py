@@ -6,7 +6,8 @@ Here belong labels, factors, state and what is said to the user. The numbers com
 from __future__ import annotations
 
 import warnings
-from typing import Any, Literal, Self, get_args
+from collections.abc import Mapping
+from typing import Any, ClassVar, Literal, Self, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -95,7 +96,7 @@ class PenalisedModel(GramModel):
     ----------
     coefficients_, selected_ : xarray.DataArray
         ([ticker,] factor) slopes in the units of the data, and which are not zero.
-    alpha_, n_obs_ : xarray.DataArray
+    alpha_, n_obs_ : xarray.DataArray or None
         (ticker) intercept per period and number of returns; "time_series" only.
     lambdas_, path_ : xarray.DataArray
         ([ticker,] penalty) penalties, and ([ticker,] penalty, factor) slopes at each, in the units of the data.
@@ -110,6 +111,22 @@ class PenalisedModel(GramModel):
     n_unconverged_, n_ridged_ : int
         Solutions out of tolerance, and training dates that were ridged ("cross_section").
     """
+
+    kind: ClassVar[str] = "penalised"
+    STATISTICS: ClassVar[Mapping[str, str]] = {
+        "coefficients": "slope at the chosen penalty",
+        "selected": "1 where the slope at the chosen penalty is not zero",
+        "selection_frequency_folds": "share of the folds that select the factor",
+        "selection_frequency_bootstrap": "share of the bootstrap samples that select the factor",
+        "path": "slope along the path of penalties",
+        "lambdas": "penalty along the path",
+        "cv_error": "cross-validated mean squared error along the path",
+        "cv_error_stderr": "standard error of the cross-validated error",
+        "chosen_lambda": "penalty that was chosen",
+        "duality_gap": "largest relative duality gap along the path: a bound on how far it is from the optimum",
+        "alpha": "intercept of the regression, per period",
+        "n_obs": "number of returns behind the estimate",
+    }
 
     def __init__(
         self,
@@ -147,8 +164,8 @@ class PenalisedModel(GramModel):
 
     coefficients_: xr.DataArray
     selected_: xr.DataArray
-    alpha_: xr.DataArray
-    n_obs_: xr.DataArray
+    alpha_: xr.DataArray | None
+    n_obs_: xr.DataArray | None
     lambdas_: xr.DataArray
     path_: xr.DataArray
     cv_error_: xr.DataArray
@@ -271,14 +288,6 @@ class PenalisedModel(GramModel):
         self._check_fitted()
         return np.diag(self.selected_.values.astype(np.float64))
 
-    def statistics(self) -> dict[str, xr.DataArray]:
-        """Premia, path, errors of cross-validation, chosen penalties, selection and its stability."""
-        found = super().statistics()
-        for name in _PROBLEM:
-            if self.mode == "time_series" or name not in _TICKERS_ONLY:
-                found[name] = getattr(self, f"{name}_")
-        return found
-
     def state(self) -> ModelState:
         """All estimates, and names."""
         self._check_fitted()
@@ -306,7 +315,8 @@ class PenalisedModel(GramModel):
     def _restore(self, arrays: dict[str, npt.NDArray[Any]], meta: dict[str, Any]) -> None:
         tickers, factors = meta["tickers"], [*meta["factors"]]
         for name, dims in _PROBLEM.items():
-            if name not in arrays:
+            if tickers is None and name in _TICKERS_ONLY:
+                setattr(self, f"{name}_", None)
                 continue
             coords: dict[str, Any] = {"factor": factors} if "factor" in dims else {}
             if tickers is None:

@@ -6,6 +6,7 @@ factors, and all that this model shares with them, belong in `time_series`; the 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, ClassVar
 
 import numpy as np
@@ -50,6 +51,8 @@ class MarketModel(ObservedFactorModel):
         that regression too. `expected_returns` sets alpha to zero.
     """
 
+    kind: ClassVar[str] = "market"
+    STATISTICS: ClassVar[Mapping[str, str]] = {"beta_ols": "least-squares beta, before any shrinkage"}
     _per_stock: ClassVar[tuple[str, ...]] = (*ObservedFactorModel._per_stock, "beta_ols")  # noqa: SLF001  # its parent
     beta_ols_: xr.DataArray
 
