@@ -21,7 +21,7 @@ from models import RiskModel
 from models.evaluation import forecasts
 from models.families.rotation import align
 from schemas.errors import ModelError
-from schemas.modelspecs import ModelSpec
+from schemas.families import ModelSpec
 from schemas.refs import FitRef, PanelRef, RiskRef
 from schemas.settings import Settings
 from schemas.spec import RunSpec

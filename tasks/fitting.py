@@ -15,10 +15,12 @@ from prefect import task
 from prefect.cache_policies import NO_CACHE
 
 from models import ConditionalAutoencoder, FactorModel, ModelState, Panel
+from models.families import registry
 from models.families.autoencoder import EpochReport
 from models.families.linear import GramModel
+from models.families.registry import build, family
 from models.statistics.gram import Design
-from schemas.modelspecs import AutoencoderSpec, ModelSpec
+from schemas.families import ModelSpec
 from schemas.refs import FitRef, PanelRef
 from schemas.settings import Settings
 from schemas.spec import RunSpec
@@ -30,7 +32,6 @@ from tasks.panels import known_panel, panel_inputs, past_panel
 from tasks.planning import refit_dates
 from tasks.projection import project
 from tasks.provenance import key
-from tasks.registry import MODELS, build
 from tasks.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -51,17 +52,17 @@ def fit_all(
     )  # fmt: skip
     statistics = _submit_grams(spec, models, panel, cluster, space)
     futures = []
-    for model in sorted(models, key=lambda item: not isinstance(item, AutoencoderSpec)):
+    for model in sorted(models, key=lambda item: -family(item.kind).effort):
         first: list[Future[FitRef]] = []  # which later fits wait for
         for as_of, until in zip(refits, [*refits[1:], pd.Timestamp(panel.next_date)], strict=True):
             before = [*statistics.get(model.name, []), *first]
-            if isinstance(model, AutoencoderSpec):
+            if model.kind == ConditionalAutoencoder.kind:
                 before = [
                     cluster.submit(
                         fit_member, settings.root, panel, spec, model, as_of, seed,
                         key=f"member-{model.name}-{as_of:%Y-%m-%d}-{seed}-{panel.key[:8]}",
                     )
-                    for seed in model.seeds
+                    for seed in model.params()["seeds"]
                 ]  # fmt: skip
             futures.append(
                 cluster.submit(
@@ -109,9 +110,7 @@ def _described(ref: FitRef) -> str:
     return f"{'fitted' if ref.changed else 'already fitted:'} {ref.model} as of {ref.as_of}"
 
 
-def fit_member(
-    root: Path, panel: PanelRef, spec: RunSpec, model: AutoencoderSpec, as_of: pd.Timestamp, seed: int
-) -> str:
+def fit_member(root: Path, panel: PanelRef, spec: RunSpec, model: ModelSpec, as_of: pd.Timestamp, seed: int) -> str:
     """Train one network of an ensemble; return its key. Runs on a worker."""
     space = Workspace(root)
     member_key = key(fit=_fit_key(space, panel, spec, model, as_of), seed=seed)
@@ -216,7 +215,7 @@ def _fit_key(space: Workspace, panel: PanelRef, spec: RunSpec, model: ModelSpec,
 def restore(space: Workspace, model: ModelSpec, fit_key: str) -> FactorModel:
     """Rebuild a fitted model from the work store."""
     arrays, meta = space.work.get_arrays("fits", fit_key)
-    return MODELS[model.kind].from_state(model.params(), ModelState(arrays, meta["state"]))
+    return registry.restore(model, ModelState(arrays, meta["state"]))
 
 
 def _training_panel(space: Workspace, panel: PanelRef, spec: RunSpec, as_of: pd.Timestamp) -> Panel:

@@ -11,7 +11,7 @@ import pandas as pd
 from schemas.base import nearest
 from schemas.contracts import Manifest
 from schemas.errors import ConfigError, ModelError
-from schemas.modelspecs import ModelSpec
+from schemas.families import ModelSpec
 from schemas.refs import SnapshotRef, VersionRef
 from schemas.spec import RunSpec, WalkForward
 from storage import published

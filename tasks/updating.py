@@ -17,9 +17,11 @@ from prefect.cache_policies import NO_CACHE
 
 from models import ModelState
 from models.evaluation import forecasts
+from models.families.registry import restore
 from schemas.base import digest
 from schemas.contracts import Manifest, validate
 from schemas.errors import PublishError
+from schemas.families import model_spec
 from schemas.refs import SnapshotRef, VersionRef
 from schemas.settings import Settings
 from schemas.spec import RunSpec
@@ -37,7 +39,6 @@ from tasks.planning import chosen, parent_spec, planned_update
 from tasks.promoting import shown
 from tasks.provenance import code_version, library_versions
 from tasks.publishing import attributes
-from tasks.registry import MODELS
 from tasks.runs import RETRIED
 from tasks.snapshots import sources_of
 from tasks.workspace import Workspace
@@ -157,14 +158,13 @@ def _publish(space: Workspace, parent: VersionRef, ref: VersionRef, snapshot: Sn
 
 
 def _reader(space: Workspace, manifest: Manifest, state: ModelState, snapshot: SnapshotRef) -> Reader:
-    params = {name: value for name, value in manifest.params.items() if name not in ("kind", "name")}
     spec = parent_spec(manifest)
     return Reader(
         space=space,
         spec=spec,
         snapshot=snapshot,
         inputs=read_inputs(space, spec, snapshot),
-        model=MODELS[manifest.kind].from_state(params, state),
+        model=restore(model_spec(manifest.params), state),
         state=digest([manifest.kind, manifest.params, manifest.state_meta, manifest.checksums[STATE]]),
     )
 

@@ -9,10 +9,11 @@ from __future__ import annotations
 import warnings
 from collections.abc import Sequence
 from dataclasses import asdict
-from typing import Any, ClassVar, Self
+from typing import Annotated, Any, ClassVar, Self
 
 import numpy as np
 import xarray as xr
+from annotated_types import Ge, Gt, Le, Lt, MaxLen, MinLen
 
 from models.arrays import FloatArray
 from models.families.autoencoder.data import Target, TrainingData, factor_inputs, portfolio_returns
@@ -27,16 +28,16 @@ from schemas.errors import ModelError
 
 
 class ConditionalAutoencoder(FactorModel):
-    """r[t] = beta(Z[t-1])' f[t] + e[t] with a neural network beta, and f linear in managed portfolios.
+    """Conditional autoencoder (Gu, Kelly and Xiu 2021): loadings that are a neural network of the characteristics.
 
-    Gu, Kelly and Xiu (2021), "Autoencoder asset pricing models", Journal of Econometrics 222. The loadings
-    are a feed-forward network of the characteristics with ReLU and batch normalisation (CA0: ``hidden=()``,
-    CA1: ``(32,)``, CA2: ``(32, 16)``, CA3: ``(32, 16, 8)``). The factors are W' x[t] of the managed
-    portfolios x[t] = (Z[t-1]'Z[t-1])^-1 Z[t-1]'r[t], where Z has a column of ones, so that the market is
-    among them. Both are learnt together from the mean squared error over the estimation universe and an L1
-    penalty on the weights, by Adam, with early stopping on the last dates of the panel. Every seed trains one
-    network; the model is the K-factor model nearest to the average of the networks (see
-    `models.families.autoencoder.ensemble`).
+    r[t] = beta(Z[t-1])' f[t] + e[t] with a neural network beta, and f linear in managed portfolios. Source: Gu, Kelly
+    and Xiu (2021), "Autoencoder asset pricing models", Journal of Econometrics 222. The loadings are a feed-forward
+    network of the characteristics with ReLU and batch normalisation (CA0: ``hidden=()``, CA1: ``(32,)``, CA2: ``(32,
+    16)``, CA3: ``(32, 16, 8)``). The factors are W' x[t] of the managed portfolios x[t] = (Z[t-1]'Z[t-1])^-1
+    Z[t-1]'r[t], where Z has a column of ones, so that the market is among them. Both are learnt together from the mean
+    squared error over the estimation universe and an L1 penalty on the weights, by Adam, with early stopping on the
+    last dates of the panel. Every seed trains one network; the model is the K-factor model nearest to the average of
+    the networks (see `models.families.autoencoder.ensemble`).
 
     Returns, portfolios and characteristics are divided by their scale for training, so that no parameter has
     a unit: the model of returns in percent is the model of returns in decimals times 100.
@@ -49,23 +50,24 @@ class ConditionalAutoencoder(FactorModel):
     Parameters
     ----------
     n_factors : int
-        K; at most the number of managed portfolios.
+        Number of factors K; at most the number of managed portfolios.
     hidden : tuple of int
-        Widths of the hidden layers of the loadings network.
+        Widths of the hidden layers of the loadings network: none is CA0, [32] CA1, [32, 16] CA2.
     learning_rate : float
-        Step of Adam.
+        Step of Adam, by which the networks are trained.
     l1 : float
         L1 penalty on the weights of all linear layers, relative to the mean squared return.
-    max_epochs, patience : int
-        Training stops after so many passes over the rows, or after so many without a lower validation loss.
-        The weights of the best pass count.
+    max_epochs : int
+        Most passes over the rows; the weights of the pass with the lowest validation loss count.
+    patience : int
+        Passes without a lower validation loss after which training stops.
     validation_fraction : float
         Share of the dates of the panel, the last ones, on which training stops and from which it does not
         learn.
     seeds : tuple of int
-        One network per seed.
+        One network of the ensemble per seed.
     target : {"contemporaneous", "one_ahead"}
-        What is learnt, as above.
+        Explain a return by the factors of its own period, or predict it by a premium that is known before.
 
     Attributes
     ----------
@@ -81,14 +83,14 @@ class ConditionalAutoencoder(FactorModel):
 
     def __init__(
         self,
-        n_factors: int = 5,
-        hidden: tuple[int, ...] = (32,),
-        learning_rate: float = 3e-3,
-        l1: float = 2e-3,
-        max_epochs: int = 100,
-        patience: int = 5,
-        validation_fraction: float = 0.2,
-        seeds: tuple[int, ...] = (0, 1, 2),
+        n_factors: Annotated[int, Ge(1), Le(50)] = 5,
+        hidden: Annotated[tuple[int, ...], MaxLen(3)] = (32,),
+        learning_rate: Annotated[float, Gt(0.0)] = 3e-3,
+        l1: Annotated[float, Ge(0.0)] = 2e-3,
+        max_epochs: Annotated[int, Ge(1)] = 100,
+        patience: Annotated[int, Ge(1)] = 5,
+        validation_fraction: Annotated[float, Gt(0.0), Lt(0.9)] = 0.2,
+        seeds: Annotated[tuple[int, ...], MinLen(1)] = (0, 1, 2),
         target: Target = "contemporaneous",
     ) -> None:
         self.n_factors = n_factors

@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping
-from typing import Any, ClassVar, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
 import xarray as xr
+from annotated_types import Ge, Gt
 from sklearn.exceptions import ConvergenceWarning
 
 from models.arrays import FloatArray
@@ -39,7 +40,7 @@ _CHOICES = {
 
 
 class CrossSectionalModel(GramModel):
-    """A model in Barra's manner: r[t] on market, industries and styles X[t-1], by weighted least squares at each date.
+    """Market, industries and styles X[t-1] by weighted least squares of r[t] at each date, in Barra's manner.
 
     r[i, t] = m[t] + f[ind(i), t] + sum_k z[i, k] s[k, t] + e[i, t], with the industry and the styles known before t,
     subject to sum_j c[j, t] f[j, t] = 0 where c[j] is the capitalisation of industry j in the estimation universe. So
@@ -56,29 +57,32 @@ class CrossSectionalModel(GramModel):
     ----------
     weighting : {"sqrt_cap", "inverse_specific_variance", "cap", "equal"}
         Regression weights. "inverse_specific_variance": one over the exponentially weighted variance of the residuals
-        of a first pass with "sqrt_cap", learnt from the training sample as `models.SpecificRisk` says, and renewed
-        every ``refresh`` dates; only residuals of earlier dates enter the weights of a date. Dates that are too early
-        for any variance have the weights of the first pass.
+        of a first pass with "sqrt_cap", from residuals known before the date; dates that are too early for any have the
+        weights of the first pass.
     constraint : {"cap", "regression"}
-        What weights the industries in the constraint: capitalisation, or the sums of the regression weights.
+        Industries' returns sum to zero, weighted by capitalisation or by the weights of the regression.
     orthogonalise : tuple of (str, tuple of str)
         Styles to replace by the residual of a regression, at every date, on an intercept and other styles, with the
-        weights of the regression (of its first pass). The residual is not scaled again. For example
-        ``(("nonlinear_size", ("size",)),)``.
+        weights of the regression (of its first pass): pairs of a style and those others, such as nonlinear_size and
+        [size]. The residual is not scaled again.
     huber : float, optional
-        Threshold of Huber's robust regression; 1.345 has 95 % efficiency under normal residuals. Default: least
-        squares.
-    max_iter, tol : int, float
-        Most steps of Huber's iteration, and the largest move of a residual, in units of its scale, at which a date
-        has converged.
-    halflife, refresh, min_observations : float, int, int
-        Of the specific variance in the weights: dates after which a residual counts half, dates between renewals, and
-        residuals that a stock needs for a variance of its own (others have the median).
+        Threshold of Huber's robust regression; 1.345, which is usual, has 95 % efficiency under normal residuals.
+        Default: least squares.
+    max_iter : int
+        Most steps of Huber's iteration.
+    tol : float
+        Largest move of a residual, in units of its scale, at which Huber's iteration of a date has converged.
+    halflife : float
+        Of the specific variance in the weights: dates after which a residual counts half.
+    refresh : int
+        Dates after which the specific variances in the weights are renewed.
+    min_observations : int
+        Residuals that a stock needs for a specific variance of its own in the weights; others have the median.
     missing_industries : {"nan", "market"}
         Return of an industry without a stock in the estimation universe of a date: unknown, or 0, which is to say
         that of the market.
     newey_west_lags : int, optional
-        Lags of the standard errors of the premia. Default: floor(4 (T / 100)^(2/9)).
+        Lags of the standard errors of the premia. Default: floor(4 (T/100)^(2/9)).
     min_stocks : int, optional
         Dates with fewer stocks are dropped. Default: one more than the regressors of the date.
 
@@ -113,15 +117,15 @@ class CrossSectionalModel(GramModel):
         weighting: Literal["sqrt_cap", "inverse_specific_variance", "cap", "equal"] = "sqrt_cap",
         constraint: Literal["cap", "regression"] = "cap",
         orthogonalise: tuple[tuple[str, tuple[str, ...]], ...] = (),
-        huber: float | None = None,
-        max_iter: int = 50,
-        tol: float = 1e-6,
-        halflife: float = 63.0,
-        refresh: int = 21,
-        min_observations: int = 20,
+        huber: Annotated[float, Gt(0.0)] | None = None,
+        max_iter: Annotated[int, Ge(1)] = 50,
+        tol: Annotated[float, Gt(0.0)] = 1e-6,
+        halflife: Annotated[float, Gt(1.0)] = 63.0,
+        refresh: Annotated[int, Ge(1)] = 21,
+        min_observations: Annotated[int, Ge(2)] = 20,
         missing_industries: Literal["nan", "market"] = "nan",
-        newey_west_lags: int | None = None,
-        min_stocks: int | None = None,
+        newey_west_lags: Annotated[int, Ge(0)] | None = None,
+        min_stocks: Annotated[int, Ge(2)] | None = None,
     ) -> None:
         self.weighting = weighting
         self.constraint = constraint

@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping
-from typing import Any, ClassVar, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 import numpy as np
 import xarray as xr
+from annotated_types import Ge, Gt, Le
 from sklearn.exceptions import ConvergenceWarning
 
 from models.arrays import FloatArray
@@ -34,31 +35,35 @@ _CERTIFICATE = (
 
 
 class IPCA(GramModel):
-    """r[t] = Z[t-1] (Gamma_alpha + Gamma_beta f[t] + Gamma_delta g[t]) + e[t], by alternating least squares.
+    """Instrumented principal components (Kelly, Pruitt and Su 2019): loadings that are linear in characteristics.
 
-    Latent factors f, observed factors g if ``observed`` names some, and Gamma_alpha if there is an ``intercept``.
-    Source: Kelly, Pruitt and Su (2019), eq. 6 (factors given Gamma) and 7 (Gamma given factors); observed factors and
-    intercept enter as factors whose returns are given. Normalisation: Gamma_beta'Gamma_beta = I, F'F / T diagonal and
-    descending, the mean of every latent factor positive, Gamma_alpha and Gamma_delta orthogonal to Gamma_beta.
+    r[t] = Z[t-1] (Gamma_alpha + Gamma_beta f[t] + Gamma_delta g[t]) + e[t], by alternating least squares. Latent
+    factors f, observed factors g if ``observed`` names some, and Gamma_alpha if there is an ``intercept``. Source:
+    Kelly, Pruitt and Su (2019), eq. 6 (factors given Gamma) and 7 (Gamma given factors); observed factors and intercept
+    enter as factors whose returns are given. Normalisation: Gamma_beta'Gamma_beta = I, F'F / T diagonal and descending,
+    the mean of every latent factor positive, Gamma_alpha and Gamma_delta orthogonal to Gamma_beta.
 
     In the terms of r = X f + e the factors are the latent ones and then the observed ones, with loadings
     Z [Gamma_beta, Gamma_delta]: X Omega X' is the whole of systematic risk. Z Gamma_alpha is no risk: it is part of
     `expected_returns` and of `fitted_returns`, hence of both R2, and not of the loadings; `alpha` gives it alone.
 
+    Where the iterations begin says `models.families.ipca.steps.initial_coefficients`; when they have settled,
+    `models.families.ipca.iteration.step_size`, which depends neither on the units of returns nor on signs or order of
+    the factors.
+
     Parameters
     ----------
     n_factors : int
-        K, the number of latent factors, at most the number of characteristics L. It may be 0 beside observed factors.
+        Number of latent factors K, at most the number of characteristics; 0 beside observed ones only.
     intercept : bool
-        Estimate Gamma_alpha.
+        Estimate Gamma_alpha: expected return that no factor earns.
     observed : tuple of str
-        Pre-specified factors: names among the panel's observed factors. Dates on which one is missing do not enter.
+        Pre-specified factors, by name among the observed ones. Dates on which one is missing do not enter.
     mode : str
         "portfolio" works on Gram statistics alone. "panel" works on the rows, reduced to triangles by QR: the same
         estimate with twice the digits where characteristics are nearly collinear, at more time and memory.
     n_starts : int
-        Starts of the iterations: the first as `models.families.ipca.steps.initial_coefficients` says, the others
-        random. The one that explains most is kept.
+        Starts of the iterations, all but the first random; the one that explains most is kept.
     memory : int
         Steps that Anderson acceleration looks back on; 0 iterates plainly.
     bootstrap : int
@@ -67,10 +72,8 @@ class IPCA(GramModel):
     max_iter : int
         Limit of the iterations of each start.
     tol : float
-        The estimate has settled when a plain step of alternating least squares turns the space spanned by Gamma_beta by
-        less (sine of the largest angle), and moves the rest by less in units of the systematic part
-        (`models.families.ipca.iteration.step_size`). It does not depend on the units of returns, nor on signs or order
-        of the factors.
+        Turn of the space spanned by Gamma_beta in a plain step, as the sine of the largest angle, at which the estimate
+        has settled; the rest must move by less in units of the systematic part.
 
     Attributes
     ----------
@@ -106,15 +109,15 @@ class IPCA(GramModel):
 
     def __init__(
         self,
-        n_factors: int = 5,
+        n_factors: Annotated[int, Ge(0), Le(50)] = 5,
         intercept: bool = False,
         observed: tuple[str, ...] = (),
         mode: Literal["portfolio", "panel"] = "portfolio",
-        n_starts: int = 1,
-        memory: int = 10,
-        bootstrap: int = 0,
-        max_iter: int = 1000,
-        tol: float = 1e-6,
+        n_starts: Annotated[int, Ge(1)] = 1,
+        memory: Annotated[int, Ge(0)] = 10,
+        bootstrap: Annotated[int, Ge(0)] = 0,
+        max_iter: Annotated[int, Ge(1)] = 1000,
+        tol: Annotated[float, Gt(0.0)] = 1e-6,
     ) -> None:
         self.n_factors = n_factors
         self.intercept = intercept

@@ -8,15 +8,16 @@ eigenvectors themselves and the treatment of gaps in `components`, criteria for 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, ClassVar, Literal, Self, get_args
+from typing import Annotated, Any, ClassVar, Literal, Self, get_args
 
 import numpy as np
 import xarray as xr
+from annotated_types import Ge, Gt, Le
 
 from models.arrays import BoolArray, FloatArray
 from models.families.base import FactorModel, ModelState
 from models.families.pca.estimation import Recipe, estimate
-from models.families.pca.factor_number import RULES, FactorRule, Spectrum, choose_factors
+from models.families.pca.factor_number import RULES, FactorNumber, FactorRule, Spectrum, choose_factors
 from models.inference.regression import time_series_regression
 from models.panel import Panel
 from models.statistics.gram import solve_gram
@@ -27,7 +28,7 @@ Missing = Literal["em", "pairwise"]
 
 
 class PCA(FactorModel):
-    """r[t] = X f[t] + e[t] with X the leading eigenvectors of the covariance or correlation matrix of returns.
+    """Principal components of returns: r[t] = X f[t] + e[t] with X leading eigenvectors of their second moments.
 
     Stocks observed on at least ``min_observed`` of the dates enter the estimation; the others get the slopes of a
     time-series regression on the factors. Gaps are treated in one of two ways:
@@ -42,6 +43,9 @@ class PCA(FactorModel):
     principal components, Connor and Korajczyk 1986). Sums run over blocks, so that beyond the panel and that matrix
     memory stays at tens of megabytes.
 
+    A rule for the number of factors (`models.families.pca.factor_number`) judges, where there are gaps to fill, the
+    panel filled with the fewest k factors of which IC_p2 finds no more than k in the panel so filled.
+
     Normalisation: with s the ``scale_``, the loadings over s satisfy X'X / n = I over the n estimation stocks;
     factors are ordered by eigenvalue; the loadings of a factor over s sum to a positive number. The factor return at
     any date is the cross-sectional regression of r[t] on X over the stocks at hand, weighted by 1 / s^2: for a
@@ -50,21 +54,22 @@ class PCA(FactorModel):
     Parameters
     ----------
     n_factors : int or str
-        K, or the rule that chooses it: "bai_ng" (IC_p2), "onatski" (ED) or "ahn_horenstein" (GR), see
-        `models.families.pca.factor_number`. With gaps to fill it judges the panel filled with the fewest k factors of
-        which IC_p2 finds no more than k in the panel so filled.
+        Number of factors K from 1 to 50, or the rule that chooses it at the first fit: "bai_ng" (IC_p2), "onatski" (ED)
+        or "ahn_horenstein" (GR).
     max_factors : int
         Largest number that a rule considers.
     scale : str
-        "covariance", or "correlation": each stock's returns over their standard deviation.
+        The decomposed matrix: "covariance", or "correlation", each stock's returns over their standard deviation.
     missing : str
-        "em" or "pairwise".
+        Fill gaps by the factors ("em"), or estimate each covariance from the dates of the pair ("pairwise").
     min_observed : float
-        Share of dates, above 0 and up to 1, that a stock needs to enter the estimation.
+        Share of dates that a stock needs to enter the estimation.
     min_observations : int
-        Dates that any other stock needs to get loadings.
-    max_iter, tol : int, float
-        Limit of the rounds of the fill, and the relative change of the fitted returns at which it has settled.
+        Fewest returns with which any other stock gets loadings.
+    max_iter : int
+        Limit of the rounds that fill gaps.
+    tol : float
+        Relative change of the fitted returns at which the fill has settled.
 
     Attributes
     ----------
@@ -105,14 +110,14 @@ class PCA(FactorModel):
 
     def __init__(
         self,
-        n_factors: int | FactorRule = 5,
-        max_factors: int = 8,
+        n_factors: FactorNumber = 5,
+        max_factors: Annotated[int, Ge(1), Le(50)] = 8,
         scale: Scale = "covariance",
         missing: Missing = "em",
-        min_observed: float = 0.5,
-        min_observations: int = 60,
-        max_iter: int = 1000,
-        tol: float = 1e-7,
+        min_observed: Annotated[float, Gt(0.0), Le(1.0)] = 0.5,
+        min_observations: Annotated[int, Ge(3)] = 60,
+        max_iter: Annotated[int, Ge(1)] = 1000,
+        tol: Annotated[float, Gt(0.0)] = 1e-7,
     ) -> None:
         self.n_factors = n_factors
         self.max_factors = max_factors

@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping
-from typing import Any, ClassVar, Literal, Self, get_args
+from typing import Annotated, Any, ClassVar, Literal, Self, get_args
 
 import numpy as np
 import numpy.typing as npt
 import xarray as xr
+from annotated_types import Ge, Gt, Le, MinLen
 from sklearn.exceptions import ConvergenceWarning
 
 from models.arrays import FloatArray
@@ -62,35 +63,43 @@ class PenalisedModel(GramModel):
     With r and Z centred (so that the intercept is not penalised) and standardised, n the sum of weights, the slopes
     minimise |r - Z b|^2 / (2 n) + lambda l1_ratio |b|_1 + lambda (1 - l1_ratio) / 2 |b|^2, which is the objective of
     scikit-learn's ``ElasticNet`` with lambda for ``alpha``; its ``Ridge`` has alpha = n lambda. Everything is computed
-    from sums of cross-products by date.
+    from sums of cross-products by date. The path is that of `lambda_grid`, the folds are `BlockedFolds`, and
+    `choose_penalty` chooses.
 
     Parameters
     ----------
     mode : {"cross_section", "time_series"}
+        Pooled regression on the characteristics, or each ticker's on the observed factors.
     penalty : {"elastic_net", "lasso", "ridge"}
-        "lasso" has l1_ratio 1, "ridge" 0.
+        Form of the penalty: "lasso" has an l1_ratio of 1, "ridge" of 0.
     l1_ratio : float
-        Share of the l1 part, above 0 and at most 1; "elastic_net" only.
+        Share of the l1 part; penalty "elastic_net" only.
     n_lambdas : int
-        Length of the path, see `lambda_grid`.
+        Penalties on the path.
     lambda_ : float, optional
         The penalty, for all tickers alike. Default: chosen by cross-validation over the path.
-    n_folds, purge, embargo : int
-        Blocks of dates, and dates left out around each: see `BlockedFolds`.
+    n_folds : int
+        Blocks of dates of the cross-validation.
+    purge : int
+        Dates left out of training on either side of a tested block.
+    embargo : int
+        Further dates left out after a tested block.
     rule : {"one_se", "min"}
-        See `choose_penalty`.
+        Strongest penalty within one standard error of the least error, or that of the least error.
     standardise : bool
         Divide regressors and returns by their standard deviations, so that units have no say and penalties have none;
         slopes are always given in the units of the data. False penalises slopes as they are, as scikit-learn does.
         Returns in decimals then hardly feel the l2 part of an elastic net.
     weighting : {"equal", "cap", "sqrt_cap"}
-        Of the squared errors, as in `Design`; "cross_section" only.
+        Weight of each stock's squared errors, by its share of the market; mode "cross_section" only.
     min_observations : int
-        Tickers with fewer returns have no loadings (NaN); "time_series" only.
+        Fewest returns with which a stock is covered; mode "time_series" only.
     factors : tuple of str, optional
-        Observed factors to use. Default: all of the panel's. "time_series" only.
-    n_bootstraps, seed : int
-        Samples drawn by date for `selection_frequency_bootstrap_`, and the seed of the draws. 0 draws none.
+        Observed factors to use. Default: all of them. Mode "time_series" only.
+    n_bootstraps : int
+        Samples drawn by date that show how stable the selection is; 0 draws none.
+    seed : int
+        Seed of these draws.
 
     Attributes
     ----------
@@ -132,19 +141,19 @@ class PenalisedModel(GramModel):
         self,
         mode: Mode = "cross_section",
         penalty: Penalty = "elastic_net",
-        l1_ratio: float = 0.5,
-        n_lambdas: int = 100,
-        lambda_: float | None = None,
-        n_folds: int = 5,
-        purge: int = 1,
-        embargo: int = 0,
+        l1_ratio: Annotated[float, Gt(0.0), Le(1.0)] = 0.5,
+        n_lambdas: Annotated[int, Ge(2), Le(1000)] = 100,
+        lambda_: Annotated[float, Ge(0.0)] | None = None,
+        n_folds: Annotated[int, Ge(2)] = 5,
+        purge: Annotated[int, Ge(0)] = 1,
+        embargo: Annotated[int, Ge(0)] = 0,
         rule: Rule = "one_se",
         standardise: bool = True,
         weighting: Weighting = "equal",
-        min_observations: int = 60,
-        factors: tuple[str, ...] | None = None,
-        n_bootstraps: int = 100,
-        seed: int = 0,
+        min_observations: Annotated[int, Ge(3)] = 60,
+        factors: Annotated[tuple[str, ...], MinLen(1)] | None = None,
+        n_bootstraps: Annotated[int, Ge(0)] = 100,
+        seed: Annotated[int, Ge(0)] = 0,
     ) -> None:
         self.mode = mode
         self.penalty = penalty

@@ -9,11 +9,12 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Mapping
-from typing import Any, ClassVar, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 import numpy as np
 import pandas as pd
 import xarray as xr
+from annotated_types import Ge, MinLen
 
 from models.arrays import BoolArray, FloatArray
 from models.families.base import FactorModel, ModelState
@@ -261,38 +262,40 @@ class ObservedFactorModel(FactorModel):
 
 
 class TimeSeriesModel(ObservedFactorModel):
-    """Every stock regressed on given factors, such as those of Fama and French (1993).
+    """Regression of every stock on observed factors, such as those of Fama and French (1993).
+
+    ``cov_type`` also says which errors the premia and the joint test of alpha have: "nonrobust" for independent errors
+    of one variance (of premia from the cross-section: Shanken's), "HC0" to "HC3" robust to heteroskedasticity (GMM),
+    "HAC" also to autocorrelation. See `models.inference.regression.time_series_regression`, and
+    `models.inference.factor_premia` for premia from the cross-section.
 
     Parameters
     ----------
     factors : tuple of str, optional
-        Names of observed factors of the panel, in the order wanted. Default: all of them.
+        Observed factors, in order. Default: all of the cube's.
     window : int, optional
-        Fit on the last so many dates that have all factors. Default: all.
+        Periods of the regression: the last so many that have all factors. Default: all.
     min_observations : int
-        Stocks with fewer returns in the window get no beta (NaN).
+        Fewest returns in the window with which a stock is covered; others get no beta (NaN).
     cov_type : str
-        Standard errors by the names of statsmodels: see `models.inference.regression.time_series_regression`. It also
-        says which errors the premia and the joint test of alpha have: "nonrobust" for independent errors of one
-        variance (of premia from the cross-section: Shanken's), "HC0" to "HC3" robust to heteroskedasticity (GMM), "HAC"
-        also to autocorrelation.
+        Standard errors by the names of statsmodels, of betas, premia and the joint test of alpha; "HAC" is Newey-West.
     newey_west_lags : int, optional
-        Lags of "HAC". Default: `models.inference.regression.automatic_lags`.
+        Lags of cov_type "HAC". Default: floor(4 (T/100)^(2/9)).
     premia : str
-        "mean": the mean of each factor, the premium of a traded factor. For factors that need not be traded: "ols",
-        from the cross-section of all stocks with a beta, date by date; "gls", from that of mean returns of the stocks
-        with complete histories. See `models.inference.factor_premia`.
+        "mean": the mean of each factor, the premium of a traded one. For factors that need not be traded: "ols", from
+        the cross-section of all stocks with a beta, date by date; "gls", from that of mean returns of the stocks with
+        complete histories.
     """
 
     kind: ClassVar[str] = "time_series"
 
     def __init__(
         self,
-        factors: tuple[str, ...] | None = None,
-        window: int | None = None,
-        min_observations: int = 60,
+        factors: Annotated[tuple[str, ...], MinLen(1)] | None = None,
+        window: Annotated[int, Ge(24)] | None = None,
+        min_observations: Annotated[int, Ge(3)] = 60,
         cov_type: CovType = "nonrobust",
-        newey_west_lags: int | None = None,
+        newey_west_lags: Annotated[int, Ge(0)] | None = None,
         premia: Literal["mean", "ols", "gls"] = "mean",
     ) -> None:
         self.factors = factors
