@@ -29,6 +29,11 @@ class Frozen(BaseModel):
         return digest(self.model_dump(mode="json"))
 
     @classmethod
+    def alternatives(cls) -> list[type[Frozen]]:
+        """Return what may stand where this class is asked for: itself, unless it stands for others."""
+        return [cls]
+
+    @classmethod
     def parse(cls, data: Mapping[str, Any], *, origin: str) -> Self:
         """Validate plain data, turning every mistake into one line of one `ConfigError`.
 
@@ -123,7 +128,7 @@ def _keys(models: list[type[BaseModel]]) -> list[str]:
 def _models_in(annotation: Any) -> list[type[BaseModel]]:
     inner = getattr(annotation, "annotation", annotation)
     if isinstance(inner, type) and issubclass(inner, BaseModel):
-        return [inner]
+        return [*inner.alternatives()] if issubclass(inner, Frozen) else [inner]
     return [found for part in get_args(inner) for found in _models_in(part)]
 
 

@@ -2,7 +2,7 @@
 
 Here belong the fields of a config file and the rules among them. Defaults here are part of the contract: a changed
 default changes the digest of every spec that leaves it out. Folders, addresses and passwords belong in
-`schemas.settings`; quality checks in `schemas.checks`; sources in `schemas.sources`; models in `schemas.modelspecs`. A
+`schemas.settings`; quality checks in `schemas.checks`; sources in `schemas.sources`; models in `schemas.families`. A
 config file is read by `storage.configs`.
 """
 
@@ -16,50 +16,52 @@ from pydantic import Field, field_validator, model_validator
 
 from schemas.base import Frozen, Name
 from schemas.checks import CheckOverrides
-from schemas.modelspecs import ModelSpec
+from schemas.families import AnyModel
 from schemas.sources import FactorSource, IndustrySource, MarketSource
 
 Frequency = Literal["daily", "monthly"]
 PERIODS_PER_YEAR: dict[str, int] = {"daily": 252, "monthly": 12}
+_KIND = "How the weights come about."
+_NAME = "Name of the portfolio, by which its risk is published."
 
 
 class EqualWeight(Frozen):
     """Equal weights over all covered stocks."""
 
-    kind: Literal["equal_weight"] = "equal_weight"
-    name: Name = "equal_weight"
+    kind: Literal["equal_weight"] = Field(default="equal_weight", description=_KIND)
+    name: Name = Field(default="equal_weight", description=_NAME)
 
 
 class FixedWeights(Frozen):
     """Given weights, rescaled at each date over the covered stocks."""
 
-    kind: Literal["fixed"] = "fixed"
-    name: Name
-    weights: dict[str, float] = Field(min_length=1)
+    kind: Literal["fixed"] = Field(default="fixed", description=_KIND)
+    name: Name = Field(description=_NAME)
+    weights: dict[str, float] = Field(min_length=1, description="Weight of each ticker; the others have none.")
 
 
 class LongShort(Frozen):
     """Equal-weighted long-short portfolio on a characteristic: long the top quantile, short the bottom one."""
 
-    kind: Literal["long_short"] = "long_short"
-    name: Name
-    characteristic: str
-    quantile: float = Field(default=0.2, gt=0.0, le=0.5)
+    kind: Literal["long_short"] = Field(default="long_short", description=_KIND)
+    name: Name = Field(description=_NAME)
+    characteristic: str = Field(description="Characteristic of the cube to sort on.")
+    quantile: float = Field(default=0.2, gt=0.0, le=0.5, description="Share of the stocks in each leg.")
 
 
 class InverseVolatility(Frozen):
     """Weights proportional to one over the trailing volatility."""
 
-    kind: Literal["inverse_volatility"] = "inverse_volatility"
-    name: Name = "inverse_volatility"
+    kind: Literal["inverse_volatility"] = Field(default="inverse_volatility", description=_KIND)
+    name: Name = Field(default="inverse_volatility", description=_NAME)
     window: int = Field(default=63, ge=10, description="Trailing periods of the volatility.")
 
 
 class ValueWeight(Frozen):
     """Weights proportional to market capitalisation, or to dollar volume where the data have no shares outstanding."""
 
-    kind: Literal["value_weight"] = "value_weight"
-    name: Name = "value_weight"
+    kind: Literal["value_weight"] = Field(default="value_weight", description=_KIND)
+    name: Name = Field(default="value_weight", description=_NAME)
     value: Literal["market_cap", "dollar_volume"] = Field(
         default="market_cap", description="Close times shares outstanding, or close times volume."
     )
@@ -107,7 +109,7 @@ class WalkForward(Frozen):
 class CovarianceSpec(Frozen):
     """Omega, the factor covariance."""
 
-    method: Literal["ewma", "ledoit_wolf"] = "ewma"
+    method: Literal["ewma", "ledoit_wolf"] = Field(default="ewma", description="Forgetting by a half-life, or shrunk.")
     halflife: float = Field(default=90.0, gt=1.0, description="Periods after which an observation counts half (ewma).")
     window: int | None = Field(
         default=None, ge=24, description="Periods looked back on (ledoit_wolf); all if left out."
@@ -164,15 +166,15 @@ class RunSpec(Frozen):
     """One universe, from its source to its published models: a config file of ``factorcube run``."""
 
     universe: Name = Field(description="Name of the universe; its cube and its published models live under it.")
-    frequency: Frequency = "daily"
+    frequency: Frequency = Field(default="daily", description="Length of a period.")
     calendar: str = Field(
         default="XNYS",
         pattern=r"^[A-Za-z0-9_-]+$",
         description="Exchange calendar (ISO 10383), or 'none' to take the dates as they come.",
     )
     currency: str = Field(default="USD", pattern=r"^[A-Z]{3}$", description="Currency of the prices (ISO 4217).")
-    data: MarketSource
-    factors: tuple[FactorSource, ...] = ()
+    data: MarketSource = Field(description="Prices or returns of the stocks, and where they come from.")
+    factors: tuple[FactorSource, ...] = Field(default=(), description="Observed factors and the risk-free rate.")
     industries: IndustrySource | None = Field(
         default=None, description="Industry of each stock, for models that have industries as factors."
     )
@@ -180,15 +182,17 @@ class RunSpec(Frozen):
         default=None,
         description="Characteristics to compute from prices and volumes; all that the data allow if left out.",
     )
-    portfolios: tuple[PortfolioSpec, ...] = (EqualWeight(),)
-    checks: CheckOverrides = CheckOverrides()
-    panel: PanelSpec = PanelSpec()
-    models: tuple[ModelSpec, ...] = Field(min_length=1)
-    walk_forward: WalkForward
-    covariance: CovarianceSpec = CovarianceSpec()
-    specific: SpecificSpec = SpecificSpec()
-    gate: GateSpec = GateSpec()
-    report: ReportSpec = ReportSpec()
+    portfolios: tuple[PortfolioSpec, ...] = Field(
+        default=(EqualWeight(),), description="Portfolios whose risk is published and judged."
+    )
+    checks: CheckOverrides = Field(default=CheckOverrides(), description="Changes to the data-quality checks.")
+    panel: PanelSpec = Field(default=PanelSpec(), description="How the panel is made from the cube.")
+    models: tuple[AnyModel, ...] = Field(min_length=1, description="Models to fit, each published under its name.")
+    walk_forward: WalkForward = Field(description="When models are fitted again.")
+    covariance: CovarianceSpec = Field(default=CovarianceSpec(), description="How Omega is estimated.")
+    specific: SpecificSpec = Field(default=SpecificSpec(), description="How specific variance is estimated.")
+    gate: GateSpec = Field(default=GateSpec(), description="What a version must satisfy to become latest.")
+    report: ReportSpec = Field(default=ReportSpec(), description="What the report of a run shows.")
 
     @property
     def periods_per_year(self) -> int:

@@ -17,7 +17,7 @@ from models.forecasting.forecast import with_statistics
 from models.forecasting.joining import Realised, check_axis, in_coordinates, join, rotations
 from models.forecasting.metrics import Metrics, metrics_of
 from models.forecasting.rows import completed, out_of_sample, scored
-from schemas.modelspecs import ModelSpec
+from schemas.families import ModelSpec
 from schemas.refs import FitRef, Key, PanelRef, RiskRef
 from schemas.settings import Settings
 from schemas.spec import RunSpec

@@ -13,13 +13,15 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
+from models.families import registry
 from models.families.base import FactorModel, ModelState
 from models.families.linear import GramModel
+from models.families.registry import build
 from models.forecasting.forecast import training
 from models.forecasting.joining import Realised
 from models.forecasting.schedule import refit_dates
 from models.statistics.gram import Design
-from schemas.modelspecs import ModelSpec
+from schemas.families import ModelSpec
 from schemas.refs import FitRef, Key, PanelRef
 from schemas.settings import Settings
 from schemas.spec import RunSpec
@@ -30,7 +32,6 @@ from tasks.logs import run_logger
 from tasks.panels import panel_inputs, panel_until, past_panel
 from tasks.planning import with_bases
 from tasks.provenance import key
-from tasks.registry import MODELS, build
 from tasks.steps import step
 from tasks.workspace import Workspace
 
@@ -235,7 +236,7 @@ def fit_key(space: Workspace, panel: PanelRef, spec: RunSpec, model: ModelSpec, 
 def restore(space: Workspace, model: ModelSpec, name: Key) -> FactorModel:
     """Rebuild a fitted model from the work store."""
     arrays, meta = space.work.get_arrays("fits", name)
-    return MODELS[model.kind].from_state(model.params(), ModelState(arrays, meta["state"]))
+    return registry.restore(model, ModelState(arrays, meta["state"]))
 
 
 class _Told:

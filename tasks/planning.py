@@ -5,16 +5,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import date
 
+from models.families.registry import build
 from schemas.base import nearest
 from schemas.contracts import Manifest
 from schemas.errors import ConfigError
-from schemas.modelspecs import ModelSpec
+from schemas.families import ModelSpec
 from schemas.refs import SnapshotRef, VersionRef
 from schemas.spec import RunSpec
 from storage import published
 from tasks.digests import read_inputs
 from tasks.provenance import key
-from tasks.registry import build
 from tasks.workspace import Workspace
 
 DECISIVE = {"frequency", "calendar", "portfolios", "panel", "walk_forward", "covariance", "specific", "gate"}

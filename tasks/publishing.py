@@ -16,7 +16,7 @@ from schemas.base import digest
 from schemas.checks import CheckReport
 from schemas.contracts import Manifest, validate
 from schemas.errors import PublishError
-from schemas.modelspecs import ModelSpec
+from schemas.families import ModelSpec
 from schemas.refs import PanelRef, RiskRef, SnapshotRef, VersionRef
 from schemas.settings import Settings
 from schemas.spec import RunSpec

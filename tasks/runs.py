@@ -17,7 +17,7 @@ from prefect.exceptions import CancelledRun
 from prefect.states import Cancelled, Completed
 
 from schemas.errors import ClosedError, ConflictError, HeldError
-from schemas.modelspecs import ModelSpec
+from schemas.families import ModelSpec
 from schemas.settings import Settings
 from schemas.spec import RunSpec
 from storage.files import locked

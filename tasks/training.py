@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import date
 
-from schemas.modelspecs import ModelSpec
+from schemas.families import ModelSpec
 from schemas.refs import SnapshotRef, VersionRef
 from schemas.settings import Settings
 from schemas.spec import RunSpec

@@ -16,11 +16,13 @@ from threadpoolctl import threadpool_limits
 from models.blas import arithmetic
 from models.evaluation.gate import believe
 from models.families.base import ModelState
+from models.families.registry import restore
 from models.forecasting.continuing import continued
 from models.forecasting.following import serve
 from models.forecasting.metrics import metrics_of
 from schemas.contracts import Manifest, validate
 from schemas.errors import PublishError
+from schemas.families import model_spec
 from schemas.refs import SnapshotRef, VersionRef
 from schemas.settings import Settings
 from schemas.spec import RunSpec
@@ -37,7 +39,6 @@ from tasks.planning import chosen, parent_spec, planned_update
 from tasks.promoting import shown
 from tasks.provenance import code_version, library_versions
 from tasks.publishing import attributes
-from tasks.registry import MODELS
 from tasks.snapshots import sources_of
 from tasks.steps import step
 from tasks.workspace import Workspace
@@ -162,17 +163,17 @@ def _continued(
     last: int,
 ) -> xr.Dataset:
     """Make the rows after a version's last date, up to a position, and put them behind its own."""
-    params = {name: value for name, value in manifest.params.items() if name not in ("kind", "name")}
+    model = model_spec(manifest.params)
     reader = CubeRows(space, spec, snapshot, inputs, last)
     begin = int(inputs.dates.searchsorted(old.indexes["date"][-1], side="right"))
     with threadpool_limits(1):  # as on a worker: BLAS rounds by the number of its threads
         served = serve(
-            MODELS[manifest.kind].from_state(params, state),
+            restore(model, state),
             reader,
             begin,
             last + 1,
             risk_estimators(spec),
-            checkpoints=KeptStates(space, fit_identity(manifest.kind, params, state), inputs, spec),
+            checkpoints=KeptStates(space, fit_identity(model.kind, model.params(), state), inputs, spec),
         )
         new = reader.rows(begin, last + 1)
         return continued(old, served, reader.holdings(begin, last + 1), new.returns, new.mask, reader.order)

@@ -63,5 +63,5 @@ def _widened(rows: xr.Dataset, tickers: pd.Index) -> xr.Dataset:
 def _joined(old: xr.Dataset, new: xr.Dataset) -> xr.Dataset:
     dated = [name for name, array in old.data_vars.items() if "date" in array.dims]
     both = xr.concat([old[dated], new[dated]], "date", join="exact", coords="minimal", data_vars="all")
-    ordered = {name: both[name].transpose(*VERSION[str(name)].dims) for name in dated}
-    return old.drop_dims("date").assign(ordered).drop_attrs()
+    ordered = {name: both[name].transpose(*VERSION[str(name)].dims).drop_attrs() for name in dated}
+    return old.drop_dims("date").assign(ordered).drop_attrs(deep=False)

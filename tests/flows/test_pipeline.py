@@ -20,13 +20,14 @@ from small_market import SMALL, make_market, write_config
 from flows.ingest import ingest
 from flows.pipeline import pipeline
 from models import FactorModel, ModelState, Panel
+from models.families.registry import restore
 from schemas.errors import CheckError, DataError, ExecutionError, FactorcubeError, ModelError, SourceError
+from schemas.families import model_spec
 from schemas.settings import load_settings
 from storage import published, sources
 from storage.configs import load_spec
 from storage.cube import Cube
 from tasks.cluster import open_cluster
-from tasks.registry import MODELS
 from tasks.workspace import Workspace
 
 pytestmark = pytest.mark.usefixtures("prefect_api")
@@ -120,9 +121,8 @@ def test_state_gives_the_same_loadings_again(done) -> None:
     panel = Panel(space.work.open_dataset("panels", panel_key)).load()
     for version in versions:
         manifest = published.read_manifest(space.layout, version)
-        params = {k: v for k, v in manifest.params.items() if k not in ("kind", "name")}
         state = ModelState(published.read_state(space.layout, version), manifest.state_meta)
-        model: FactorModel = MODELS[manifest.kind].from_state(params, state)
+        model: FactorModel = restore(model_spec(manifest.params), state)
         ds = xr.open_zarr(config.parent / "out/published/small" / version.model / version.version)
         last = model.loadings(panel).transpose("date", "ticker", "factor").values[-1]
         stored = ds.loadings.isel(date=-1).values

@@ -96,7 +96,11 @@ def _version(model, place, rng, realised, loadings, factors, specific, n_portfol
             "expected_returns": (("date", "ticker"), expected),
             "out_of_sample": ("date", np.arange(n_dates) > first),
             "premia": ("factor", f.mean(axis=0)),
-            "premia_stderr": ("factor", f.std(axis=0) / np.sqrt(n_dates)),
+            "premia_stderr": (
+                "factor",
+                f.std(axis=0) / np.sqrt(n_dates),
+                {"long_name": "standard error of the premia"},
+            ),
         },
         coords={
             "date": realised["date"],

@@ -16,8 +16,9 @@ from small_market import SMALL
 from storing import cube_data
 
 from models.families.linear import GramModel
+from models.families.registry import build
 from models.statistics.gram import Design, gram_of
-from schemas.modelspecs import CrossSectionSpec, FamaMacBethSpec, IPCASpec
+from schemas.families import model_spec
 from schemas.refs import PanelRef, SnapshotRef
 from schemas.settings import Settings
 from schemas.spec import RunSpec
@@ -25,7 +26,6 @@ from storage import work
 from storage.cube import Cube
 from tasks import fitting, grams
 from tasks.panels import build_panel, past_panel
-from tasks.registry import build
 from tasks.workspace import Workspace
 
 DATES = pd.bdate_range("2023-01-02", periods=150)
@@ -153,7 +153,7 @@ def test_what_a_model_sees_names_an_entry_and_what_it_does_not_see_does_not(data
     store = Store(tmp_path, data)
     store.grams()
     assert store.missing(WIDE) == list(grams.spans(150))
-    models = (FamaMacBethSpec(name="other"),)
+    models = (model_spec({"kind": "fama_macbeth", "name": "other"}),)
     store.spec = SPEC.model_copy(update={"models": models, "seed": 7} if hasattr(SPEC, "seed") else {"models": models})
     assert not store.missing()
     ranked = SPEC.panel.model_copy(update={"transform": "standardise"})
@@ -169,11 +169,11 @@ def test_a_fit_from_the_store_is_that_of_the_panel_and_a_second_model_reads_no_p
     spec = SPEC.model_copy(update={"walk_forward": SPEC.walk_forward.model_copy(update={"window": window})})
     store = Store(tmp_path, data, spec=spec)
     specs = [
-        FamaMacBethSpec(),
-        FamaMacBethSpec(newey_west_lags=2),
-        FamaMacBethSpec(weighting="cap"),
-        CrossSectionSpec(),
-        IPCASpec(n_factors=1),
+        model_spec({"kind": "fama_macbeth"}),
+        model_spec({"kind": "fama_macbeth", "newey_west_lags": 2}),
+        model_spec({"kind": "fama_macbeth", "weighting": "cap"}),
+        model_spec({"kind": "cross_section"}),
+        model_spec({"kind": "ipca", "n_factors": 1}),
     ]
     models = [build(each) for each in specs]
     for as_of in DATES[[90, 149]]:
@@ -195,7 +195,9 @@ def test_a_fit_from_the_store_is_that_of_the_panel_and_a_second_model_reads_no_p
     grams._assembled.cache_clear()
     for as_of in DATES[70:150:20]:
         for lags in (0, 1):
-            for each in (FamaMacBethSpec(newey_west_lags=lags), CrossSectionSpec(newey_west_lags=lags)):
+            for each in (
+                model_spec({"kind": kind, "newey_west_lags": lags}) for kind in ("fama_macbeth", "cross_section")
+            ):
                 fitting._learn(build(each), store.space, store.panel, spec, as_of, [])
 
 

@@ -13,7 +13,7 @@ import xarray as xr
 from running import Inline, deliver, ingested, listing_market
 
 from schemas.errors import ConflictError, DataError, ModelError
-from schemas.modelspecs import PCASpec
+from schemas.families import model_spec
 from schemas.refs import FitRef, SnapshotRef, VersionRef
 from schemas.settings import Settings
 from schemas.spec import RunSpec
@@ -216,7 +216,7 @@ def test_the_number_of_factors_is_that_which_the_rule_chose_at_the_first_refit(
 ) -> None:
     growing = iter(range(2, 100))
     monkeypatch.setattr("models.families.pca.estimation.choose_factors", lambda *_: next(growing))
-    model = PCASpec(n_factors="bai_ng", min_observed=0.4)
+    model = model_spec({"kind": "pca", "n_factors": "bai_ng", "min_observed": 0.4})
     spec = trained.spec.model_copy(update={"models": (model,)})
     (version,) = train(spec, spec.models, trained.long, None, Inline(), early)
     refits = len(entries(early, "fits")) - len(entries(trained.early, "fits"))

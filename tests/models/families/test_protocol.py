@@ -6,15 +6,17 @@ import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
+from typing import ClassVar
 
 import numpy as np
 import pandas as pd
 import pytest
+import xarray as xr
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from models.families.autoencoder import ConditionalAutoencoder
-from models.families.base import FactorModel
+from models.families.base import FactorModel, ModelState
 from models.families.cross_section import CrossSectionalModel
 from models.families.fama_macbeth.model import FamaMacBeth
 from models.families.ipca import IPCA
@@ -25,7 +27,7 @@ from models.families.time_series.market import MarketModel
 from models.families.time_series.model import TimeSeriesModel
 from models.panel import Panel
 from schemas.errors import ModelError
-from schemas.statistics import STATISTIC_DIMS, STATISTICS
+from schemas.statistics import STATISTIC_DIMS, declared
 
 
 @dataclass(frozen=True)
@@ -145,13 +147,61 @@ def test_results_are_labelled_and_parameters_stay_untouched(case: Case) -> None:
 def test_every_statistic_has_a_meaning_and_comes_back_from_the_state(case: Case) -> None:
     model = fitted(case)
     found = model.statistics()
-    assert set(found) <= {"premia", *STATISTICS}
+    meanings = declared(type(model))
+    assert "premia" in found
+    assert all(array.attrs["long_name"] == meanings[name] for name, array in found.items())
     assert all(set(array.dims) <= set(STATISTIC_DIMS) for array in found.values())
     restored = type(model).from_state(model.get_params(), model.state()).statistics()
     assert set(restored) == set(found)
     for name, array in found.items():
         np.testing.assert_array_equal(restored[name].values, array.values)
         assert restored[name].dims == array.dims
+
+
+@every_model
+def test_a_model_of_pieces_is_the_join_of_them_in_whatever_process_they_were_made(case: Case) -> None:
+    train, model = base_panel().sel(end=DATES[44]), case.build()
+    if not model.pieces():
+        with pytest.raises(ModelError, match="fitted at once"):
+            model.fit_piece(train, "0")
+        with pytest.raises(ModelError, match="fitted at once"):
+            model.join(train, [])
+        return
+    told: list[str] = []
+    pieces = [case.build().fit_piece(train, piece, told.append) for piece in model.pieces()]
+    sent = [ModelState(piece.arrays, json.loads(json.dumps(piece.meta))) for piece in pieces]
+    assert_same(model.join(train, sent), fitted(case), base_panel())
+    assert told
+    assert all("\n" not in line for line in told)
+
+
+@pytest.mark.parametrize("family", [PCA, RPPCA])
+def test_a_refit_keeps_the_number_of_factors_that_a_rule_chose(family: type[PCA]) -> None:
+    first = family("bai_ng", max_factors=3, tol=1e-10, max_iter=5000).fit(base_panel().sel(end=DATES[44]))
+    later = first.clone().refit(first)
+    assert later.n_factors == len(first.factors_)
+    assert later.get_params() == first.get_params() | {"n_factors": len(first.factors_)}
+    assert family(n_factors=2).refit(first).n_factors == 2
+
+
+class _Other(PCA):
+    """A family whose statistic is given as a test wants it."""
+
+    STATISTICS: ClassVar[dict[str, str]] = {"odd": "a statistic of the test"}
+    odd_: object = None
+
+
+@pytest.mark.parametrize("value", [np.ones(7), np.ones((2, 2)), xr.DataArray(np.ones(3), dims="date")])
+def test_a_statistic_without_labels_or_along_another_axis_is_refused(value: object) -> None:
+    model = _Other(n_factors=2, min_observations=20).fit(base_panel())
+    assert "odd" not in model.statistics()
+    model.odd_ = 1.5
+    assert float(model.statistics()["odd"]) == 1.5
+    model.odd_ = np.array([1.0, 2.0])
+    assert model.statistics()["odd"].to_series().to_dict() == {"factor_1": 1.0, "factor_2": 2.0}
+    model.odd_ = value
+    with pytest.raises(ModelError, match="the statistic 'odd'"):
+        model.statistics()
 
 
 @every_model

@@ -272,7 +272,7 @@ def test_an_only_industry_moves_with_the_market_and_has_no_t_statistic() -> None
     found = model.diagnostics(alone)
     assert (found["factor_returns"][:, 1] == 0.0).all()
     assert found["t_statistic"].isnull().any("date").values.tolist() == [False, True, *[False] * len(STYLES)]
-    np.testing.assert_allclose(model.averages_["mean_abs_t"][0], np.abs(found["t_statistic"][:, 0]).mean())
+    np.testing.assert_allclose(model.mean_abs_t_[0], np.abs(found["t_statistic"][:, 0]).mean())
 
 
 def test_dates_that_identify_nothing_are_dropped_and_counted() -> None:

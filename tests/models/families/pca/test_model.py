@@ -176,7 +176,7 @@ def test_pairwise_covariances_agree_with_pandas() -> None:
     np.testing.assert_allclose(model.loadings_.values, loadings * np.sign(loadings.sum(axis=0)), atol=1e-10)
     np.testing.assert_allclose(model.statistics()["eigenvalues"].values, values[:-4:-1], rtol=1e-10)
     assert values[0] < 0.0
-    assert model.clipped_ == pytest.approx(-values[values < 0].sum() / values[values > 0].sum(), rel=1e-8)
+    assert model.clipped_share_ == pytest.approx(-values[values < 0].sum() / values[values > 0].sum(), rel=1e-8)
     returns[:30, 0] = np.nan
     returns[30:, 1] = np.nan
     with pytest.raises(ModelError, match="stock0 and stock1 share 0 dates"):
