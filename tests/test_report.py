@@ -162,8 +162,10 @@ def test_what_the_last_fit_says_is_shown_by_its_axes_and_stays_text(versions):
         "path": xr.DataArray(np.triu(np.ones((30, len(factors))), -1), {"penalty": np.arange(30), "factor": factors}),
         "lambdas": xr.DataArray(np.full(30, np.nan), {"penalty": np.arange(30)}),
     }
-    page = Page(render_report([replace(ipca, dataset=ipca.dataset.assign(statistics))], None, title="inference"))
-    assert ["grs", "2.5", "F statistic of Gibbons, Ross and Shanken that all alphas are zero"] in page.rows
+    meanings = dict.fromkeys(statistics, "a <i>meaning</i>") | {"grs": "F statistic that all alphas are zero"}
+    told = {name: array.assign_attrs(long_name=meanings[name]) for name, array in statistics.items()}
+    page = Page(render_report([replace(ipca, dataset=ipca.dataset.assign(told))], None, title="inference"))
+    assert ["grs", "2.5", "F statistic that all alphas are zero"] in page.rows
     assert ["alpha", "", "2.5", "1.15", "1.75", "2.5", "3.25", "3.85", "4"] in page.rows
     assert [str(factors.values[0]), "1,234"] in page.rows
     assert ["<b>mom", *["\N{MINUS SIGN}0.25"] * len(factors)] in page.rows
