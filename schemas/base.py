@@ -55,6 +55,17 @@ class Frozen(BaseModel):
             raise ConfigError(f"{origin}: " + "; ".join(_described(cls, error))) from None
 
 
+class Argued(Frozen):
+    """A declared thing that people also make by hand, in Python: a bad argument is a `ConfigError`, in a line."""
+
+    def __init__(self, **arguments: Any) -> None:
+        try:
+            super().__init__(**arguments)
+        except ValidationError as error:
+            mistakes = "; ".join(one.removeprefix("'the document': ") for one in _described(type(self), error))
+            raise ConfigError(f"{type(self).__name__}: {mistakes}") from None
+
+
 def digest(value: Any) -> str:
     """SHA-256 (hex) of a JSON-serialisable value in canonical form."""
     return hashlib.sha256(json.dumps(value, sort_keys=True, separators=(",", ":")).encode()).hexdigest()

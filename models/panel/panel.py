@@ -73,8 +73,8 @@ class Panel:
         date: str = "date",
         ticker: str = "ticker",
         transform: str = "rank",
-        constant: bool = False,
-        min_coverage: float = 0.0,
+        constant: bool = True,
+        min_coverage: float = 0.5,
         factors: pd.DataFrame | None = None,
         industry: str | None = None,
     ) -> Self:
@@ -94,7 +94,8 @@ class Panel:
         transform : str
             One of `models.panel.transforms.TRANSFORMS`: "rank", "standardise", "winsorise", "none".
         constant : bool
-            Append a characteristic ``constant`` that is 1 on covered rows.
+            Append a characteristic ``constant`` that is 1 on covered rows. This default and others are those of a
+            config: `schemas.spec.PanelSpec`.
         min_coverage : float
             Smallest share of the characteristics that a stock must have to be covered; always at least one,
             and all of them under the transform "none". Without characteristics: the stock has a row.

@@ -9,9 +9,6 @@ have to be rotated into line (`FactorModel.rotate`) before they are strung toget
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Literal, get_args
-
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
@@ -19,56 +16,25 @@ import xarray as xr
 
 from models.arrays import BoolArray, Float64Array, IntArray, NamedArrays
 from models.statistics.gram import solve_gram
-from schemas.errors import ConfigError, DataError, ModelError
+from schemas.base import Argued
+from schemas.errors import DataError, ModelError
+from schemas.spec import CovarianceSpec
 
 Dates = pd.DatetimeIndex | list[pd.Timestamp]
-Method = Literal["ewma", "ledoit_wolf"]
 
 
-@dataclass(frozen=True)
-class FactorCovariance:
+class FactorCovariance(CovarianceSpec, Argued):
     """Omega from the factor returns known as of a date, in squared decimals per period (not annualised).
 
-    A date on which any factor return is NaN is no observation: Omega carries over it, and weights count
+    A date on which no factor return is known is no observation: Omega carries over it, and weights count
     observations, not calendar days. Omega is positive semi-definite by construction.
 
-    Parameters
-    ----------
-    method : {"ewma", "ledoit_wolf"}
-        "ewma": exponentially weighted, with the start and the centring corrected for bias, so that it equals
-        ``pandas.DataFrame.ewm(halflife=...).cov()``. "ledoit_wolf": shrunk towards a multiple of the identity
-        (Ledoit and Wolf 2004, A well-conditioned estimator for large-dimensional covariance matrices), equal
-        to ``sklearn.covariance.ledoit_wolf`` on the observations up to the date.
-    halflife : float
-        Observations after which a weight has halved; "ewma" only.
-    min_observations : int
-        Dates with fewer observations have no Omega (NaN). At least K + 1 are always asked for.
-    window : int, optional
-        Use only the last `window` observations; "ledoit_wolf" only. By default all of them.
-    centred : bool
-        Subtract the (weighted) mean, so that Omega is a covariance. False gives second moments about zero, as
-        some vendors do with daily data, where the mean is small beside its error.
+    "ewma" has the start and the centring corrected for bias, so that it equals
+    ``pandas.DataFrame.ewm(halflife=...).cov()``. "ledoit_wolf" is that of Ledoit and Wolf (2004), A well-conditioned
+    estimator for large-dimensional covariance matrices, equal to ``sklearn.covariance.ledoit_wolf`` on the
+    observations up to the date. Parameters, all by name, are the fields of `schemas.spec.CovarianceSpec`: what a
+    config says is what a notebook has.
     """
-
-    method: Method = "ewma"
-    halflife: float = 126.0
-    min_observations: int = 24
-    window: int | None = None
-    centred: bool = True
-
-    def __post_init__(self) -> None:
-        if self.method not in get_args(Method):
-            raise ConfigError(f"FactorCovariance: method {self.method!r} is none of {', '.join(get_args(Method))}.")
-        if self.halflife <= 0.0:
-            raise ConfigError(f"FactorCovariance: halflife must be positive, not {self.halflife}.")
-        if self.window is not None and self.method == "ewma":
-            raise ConfigError(
-                "FactorCovariance: window goes with method='ledoit_wolf'; 'ewma' forgets by its halflife."
-            )
-        if self.window is not None and self.window < self.min_observations:
-            raise ConfigError(
-                f"FactorCovariance: window {self.window} is below min_observations {self.min_observations}."
-            )
 
     def estimate(self, factor_returns: xr.DataArray) -> xr.DataArray:
         """Omega as of the last date.

@@ -6,7 +6,6 @@ Here belong estimators of D = diag(Var(e)), per period, without look-ahead. The 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -16,11 +15,12 @@ import xarray as xr
 
 from models.arrays import BoolArray, FloatArray, NamedArrays
 from models.risk.covariance import Dates, rows_as_of
-from schemas.errors import ConfigError, DataError, ModelError
+from schemas.base import Argued
+from schemas.errors import DataError, ModelError
+from schemas.spec import SpecificSpec
 
 
-@dataclass(frozen=True)
-class SpecificRisk:
+class SpecificRisk(SpecificSpec, Argued):
     """Exponentially weighted specific variance about zero, in squared decimals per period (not annualised).
 
     Each stock has its own clock: a NaN residual is skipped and its variance carries. Weights are normalised,
@@ -31,27 +31,8 @@ class SpecificRisk:
     as of the same date: a stock with fewer than `min_observations` residuals (a new listing) gets the median,
     and no stock less than `floor` times the median (a price that hardly moved is stale, not safe).
 
-    Parameters
-    ----------
-    halflife : float
-        Observations after which a weight has halved.
-    floor : float
-        Least variance as a fraction of the median, in [0, 1].
-    min_observations : int
-        Residuals that a stock needs for a variance of its own.
+    Parameters, all by name, are the fields of `schemas.spec.SpecificSpec`: what a config says is what a notebook has.
     """
-
-    halflife: float = 63.0
-    floor: float = 0.1
-    min_observations: int = 20
-
-    def __post_init__(self) -> None:
-        if self.halflife <= 0.0:
-            raise ConfigError(f"SpecificRisk: halflife must be positive, not {self.halflife}.")
-        if not 0.0 <= self.floor <= 1.0:
-            raise ConfigError(f"SpecificRisk: floor is a fraction of the median, in [0, 1], not {self.floor}.")
-        if self.min_observations < 1:
-            raise ConfigError(f"SpecificRisk: min_observations must be at least 1, not {self.min_observations}.")
 
     def estimate(self, residuals: xr.DataArray, coverage: xr.DataArray | None = None) -> xr.DataArray:
         """Specific variance (ticker) as of the last date; see :meth:`path`."""

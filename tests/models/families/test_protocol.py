@@ -98,7 +98,7 @@ def to_panel(frame: pd.DataFrame) -> Panel:
     """Panel with two observed factors: the average return of each date, and that of the first stocks."""
     early = frame["ret"].where(frame["ticker"] < "S05")
     factors = frame.assign(average=frame["ret"], early=early).groupby("date")[["average", "early"]].mean()
-    return Panel.from_long(frame, characteristics=CHARS, lag=1, factors=factors)
+    return Panel.from_long(frame, characteristics=CHARS, lag=1, factors=factors, constant=False)
 
 
 @cache

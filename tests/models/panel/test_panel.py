@@ -102,7 +102,9 @@ class TestFromLong:
     def test_is_the_obvious_pandas(self):
         frame = make_frame(make_cube()).dropna(subset="ret")
         frame = frame[~((frame["ticker"] == "T3") & (frame["date"] == "2014-12-03"))]  # a gap in its rows
-        panel = Panel.from_long(frame.sample(frac=1, random_state=1), characteristics=["c1", "c0"], lag=1)
+        panel = Panel.from_long(
+            frame.sample(frac=1, random_state=1), characteristics=["c1", "c0"], lag=1, constant=False
+        )
         wide = frame.pivot(index="date", columns="ticker", values=["ret", "c0", "c1"])  # noqa: PD010
         known = wide[["c0", "c1"]].notna().T.groupby("ticker").any().T.shift(1, fill_value=False)
         for name in ("c0", "c1"):
@@ -118,8 +120,8 @@ class TestFromLong:
 
     def test_polars_is_pandas(self):
         frame = make_frame(make_cube())
-        one = Panel.from_long(frame, characteristics=["c0", "c1"], constant=True)
-        other = Panel.from_long(pl.from_pandas(frame), characteristics=["c0", "c1"], constant=True)
+        one = Panel.from_long(frame, characteristics=["c0", "c1"])
+        other = Panel.from_long(pl.from_pandas(frame), characteristics=["c0", "c1"])
         xr.testing.assert_identical(one.data, other.data)
 
     def test_lag_zero_and_minimal_coverage(self):
@@ -136,7 +138,7 @@ class TestFromLong:
     def test_is_the_path_of_the_cube(self):
         cube = make_cube().drop_vars("risk_free")
         chars = ["c0", "c1", "c2", "c3"]
-        long = Panel.from_long(make_frame(cube), characteristics=chars, constant=True, min_coverage=0.5)
+        long = Panel.from_long(make_frame(cube), characteristics=chars)
         cube["estimation"][:] = True
         data = join(cube)
         for name in ("characteristics", "coverage", "mask", "market_weight"):
@@ -175,7 +177,7 @@ class TestFromLong:
         with pytest.raises(DataError, match=message):
             Panel.from_long(
                 change(make_frame(make_cube())),
-                **{"characteristics": ["c0", "c1"], "constant": True, **options},
+                **{"characteristics": ["c0", "c1"], **options},
             )
 
     @pytest.mark.parametrize("options", [{"lag": -1}, {"transform": "zscore"}])

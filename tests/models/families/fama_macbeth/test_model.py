@@ -179,7 +179,7 @@ def test_petersen_published_slope_and_error() -> None:
     table = np.loadtxt(Path(statsmodels.stats.tests.__file__).parent / "test_data.txt")
     frame = pd.DataFrame(table, columns=["ticker", "year", "x", "y"])
     frame["date"] = pd.to_datetime((1990 + frame["year"]).astype(int).astype(str))
-    panel = Panel.from_long(frame, returns="y", characteristics=["x"], lag=0, transform="none")
+    panel = Panel.from_long(frame, returns="y", characteristics=["x"], lag=0, transform="none", constant=False)
     assert (int(panel.mask.sum()), len(panel.dates)) == (5000, 10)
     model = FamaMacBeth(newey_west_lags=0, debiased=True).fit(panel)
     assert model.premia_[1] == pytest.approx(1.0356, abs=5e-5)

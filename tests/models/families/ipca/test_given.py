@@ -43,7 +43,6 @@ def grunfeld_panel() -> Panel:
         ticker="firm",
         lag=0,
         transform="none",
-        constant=True,
     )
     market = 1.0 + np.random.default_rng(0).standard_normal((len(panel.dates), 1))
     return Panel(

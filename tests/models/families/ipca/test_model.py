@@ -50,7 +50,13 @@ def test_grunfeld_agrees_with_the_ipca_package() -> None:
     data = grunfeld.load_pandas().data
     data["date"] = pd.to_datetime(data["year"].astype(int).astype(str) + "-12-31")
     panel = Panel.from_long(
-        data, returns="invest", characteristics=["value", "capital"], ticker="firm", lag=0, transform="none"
+        data,
+        returns="invest",
+        characteristics=["value", "capital"],
+        ticker="firm",
+        lag=0,
+        transform="none",
+        constant=False,
     )
     assert_agrees(panel, 1)
 
