@@ -28,7 +28,6 @@ from tasks.fitting import restore
 from tasks.logs import run_logger
 from tasks.panels import known_holdings, known_panel, panel_inputs, panel_until
 from tasks.provenance import key
-from tasks.registry import covariance_of, specific_of
 from tasks.steps import step
 from tasks.workspace import Workspace
 
@@ -73,11 +72,6 @@ def _scored(total_r2: float | None) -> str:
     return "no date out of sample yet" if total_r2 is None else f"out-of-sample total R2 {total_r2:.4f}"
 
 
-def risk_estimators(spec: RunSpec) -> RiskEstimators:
-    """Make the estimators of risk that a spec describes."""
-    return RiskEstimators(covariance_of(spec.covariance), specific_of(spec.specific))
-
-
 def serve_fit(root: Path, panel: PanelRef, spec: RunSpec, model: ModelSpec, fits: tuple[FitRef, ...]) -> Key:
     """Make the rows of the last of these fits, turned towards those before it; return their key. Runs on a worker."""
     space, fit, inputs = Workspace(root), fits[-1], panel_inputs(Workspace(root), panel)
@@ -90,7 +84,7 @@ def serve_fit(root: Path, panel: PanelRef, spec: RunSpec, model: ModelSpec, fits
             panel_until(space, panel, fit.until),
             inputs.position(fit.as_of),
             inputs.position(panel.as_of) + 1 if fit.until > panel.as_of else inputs.position(fit.until),
-            risk_estimators(spec),
+            RiskEstimators.of(spec.covariance, spec.specific),
             first=0 if len(fits) == 1 else None,
             checkpoints=KeptStates(space, fit_identity(model.kind, model.params(), turned.state()), inputs, spec),
         )
