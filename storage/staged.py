@@ -39,15 +39,13 @@ def reference(manifest: Manifest) -> VersionRef:
             "date, a dash and 8 hexadecimal digits"
         ) from None
     if ref.version[:10] != manifest.as_of.isoformat():
-        raise PublishError(
-            f"{ref.universe}/{ref.model}/{ref.version}: the manifest is as of {manifest.as_of}, which its name hides"
-        )
+        raise PublishError(f"{ref}: the manifest is as of {manifest.as_of}, which its name hides")
     return ref
 
 
 def completed(dataset: xr.Dataset, manifest: Manifest) -> xr.Dataset:
     """Check a dataset against the contract, and give it and its variables all attributes."""
-    what = f"{manifest.universe}/{manifest.model}/{manifest.version}"
+    what = str(manifest)
     contract = version_contract(dataset)
     validate(dataset, contract, PublishError, what)
     bare = sorted(str(dim) for dim in dataset.dims if dim not in dataset.indexes)

@@ -154,7 +154,7 @@ def _plan_versions(
     ]
     reasons = kept_versions(rule, candidates, champion=state.champion, pins=state.pins, now=now)
     for version, ref in refs.items():
-        name, size = f"{universe}/{model}/{version}", _size(layout, ref)
+        name, size = str(ref), _size(layout, ref)
         if version in reasons:
             planned.keep.append(Item(kind="version", name=name, size_bytes=size, why=reasons[version]))
             planned.manifests.setdefault(universe, []).append(manifests[version])
@@ -216,7 +216,7 @@ def _old_files(
     for one in leftovers.quarantined(space.layout):
         if one.used_at < old and one.path.stem not in living:
             yield _item(space, "quarantine", one, f"older than {rule.report_days} days"), one
-    paths = [f"published/{one.universe}/{one.model}/{one.version}" for one in manifests]
+    paths = [f"published/{one}" for one in manifests]
     for one in leftovers.reports(space.layout):
         if one.used_at < old and not _mentions(one.path, paths):
             yield _item(space, "report", one, f"older than {rule.report_days} days, of no version that is kept"), one
@@ -244,7 +244,7 @@ def _named(manifests: list[Manifest]) -> Mapping[str, str]:
     """Return the snapshots that manifests name, with the first version that does."""
     named: dict[str, str] = {}
     for one in manifests:
-        named.setdefault(one.snapshot_id, f"named by {one.universe}/{one.model}/{one.version}")
+        named.setdefault(one.snapshot_id, f"named by {one}")
     return named
 
 

@@ -85,7 +85,7 @@ def planned_update(space: Workspace, parent: VersionRef, snapshot: SnapshotRef, 
     spec = parent_spec(published.read_manifest(space.layout, parent))
     inputs = read_inputs(space, spec, snapshot)
     last = inputs.as_of(until)
-    if f"{last}" <= parent.version[:10]:
+    if last <= parent.as_of:
         return parent.model_copy(update={"changed": False})
     content = key(parent=parent.version, model=parent.model, inputs=inputs.digest(last))
     return VersionRef(universe=parent.universe, model=parent.model, version=f"{last}-{content[:8]}")
@@ -93,5 +93,5 @@ def planned_update(space: Workspace, parent: VersionRef, snapshot: SnapshotRef, 
 
 def parent_spec(manifest: Manifest) -> RunSpec:
     """Return the spec that a version was made with, open at its end, so that it can be continued."""
-    spec = RunSpec.parse(manifest.config, origin=f"{manifest.universe}/{manifest.model}/{manifest.version}")
+    spec = RunSpec.parse(manifest.config, origin=str(manifest))
     return spec.model_copy(update={"panel": spec.panel.model_copy(update={"end": None})})

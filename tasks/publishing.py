@@ -87,13 +87,13 @@ def publish(
         packages=library_versions(),
     )
     ref: VersionRef = published.publish(space.layout, dataset, manifest, arrays)
-    run_logger().info("published %s/%s/%s", ref.universe, ref.model, ref.version)
+    run_logger().info("published %s", ref)
     return ref
 
 
 publish_version = task(
     name="publish",
-    task_run_name="publish {planned.universe}/{planned.model}/{planned.version}",
+    task_run_name="publish {planned}",
     cache_policy=NO_CACHE,
     **RETRIED,
 )(publish)
@@ -129,7 +129,7 @@ def write_version_report(space: Workspace, version: str, output: Path | None) ->
 def report_path(space: Workspace, spec: RunSpec, versions: Sequence[VersionRef]) -> Path:
     """Where the report of a run lies: named by its as-of date, its config and its versions."""
     name = digest([spec.digest(), [version.model_dump(include={"model", "version"}) for version in versions]])[:8]
-    return space.layout.reports / spec.universe / f"{versions[0].version[:10]}-{name}.html"
+    return space.layout.reports / spec.universe / f"{versions[0].as_of}-{name}.html"
 
 
 def checks_of(space: Workspace, manifest: Manifest) -> CheckReport | None:

@@ -34,7 +34,6 @@ from tasks.histories import History, Reader, history_of
 from tasks.logs import run_logger
 from tasks.offering import promote, promoted_before
 from tasks.planning import chosen, parent_spec, planned_update
-from tasks.promoting import shown
 from tasks.provenance import code_version, library_versions
 from tasks.publishing import attributes
 from tasks.registry import MODELS
@@ -94,7 +93,7 @@ def update_model(
     ref = _publish(space, parent, ref, snapshot) if there is None else there.model_copy(update={"changed": False})
     gate = published.read_manifest(space.layout, ref).gate
     if not gate.passed:
-        run_logger().warning("%s is not promoted: %s", shown(ref), "; ".join(gate.reasons))
+        run_logger().warning("%s is not promoted: %s", ref, "; ".join(gate.reasons))
     elif is_champion and not promoted_before(space, ref):
         return promote(space, ref, expected=parent.version, reason=f"continues {parent.version}")
     now = published.latest(space.layout, universe, model)
@@ -129,7 +128,7 @@ def _publish(space: Workspace, parent: VersionRef, ref: VersionRef, snapshot: Sn
     old = published.open_version(space.layout, parent).load()
     dataset = continued(old, reader, history)
     dataset.attrs = attributes(reader.spec, ref.model, f"{as_of}")
-    validate(dataset, version_contract(dataset), PublishError, shown(ref))
+    validate(dataset, version_contract(dataset), PublishError, str(ref))
     gate = sanity(manifest, old, dataset)
     publish_gate_table(ref, gate)
     in_sample = manifest.metrics.get("total_r2_in_sample")
@@ -152,7 +151,7 @@ def _publish(space: Workspace, parent: VersionRef, ref: VersionRef, snapshot: Sn
         }
     )
     ref = published.publish(space.layout, dataset, made, state)
-    run_logger().info("published %s, which continues %s", shown(ref), parent.version)
+    run_logger().info("published %s, which continues %s", ref, parent.version)
     return ref
 
 

@@ -79,7 +79,7 @@ def verify_stores(layout: Layout, what: str | None = None, note: Note = lambda *
     for universe, model in scope.models:
         gather(f"{universe}/{model}", _pointer(layout, universe, model))
     for ref in scope.versions:
-        gather(f"{ref.universe}/{ref.model}/{ref.version}", _version(layout, ref, held))
+        gather(str(ref), _version(layout, ref, held))
     note("", done, total)
     return Verification(
         cubes=len(scope.universes),
