@@ -16,7 +16,6 @@ from tasks.logs import run_logger
 from tasks.offering import offer_version
 from tasks.panels import build_panel
 from tasks.parameters import Config
-from tasks.planning import chosen
 from tasks.publishing import plan_versions, publish_version, write_report
 from tasks.runs import ends_early, hold_models, run_name
 
@@ -53,7 +52,7 @@ def retrain(
     """
     settings = load_settings()
     snapshot = snapshot or head_snapshot(spec.universe, settings)
-    wanted = chosen(spec, models)
+    wanted = spec.models_named(models)
     with hold_models(spec.universe, wanted, settings):
         planned = plan_versions(spec, wanted, snapshot, as_of, settings)
         missing = [model for model in wanted if planned[model.name].changed]

@@ -26,8 +26,8 @@ class SnapshotRef(Frozen):
     checks_key: Key = Field(description="Where the check report of the ingest is kept.")
 
 
-class StagedRef(Frozen):
-    """Raw data read from the sources and staged for checking; not yet in a cube."""
+class RawRef(Frozen):
+    """Raw data as they were read from the sources, kept for checking; not yet in a cube."""
 
     universe: Name
     key: Key

@@ -128,7 +128,7 @@ def chunk_of(key: str) -> str:
     return f"array '{array}', chunk {chunk}" if separator else f"file {key}"
 
 
-def seal(store: Store, facts: Mapping[str, Any]) -> str:
+def metadata_seal(store: Store, facts: Mapping[str, Any]) -> str:
     """Hash all metadata of a Zarr hierarchy, which chunks it has, and facts that belong to it.
 
     The content of chunks is not part of it: their codec has a checksum of its own.

@@ -33,7 +33,7 @@ from pydantic import ValidationError
 from schemas.contracts import Manifest
 from schemas.errors import ConflictError, CorruptionError, ExecutionError, PublishError
 from schemas.refs import VersionRef
-from storage import pointer, staged
+from storage import pointer, version_files
 from storage.layout import Layout
 from storage.pointer import Pointer
 from storage.versions import (
@@ -112,14 +112,14 @@ def publish(layout: Layout, dataset: xr.Dataset, manifest: Manifest, state: dict
     CorruptionError
         If what was read back is not what was written.
     """
-    ref = staged.reference(manifest)
-    complete = staged.completed(dataset, manifest)
+    ref = version_files.reference(manifest)
+    complete = version_files.completed(dataset, manifest)
     store, home = layout.store, layout.home(ref.universe, ref.model)
     with _told(ref):
         _finish_removals(layout, ref)
         with store.staging(home) as folder:
-            staged.write(folder, complete, manifest, state)
-            mine = staged.read_back(folder, complete)
+            version_files.write(folder, complete, manifest, state)
+            mine = version_files.read_back(folder, complete)
             key = f"{home}/{ref.version}"
             changed = store.place(folder, key, lambda there: _refuse_other(there, mine))
         if not changed:

@@ -230,7 +230,7 @@ def manifest_in(store: Store, key: str) -> Manifest:
     where = f"{key}/{MANIFEST}"
     try:
         content = store.read(where)
-        if store.read(f"{key}/{SEAL}") != seal(content):
+        if store.read(f"{key}/{SEAL}") != manifest_seal(content):
             raise _damaged(store, where, f"does not match {SEAL}")
         return Manifest.model_validate_json(content)
     except StoreError:
@@ -239,7 +239,7 @@ def manifest_in(store: Store, key: str) -> Manifest:
         raise _damaged(store, where, f"cannot be read ({type(error).__name__})") from error
 
 
-def seal(manifest: bytes) -> bytes:
+def manifest_seal(manifest: bytes) -> bytes:
     """Return the line that seals a manifest, as ``sha256sum`` writes it."""
     return f"{hashlib.sha256(manifest).hexdigest()}  {MANIFEST}\n".encode()
 

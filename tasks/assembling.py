@@ -26,6 +26,7 @@ from schemas.refs import FitRef, PanelRef, RiskRef
 from schemas.settings import Settings
 from schemas.spec import RunSpec
 from schemas.statistics import STATISTIC_DIMS
+from storage.work import Kind
 from tasks.artifacts import publish_metrics_table
 from tasks.cluster import Cluster
 from tasks.fitting import restore
@@ -86,35 +87,35 @@ def assemble(root: Path, panel: PanelRef, spec: RunSpec, model: ModelSpec, fits:
     space = Workspace(root)
     portfolios = [item.name for item in spec.portfolios]
     risk_key = key(fits=[fit.key for fit in fits], covariance=spec.covariance.model_dump(), portfolios=portfolios)
-    if not space.work.has("risks", risk_key):
-        loaded = [space.work.get_arrays("projections", fit.key) for fit in fits]
+    if not space.work.has(Kind.RISKS, risk_key):
+        loaded = [space.work.get_arrays(Kind.PROJECTIONS, fit.key) for fit in fits]
         final = restore(space, model, loaded[-1][1]["fit"])
         _check_axis(model.name, fits, [arrays for arrays, _ in loaded], final.factors_)
         rotations = _chain([arrays for arrays, _ in loaded], latent=final.latent)
         held = known_holdings(space, panel)
         projected = [_on_axis(arrays, meta["tickers"], held.indexes["ticker"]) for arrays, meta in loaded]
         risk = _join(spec, pd.Timestamp(fits[0].as_of), projected, rotations, final.factors_, held)
-        meta = space.work.get_arrays("fits", loaded[-1][1]["fit"])[1]
+        meta = space.work.get_arrays(Kind.FITS, loaded[-1][1]["fit"])[1]
         if final.latent:
             final = final.rotate(rotations[-1])
         state = final.state()
-        space.work.put_arrays("states", risk_key, state.arrays, {"state": state.meta, **_facts(model, meta)})
-        space.work.put_dataset("risks", risk_key, with_statistics(risk, final.statistics()))
+        space.work.put_arrays(Kind.STATES, risk_key, state.arrays, {"state": state.meta, **_facts(model, meta)})
+        space.work.put_dataset(Kind.RISKS, risk_key, with_statistics(risk, final.statistics()))
     return RiskRef(model=model.name, key=risk_key, fits=fits)
 
 
 def evaluate(root: Path, panel: PanelRef, spec: RunSpec, risk: RiskRef) -> dict[str, float | None]:
     """Add the evaluation of one model's forecasts, and return its metrics. Runs on a worker."""
     space = Workspace(root)
-    if not space.work.has("metrics", risk.key):  # kept last
+    if not space.work.has(Kind.METRICS, risk.key):  # kept last
         data = known_panel(space, panel).data.isel(date=slice(0, -1))
-        version = space.work.open_dataset("risks", risk.key).load()
+        version = space.work.open_dataset(Kind.RISKS, risk.key).load()
         series = forecasts.evaluate(version, data["returns"].load(), data["mask"].load())
-        space.work.put_dataset("evaluations", risk.key, series.drop_vars(["fit"], errors="ignore"))
-        meta = space.work.get_arrays("states", risk.key)[1]
+        space.work.put_dataset(Kind.EVALUATIONS, risk.key, series.drop_vars(["fit"], errors="ignore"))
+        meta = space.work.get_arrays(Kind.STATES, risk.key)[1]
         metrics = metrics_of(series, version, meta["in_sample"], spec.periods_per_year)
-        space.work.put_json("metrics", risk.key, metrics)
-    found: dict[str, float | None] = space.work.get_json("metrics", risk.key)
+        space.work.put_json(Kind.METRICS, risk.key, metrics)
+    found: dict[str, float | None] = space.work.get_json(Kind.METRICS, risk.key)
     return found
 
 

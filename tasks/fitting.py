@@ -19,17 +19,18 @@ from prefect.cache_policies import NO_CACHE
 from models import ConditionalAutoencoder, FactorModel, ModelState, Panel
 from models.families.autoencoder import EpochReport, Member
 from models.families.linear import GramModel
+from models.forecasting.refits import refit_dates
 from models.statistics.gram import Design
 from schemas.modelspecs import AutoencoderSpec, ModelSpec
 from schemas.refs import FitRef, PanelRef
 from schemas.settings import Settings
 from schemas.spec import RunSpec
+from storage.work import Kind
 from tasks.artifacts import Progress
 from tasks.cluster import Cluster, report_progress
 from tasks.grams import gram_designs, make_span, missing_spans, training_grams
 from tasks.logs import run_logger
 from tasks.panels import known_panel, panel_inputs, past_panel
-from tasks.planning import refit_dates
 from tasks.projection import project
 from tasks.provenance import key
 from tasks.registry import MODELS, build
@@ -117,13 +118,13 @@ def fit_member(
     """Train one network of an ensemble; return its key. Runs on a worker."""
     space = Workspace(root)
     member_key = key(fit=_fit_key(space, panel, spec, model, as_of), seed=seed)
-    if not space.work.has("members", member_key):
+    if not space.work.has(Kind.MEMBERS, member_key):
         estimator = build(model)
         assert isinstance(estimator, ConditionalAutoencoder)  # noqa: S101  # narrows the type for the reader and mypy
         watch = _EpochWatch(f"{model.name} as of {as_of:%Y-%m-%d}, seed {seed}")
         member = estimator.fit_seed(_training_panel(space, panel, spec, as_of), seed, callback=watch)
         watch.finish()
-        space.work.put_arrays("members", member_key, *_pack(member))
+        space.work.put_arrays(Kind.MEMBERS, member_key, *_pack(member))
     return member_key
 
 
@@ -146,7 +147,7 @@ def fit_model(
     if not earliest and _counts_factors(model):
         model = _numbered(space, panel, spec, model)
     fit_key = _fit_key(space, panel, spec, model, as_of)
-    changed = not space.work.has("fits", fit_key)
+    changed = not space.work.has(Kind.FITS, fit_key)
     if changed:
         estimator = build(model)
         in_sample = _learn(estimator, space, panel, spec, as_of, before)
@@ -155,15 +156,15 @@ def fit_model(
             why = "singular, too few stocks, or nobody with some characteristic"
             report_progress(f"  {model.name} as of {as_of:%Y-%m-%d}: {dropped} date(s) were left out ({why})")
         state = estimator.state()
-        space.work.put_arrays("fits", fit_key, state.arrays, {"state": state.meta, "in_sample": in_sample})
+        space.work.put_arrays(Kind.FITS, fit_key, state.arrays, {"state": state.meta, "in_sample": in_sample})
     inputs = panel_inputs(space, panel).digest(min(until.date(), panel.as_of))
     projection_key = key(
         fit=fit_key, inputs=inputs, until=str(until), earliest=earliest, specific=spec.specific.model_dump()
     )
-    if not space.work.has("projections", projection_key):
+    if not space.work.has(Kind.PROJECTIONS, projection_key):
         known = past_panel(space, panel, until) if until.date() <= panel.as_of else known_panel(space, panel)
         arrays = project(restore(space, model, fit_key), known, as_of, until, spec.specific, earliest=earliest)
-        space.work.put_arrays("projections", projection_key, arrays, {"fit": fit_key, "tickers": known.tickers})
+        space.work.put_arrays(Kind.PROJECTIONS, projection_key, arrays, {"fit": fit_key, "tickers": known.tickers})
     return FitRef(model=model.name, as_of=as_of.date(), until=until.date(), key=projection_key, changed=changed)
 
 
@@ -198,7 +199,7 @@ def _learn(
         return estimator.score_gram(known[0].gram, observed=known[0].observed, over=known[-1].gram)
     train = _training_panel(space, panel, spec, as_of)
     if isinstance(estimator, ConditionalAutoencoder):
-        estimator.combine(train, [_unpack(*space.work.get_arrays("members", member)) for member in before])
+        estimator.combine(train, [_unpack(*space.work.get_arrays(Kind.MEMBERS, member)) for member in before])
     else:
         estimator.fit(train)
     return estimator.score(train)
@@ -234,7 +235,7 @@ def _unpack(arrays: dict[str, npt.NDArray[Any]], meta: dict[str, Any]) -> Member
 
 def restore(space: Workspace, model: ModelSpec, fit_key: str) -> FactorModel:
     """Rebuild a fitted model from the work store."""
-    arrays, meta = space.work.get_arrays("fits", fit_key)
+    arrays, meta = space.work.get_arrays(Kind.FITS, fit_key)
     return MODELS[model.kind].from_state(model.params(), ModelState(arrays, meta["state"]))
 
 

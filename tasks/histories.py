@@ -22,7 +22,8 @@ from models import FactorModel, Panel
 from models.families.base import contributing
 from schemas.refs import SnapshotRef
 from schemas.spec import RunSpec
-from tasks.digests import Inputs
+from storage.work import Kind
+from tasks.digests import DataDigests
 from tasks.panels import apart, blanked, blocks_of
 from tasks.provenance import key
 from tasks.snapshots import open_span
@@ -50,7 +51,7 @@ class Reader:
     space: Workspace
     spec: RunSpec
     snapshot: SnapshotRef
-    inputs: Inputs
+    inputs: DataDigests
     model: FactorModel
     state: str
 
@@ -132,10 +133,10 @@ def _block(reader: Reader, first: int, last: int) -> tuple[list[str], Arrays]:
         first=first,
         panel=spec.panel.model_dump(mode="json", exclude={"start", "end"}),
     )
-    if not reader.space.work.has("histories", name):
+    if not reader.space.work.has(Kind.HISTORIES, name):
         tickers, arrays = _computed(reader, first, last)
-        reader.space.work.put_arrays("histories", name, arrays, {"tickers": tickers})
-    arrays, facts = reader.space.work.get_arrays("histories", name)
+        reader.space.work.put_arrays(Kind.HISTORIES, name, arrays, {"tickers": tickers})
+    arrays, facts = reader.space.work.get_arrays(Kind.HISTORIES, name)
     return facts["tickers"], arrays
 
 

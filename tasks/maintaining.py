@@ -30,6 +30,7 @@ from storage.catalog import refresh_catalog
 from storage.cube import Cube
 from storage.layout import CUBES, VERSIONS, Layout
 from storage.leftovers import Leftover
+from storage.work import Kind
 from tasks.ingesting import ingest_record
 from tasks.workspace import Workspace
 
@@ -227,12 +228,12 @@ def _records(space: Workspace, manifests: list[Manifest]) -> set[Path]:
     found: set[Path] = set()
     for one in manifests:
         record = ingest_record(one.ingest_key, one.snapshot_id)
-        found.add(space.layout.work("ingests") / record)
+        found.add(space.layout.work(Kind.INGESTS) / record)
         try:
-            snapshot = SnapshotRef.model_validate(space.work.get_json("ingests", record))
+            snapshot = SnapshotRef.model_validate(space.work.get_json(Kind.INGESTS, record))
         except (FactorcubeError, ValueError):
             continue
-        found.add(space.layout.work("checks") / snapshot.checks_key)
+        found.add(space.layout.work(Kind.CHECKS) / snapshot.checks_key)
     return found
 
 
@@ -261,7 +262,7 @@ def _item(space: Workspace, kind: str, one: Leftover, why: str) -> Item:
 def _size(layout: Layout, ref: VersionRef) -> int | None:
     """Return the size of a version on a disk; None in an object store."""
     try:
-        folder = layout.published(ref.universe, ref.model) / ref.version
+        folder = layout.home_folder(ref.universe, ref.model) / ref.version
     except ConfigError:
         return None
     return sum(path.lstat().st_size for path in folder.rglob("*") if path.is_file() and not path.is_symlink())

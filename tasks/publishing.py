@@ -24,12 +24,13 @@ from schemas.spec import RunSpec
 from schemas.statistics import version_contract
 from storage import published
 from storage.files import write_atomic
+from storage.work import Kind
 from tasks.artifacts import publish_link
 from tasks.ingesting import ingest_record
 from tasks.logs import run_logger
+from tasks.naming import planned_version
 from tasks.offering import judge
 from tasks.panels import panel_inputs
-from tasks.planning import planned_version
 from tasks.provenance import code_version, library_versions
 from tasks.runs import RETRIED
 from tasks.snapshots import sources_of
@@ -63,7 +64,7 @@ def publish(
     if there is not None:
         return there
     dataset = _dataset(space, spec, risk)
-    arrays, meta = space.work.get_arrays("states", risk.key)
+    arrays, meta = space.work.get_arrays(Kind.STATES, risk.key)
     config = _portable(spec)
     manifest = Manifest(
         universe=spec.universe,
@@ -135,15 +136,15 @@ def report_path(space: Workspace, spec: RunSpec, versions: Sequence[VersionRef])
 def checks_of(space: Workspace, manifest: Manifest) -> CheckReport | None:
     """Return the check report of the ingest that a version was made from; None if it was cleaned away."""
     record = ingest_record(manifest.ingest_key, manifest.snapshot_id)
-    if not space.work.has("ingests", record):
+    if not space.work.has(Kind.INGESTS, record):
         return None
-    return _checks(space, SnapshotRef.model_validate(space.work.get_json("ingests", record)).checks_key)
+    return _checks(space, SnapshotRef.model_validate(space.work.get_json(Kind.INGESTS, record)).checks_key)
 
 
 def _checks(space: Workspace, checks_key: str) -> CheckReport | None:
-    if not space.work.has("checks", checks_key):
+    if not space.work.has(Kind.CHECKS, checks_key):
         return None
-    return CheckReport.model_validate(space.work.get_json("checks", checks_key))
+    return CheckReport.model_validate(space.work.get_json(Kind.CHECKS, checks_key))
 
 
 def report_of(
@@ -169,8 +170,8 @@ def _portable(spec: RunSpec) -> dict[str, Any]:
 
 
 def _dataset(space: Workspace, spec: RunSpec, risk: RiskRef) -> xr.Dataset:
-    whole = space.work.open_dataset("risks", risk.key).load()
-    evaluated = space.work.open_dataset("evaluations", risk.key).load()
+    whole = space.work.open_dataset(Kind.RISKS, risk.key).load()
+    evaluated = space.work.open_dataset(Kind.EVALUATIONS, risk.key).load()
     dataset: xr.Dataset = whole.merge(evaluated[[name for name in evaluated if name in VERSION]])
     dataset.attrs = attributes(spec, risk.model, str(dataset["date"].values[-1].astype("datetime64[D]")))
     validate(dataset, version_contract(dataset), PublishError, f"{spec.universe}/{risk.model}")

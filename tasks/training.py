@@ -16,9 +16,9 @@ from schemas.spec import RunSpec
 from tasks.assembling import assemble_all, evaluate_all
 from tasks.cluster import Cluster
 from tasks.fitting import fit_all
+from tasks.naming import planned_version
 from tasks.offering import offer
 from tasks.panels import make_panel
-from tasks.planning import planned_version
 from tasks.publishing import plan, publish
 
 __all__ = ["planned_version", "train"]

@@ -32,8 +32,8 @@ from tasks.continuing import continued, sanity
 from tasks.digests import read_inputs
 from tasks.histories import History, Reader, history_of
 from tasks.logs import run_logger
+from tasks.naming import parent_spec, planned_update
 from tasks.offering import promote, promoted_before
-from tasks.planning import chosen, parent_spec, planned_update
 from tasks.provenance import code_version, library_versions
 from tasks.publishing import attributes
 from tasks.registry import MODELS
@@ -103,7 +103,7 @@ def update_model(
 def continuable(spec: RunSpec, models: Sequence[str] | None, settings: Settings) -> list[str]:
     """Return the names of the models that have a champion, and say which have none."""
     space, found = Workspace.of(settings), []
-    for model in chosen(spec, models):
+    for model in spec.models_named(models):
         if published.latest(space.layout, spec.universe, model.name) is None:
             run_logger().warning(
                 "%s/%s has no champion and is left out: promote a version of it first", spec.universe, model.name

@@ -44,9 +44,9 @@ class Inline:
 
 def ingested(spec: RunSpec, settings: Settings, start: date | None = None, end: date | None = None) -> SnapshotRef:
     """Ingest as the flow does."""
-    staged = read_source.fn(spec, settings, start, end)
-    known = find_snapshot.fn(spec, staged, settings)
-    return known or write_cube.fn(spec, staged, check_data.fn(spec, staged, settings), settings)
+    raw = read_source.fn(spec, settings, start, end)
+    known = find_snapshot.fn(spec, raw, settings)
+    return known or write_cube.fn(spec, raw, check_data.fn(spec, raw, settings), settings)
 
 
 def listing_market() -> pl.DataFrame:

@@ -100,9 +100,9 @@ class FlowEngine:
 
 def _ingest(spec: RunSpec, start: date, end: date, settings: Settings) -> SnapshotRef:
     """Do what the flow of this name does, step by step, inside the one task of a batch."""
-    staged = read_source.fn(spec, settings, start, end)
-    known = find_snapshot.fn(spec, staged, settings)
-    return known or write_cube.fn(spec, staged, check_data.fn(spec, staged, settings), settings)
+    raw = read_source.fn(spec, settings, start, end)
+    known = find_snapshot.fn(spec, raw, settings)
+    return known or write_cube.fn(spec, raw, check_data.fn(spec, raw, settings), settings)
 
 
 def _as_of(item: PlannedPartition) -> date:

@@ -22,7 +22,7 @@ from storage.damage import Guard
 from storage.files import write_atomic
 from storage.stores import MANIFEST, SEAL
 from storage.stores.local import LocalStore
-from storage.versions import STATE, manifest_in, seal
+from storage.versions import STATE, manifest_in, manifest_seal
 from storage.weights import save_state
 
 _BROUGHT = ("frequency", "periods_per_year")
@@ -87,7 +87,7 @@ def write(folder: Path, dataset: xr.Dataset, manifest: Manifest, state: dict[str
     checksums = {name: hashlib.sha256(files.read(name)).hexdigest() for name in files.files("")}
     content = manifest.model_copy(update={"checksums": checksums}).model_dump_json(indent=2) + "\n"
     write_atomic(folder / MANIFEST, content)
-    write_atomic(folder / SEAL, seal(content.encode()))
+    write_atomic(folder / SEAL, manifest_seal(content.encode()))
 
 
 def read_back(folder: Path, written: xr.Dataset) -> Manifest:
