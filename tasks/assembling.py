@@ -21,6 +21,7 @@ from schemas.families import ModelSpec
 from schemas.refs import FitRef, Key, PanelRef, RiskRef
 from schemas.settings import Settings
 from schemas.spec import RunSpec
+from storage.work import Kind
 from tasks.artifacts import publish_metrics_table
 from tasks.checkpoints import KeptStates, fit_identity
 from tasks.cluster import Cluster
@@ -77,7 +78,7 @@ def serve_fit(root: Path, panel: PanelRef, spec: RunSpec, model: ModelSpec, fits
     space, fit, inputs = Workspace(root), fits[-1], panel_inputs(Workspace(root), panel)
     estimators = spec.model_dump(mode="json", include={"covariance", "specific"})
     name = key(fits=[each.realised for each in fits], **estimators)
-    if not space.work.has("rows", name):
+    if not space.work.has(Kind.ROWS, name):
         turned = _turned(space, model, fits)
         served = serve(
             turned,
@@ -90,14 +91,14 @@ def serve_fit(root: Path, panel: PanelRef, spec: RunSpec, model: ModelSpec, fits
         )
         arrays = {field.name: getattr(served, field.name) for field in fields(served)}
         tickers, begin = arrays.pop("tickers"), arrays.pop("begin")
-        space.work.put_arrays("rows", name, arrays, {"tickers": tickers, "begin": begin})
+        space.work.put_arrays(Kind.ROWS, name, arrays, {"tickers": tickers, "begin": begin})
     return name
 
 
 def _turned(space: Workspace, model: ModelSpec, fits: tuple[FitRef, ...]) -> FactorModel:
     """Return the last of these fits in the coordinates of the first."""
     fitted = restore(space, model, fits[-1].key)
-    histories = [Realised(**space.work.get_arrays("realised", fit.realised)[0]) for fit in fits]
+    histories = [Realised(**space.work.get_arrays(Kind.REALISED, fit.realised)[0]) for fit in fits]
     counts = [(f"{fit.as_of}", each.factor_returns.shape[1]) for fit, each in zip(fits, histories, strict=True)]
     check_axis(model.name, counts, fitted.factors_)
     return in_coordinates(fitted, rotations(histories, latent=fitted.latent)[-1])
@@ -110,35 +111,35 @@ def assemble_risk(
     space = Workspace(root)
     portfolios = [item.name for item in spec.portfolios]
     name = key(rows=rows, portfolios=portfolios)
-    if not space.work.has("risks", name):
+    if not space.work.has(Kind.RISKS, name):
         last = _turned(space, model, fits)
         held = known_holdings(space, panel)
         joined = join(
             [_served(space, each) for each in rows], held.indexes["date"], held.indexes["ticker"], last.factors_
         )
         risk = out_of_sample(completed(joined, held), pd.Timestamp(fits[0].as_of).to_datetime64())
-        state, learnt = last.state(), space.work.get_arrays("fits", fits[-1].key)[1]
+        state, learnt = last.state(), space.work.get_arrays(Kind.FITS, fits[-1].key)[1]
         facts = {"kind": model.kind, "params": model.model_dump(mode="json"), "in_sample": learnt["in_sample"]}
-        space.work.put_arrays("states", name, state.arrays, {"state": state.meta, **facts})
-        space.work.put_dataset("risks", name, with_statistics(risk, last.statistics()))
+        space.work.put_arrays(Kind.STATES, name, state.arrays, {"state": state.meta, **facts})
+        space.work.put_dataset(Kind.RISKS, name, with_statistics(risk, last.statistics()))
     return RiskRef(model=model.name, key=name, fits=fits)
 
 
 def _served(space: Workspace, name: Key) -> Served:
-    arrays, meta = space.work.get_arrays("rows", name)
+    arrays, meta = space.work.get_arrays(Kind.ROWS, name)
     return Served(begin=meta["begin"], tickers=tuple(meta["tickers"]), **arrays)
 
 
 def evaluate_risk(root: Path, panel: PanelRef, spec: RunSpec, risk: RiskRef) -> Metrics:
     """Add the evaluation of one model's forecasts, and return its metrics. Runs on a worker."""
     space = Workspace(root)
-    if not space.work.has("metrics", risk.key):  # kept last
+    if not space.work.has(Kind.METRICS, risk.key):  # kept last
         data = known_panel(space, panel).data.isel(date=slice(0, -1))
-        rows = space.work.open_dataset("risks", risk.key).load()
+        rows = space.work.open_dataset(Kind.RISKS, risk.key).load()
         whole = scored(rows, data["returns"].load(), data["mask"].load())
         series: xr.Dataset = whole[[name for name in whole if name not in rows]]
-        space.work.put_dataset("evaluations", risk.key, series)
-        in_sample = space.work.get_arrays("states", risk.key)[1]["in_sample"]
-        space.work.put_json("metrics", risk.key, metrics_of(whole, in_sample, spec.periods_per_year))
-    found: Metrics = space.work.get_json("metrics", risk.key)
+        space.work.put_dataset(Kind.EVALUATIONS, risk.key, series)
+        in_sample = space.work.get_arrays(Kind.STATES, risk.key)[1]["in_sample"]
+        space.work.put_json(Kind.METRICS, risk.key, metrics_of(whole, in_sample, spec.periods_per_year))
+    found: Metrics = space.work.get_json(Kind.METRICS, risk.key)
     return found

@@ -206,8 +206,8 @@ def test_memory_is_bounded_by_blocks_of_dates(tmp_path):
     tickers = [f"T{i}" for i in range(400)]
     store, chars = WorkStore(Layout(tmp_path)), [f"c{i}" for i in range(16)]
     blocks = (cube_data(dates[i : i + 128], tickers, chars=chars, seed=i) for i in range(0, 1536, 128))
-    store.put_dataset("staged", "k", blocks)
-    source = store.open_dataset("staged", "k")
+    store.put_dataset("raw", "k", blocks)
+    source = store.open_dataset("raw", "k")
     cube = Cube.open_or_create(Layout(tmp_path), "us")
     tracemalloc.start()
     try:

@@ -205,7 +205,7 @@ def test_a_version_whose_metadata_declare_an_absurd_shape_is_refused_before_it_i
     publish_one(tmp_path)
     layout = Layout(tmp_path)
     (ref,) = published.list_versions(layout)
-    path = layout.published(ref.universe, ref.model) / ref.version / "zarr.json"
+    path = layout.home_folder(ref.universe, ref.model) / ref.version / "zarr.json"
     metadata = json.loads(path.read_text())
     for array in metadata["consolidated_metadata"]["metadata"].values():
         if array["node_type"] == "array":
