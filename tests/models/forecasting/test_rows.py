@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 import xarray as xr
 
-from tasks.assembling import impute
+from models.forecasting.rows import impute
 
 TICKERS = ["A", "B", "C", "new", "partly", "absent", "long", "short"]
 
