@@ -47,7 +47,7 @@ class Finding:
 
 def examine() -> list[Finding]:
     """Look at everything; a look that fails unexpectedly is a finding too."""
-    findings = list(_libraries())
+    findings = [*_libraries(), _arithmetic()]
     try:
         settings = load_settings()
     except FactorcubeError as error:
@@ -92,6 +92,21 @@ def _libraries() -> Iterator[Finding]:
     other = _other_than_locked()
     if other:
         yield Finding("warn", "lock", f"not as locked: {', '.join(other[:5])} ({len(other)} in all); run `make setup`")
+
+
+def _arithmetic() -> Finding:
+    from models.blas import MKL_BRANCH, MKL_VARIABLE, arithmetic, sums_are_reproducible
+
+    facts = arithmetic()
+    said = ", ".join(f"{name} {value}" for name, value in facts.items())
+    if sums_are_reproducible():
+        return Finding("ok", "arithmetic", f"{said}: products tried have the same bits wherever they lie in memory")
+    return Finding(
+        "warn",
+        "arithmetic",
+        f"{said}: products differ in their last bits by where they lie in memory, so that a run that is repeated may "
+        f"differ too; where torch's BLAS is MKL, unset {MKL_VARIABLE} ({MKL_BRANCH} is taken then), or set COMPATIBLE",
+    )
 
 
 def _other_than_locked() -> list[str]:
@@ -170,7 +185,7 @@ def _store(settings: Settings) -> Iterator[Finding]:
 
 
 def _configs(settings: Settings) -> Iterator[Finding]:
-    from schemas.spec import load_spec
+    from storage.configs import load_spec
 
     if not settings.configs.is_dir():
         yield Finding("warn", "configs", f"{settings.configs} is no folder; deployments find their configs there")

@@ -159,6 +159,20 @@ VERSION: dict[str, Variable] = {
     "predictive_r2": _variable(
         "date", "float64", "1", "uncentred predictive R2 of the cross-section", "NaN: nothing to explain."
     ),
+    "total_sst": _variable(
+        "date",
+        "float64",
+        "1",
+        "sum of squared excess returns that total_r2 is a share of",
+        "R2 over many dates is 1 - sum((1 - total_r2) total_sst) / sum(total_sst).",
+    ),
+    "predictive_sst": _variable(
+        "date",
+        "float64",
+        "1",
+        "sum of squared excess returns that predictive_r2 is a share of",
+        "As total_sst: it weighs the dates where R2 is taken over many.",
+    ),
     "qlike": _variable(
         "portfolio date", "float64", "1", "QLIKE loss of the variance forecast, log h + r^2 / h", _FORECAST
     ),
@@ -235,6 +249,9 @@ class Manifest(Frozen):
     metrics: dict[str, float | None]
     gate: GateDecision
     packages: dict[str, str] = Field(description="Versions of the libraries that made the numbers.")
+    arithmetic: dict[str, str] = Field(
+        description="What decides the last bits, of the machine that published: processor, BLAS, order of sums."
+    )
     checksums: dict[str, str] = Field(
         default_factory=dict, description="SHA-256 of every file of the version, by path."
     )

@@ -2,7 +2,8 @@
 
 Here belong the fields of a config file and the rules among them. Defaults here are part of the contract: a changed
 default changes the digest of every spec that leaves it out. Folders, addresses and passwords belong in
-`schemas.settings`; quality checks in `schemas.checks`; sources in `schemas.sources`; models in `schemas.families`.
+`schemas.settings`; quality checks in `schemas.checks`; sources in `schemas.sources`; models in `schemas.families`. A
+config file is read by `storage.configs`.
 """
 
 from __future__ import annotations
@@ -11,12 +12,10 @@ from datetime import date
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-import yaml
 from pydantic import Field, field_validator, model_validator
 
 from schemas.base import Frozen, Name
 from schemas.checks import CheckOverrides
-from schemas.errors import ConfigError
 from schemas.families import AnyModel
 from schemas.sources import FactorSource, IndustrySource, MarketSource
 
@@ -246,35 +245,3 @@ class RunSpec(Frozen):
                 "industries": None if self.industries is None else self.industries.resolved(folder),
             }
         )
-
-
-class _StrictLoader(yaml.SafeLoader):
-    """Safe tags only, and no key twice: YAML itself keeps the last of two equal keys without a word."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        keys = [self.construct_object(key, deep=deep) for key, _ in node.value]
-        doubled = next((key for key in keys if keys.count(key) > 1), None)
-        if doubled is not None:
-            raise yaml.constructor.ConstructorError(None, None, f"the key '{doubled}' is given twice", node.start_mark)
-        return super().construct_mapping(node, deep=deep)
-
-
-def load_spec(path: Path) -> RunSpec:
-    """Read a run spec from a YAML file (safe tags only); relative data paths are taken from the file's folder.
-
-    Raises
-    ------
-    ConfigError
-        If the file is missing, is not YAML, or does not validate; the message names the file and the key.
-    """
-    try:
-        document = yaml.load(path.read_text(encoding="utf-8"), Loader=_StrictLoader)  # noqa: S506  # a SafeLoader
-    except FileNotFoundError:
-        raise ConfigError(f"{path}: no such file; give the path of a config file, see examples/") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path}: cannot be read: {error}") from None
-    except yaml.YAMLError as error:
-        raise ConfigError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from None
-    if not isinstance(document, dict):
-        raise ConfigError(f"{path}: expected a mapping with keys such as universe, data, models")
-    return RunSpec.parse(document, origin=str(path)).resolved(path.parent)

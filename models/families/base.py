@@ -133,6 +133,11 @@ class FactorModel(BaseEstimator, ABC):  # type: ignore[misc]  # scikit-learn shi
         """Become the fitted model of its parts, given in the order of `pieces`."""
         raise ModelError(f"{type(self).__name__} has no pieces to join: it is fitted at once.")
 
+    @property
+    def keeps_of_first(self) -> bool:
+        """Whether later fits keep something of the first (see `refit`), and so wait for it."""
+        return False
+
     def refit(self, first: Self) -> Self:  # noqa: ARG002
         """Return the unfitted model of a later date, with what it keeps of the first fit.
 
@@ -168,8 +173,9 @@ class FactorModel(BaseEstimator, ABC):  # type: ignore[misc]  # scikit-learn shi
         Raises
         ------
         ModelError
-            If the factors of the model are given, so that a rotation would only relabel them wrongly, or if the matrix
-            is not orthogonal.
+            If the factors of the model are given, so that a rotation would only relabel them wrongly.
+        ConfigError
+            If the matrix is not orthogonal.
         """
         self._check_fitted()
         if not self.latent:

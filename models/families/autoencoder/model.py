@@ -24,6 +24,7 @@ from models.families.base import FactorModel, ModelState, Report
 from models.families.rotation import check_rotation
 from models.panel import Panel
 from models.statistics.gram import select_characteristics, solve_gram
+from models.statistics.rowwise import cross_sections
 from schemas.errors import ModelError
 
 
@@ -189,10 +190,10 @@ class ConditionalAutoencoder(FactorModel):
         values = np.full(shape, np.nan, dtype=np.float32)
         date = 0
         for block in panel.blocks():
-            covered = block.coverage.values
-            rows = select_characteristics(block, self.chars_).values[covered]
-            values[date : date + len(covered)][covered] = self._ensemble.networks(rows)
-            date += len(covered)
+            rows = select_characteristics(block, self.chars_).values
+            for covered, section in zip(block.coverage.values, rows, strict=True):
+                values[date, covered] = self._ensemble.networks(section[covered])
+                date += 1
         coords = {"date": panel.dates, "ticker": panel.tickers, "factor": self.factors_}
         return xr.DataArray(values, dims=("date", "ticker", "factor"), coords=coords, name="loadings")
 
@@ -219,7 +220,7 @@ class ConditionalAutoencoder(FactorModel):
         return expected.rename("expected_returns")
 
     def rotate(self, rotation: FloatArray) -> Self:
-        """Return the same model in rotated coordinates; see the base class. ModelError if not orthogonal."""
+        """Return the same model in rotated coordinates; see the base class. ConfigError if not orthogonal."""
         self._check_fitted()
         rotation = check_rotation(rotation, self.n_factors)
         arrays = self._ensemble.rotated(rotation).arrays()
@@ -273,12 +274,9 @@ class ConditionalAutoencoder(FactorModel):
         """Least squares of r[t] on the loadings over the estimation universe, (date, factor)."""
         values = []
         for block in panel.blocks():
-            mask = block.mask.values
-            loadings = np.where(mask[..., None], self.loadings(block).values, 0.0).astype(np.float64)
-            returns = np.where(mask, block.returns.values, 0.0).astype(np.float64)
-            gram = np.matmul(loadings.transpose(0, 2, 1), loadings)
-            moment = np.matmul(loadings.transpose(0, 2, 1), returns[..., None])
-            solution, rank = solve_gram(gram, moment)
+            weights = block.mask.values.astype(np.float64)
+            gram, moment = cross_sections(self.loadings(block).values, block.returns.values, weights)
+            solution, rank = solve_gram(gram, moment[..., None])
             values.append(np.where((rank == self.n_factors)[:, None], solution[..., 0], np.nan))
         return np.concatenate(values)
 

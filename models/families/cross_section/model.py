@@ -28,7 +28,7 @@ from models.panel import Panel
 from models.panel.assembly import CONSTANT
 from models.risk.specific import SpecificRisk
 from models.statistics.gram import INTERCEPT, Design, GramStatistics, industry_name, select_characteristics
-from schemas.errors import ModelError
+from schemas.errors import ConfigError, ModelError
 
 MARKET = "market"
 _COUNTS = ("n_dates_", "n_dropped_", "n_missing_", "n_unfinished_")
@@ -168,8 +168,9 @@ class CrossSectionalModel(GramModel):
         Raises
         ------
         ModelError
-            If a parameter is not one of its values, `orthogonalise` names a characteristic that the panel lacks, or
-            fewer than two dates can be regressed.
+            If `orthogonalise` names a characteristic that the panel lacks, or fewer than two dates can be regressed.
+        ConfigError
+            If a parameter is unknown or out of bounds.
         """
         self._check_parameters()
         rows.check_orthogonalise(self.orthogonalise, panel.chars)
@@ -188,6 +189,8 @@ class CrossSectionalModel(GramModel):
         ModelError
             If these parameters need the rows of a panel, the statistics have no intercept, or fewer than two dates
             can be regressed.
+        ConfigError
+            As in `fit`.
         """
         self._check_parameters()
         found = len(gram.industries)
@@ -320,12 +323,12 @@ class CrossSectionalModel(GramModel):
 
         Raises
         ------
-        ModelError
+        ConfigError
             If the lag is below 1.
         """
         self._check_fitted()
         if lag < 1:
-            raise ModelError(f"lag={lag} must be at least 1.")
+            raise ConfigError(f"lag={lag} must be at least 1.")
         recipe = self._own_recipe()
         regressed = recipe.regress(panel, self.industries_)
         covered, _ = self._covered(panel)
@@ -378,11 +381,11 @@ class CrossSectionalModel(GramModel):
     def _check_parameters(self) -> None:
         for name, choices in _CHOICES.items():
             if getattr(self, name) not in choices:
-                raise ModelError(f"{name}={getattr(self, name)!r} is none of {', '.join(choices)}.")
+                raise ConfigError(f"{name}={getattr(self, name)!r} is none of {', '.join(choices)}.")
         if self.huber is not None and self.huber <= 0.0:
-            raise ModelError(f"huber={self.huber} must be positive; 1.345 is usual.")
+            raise ConfigError(f"huber={self.huber} must be positive; 1.345 is usual.")
         if self.max_iter < 1 or self.refresh < 1:
-            raise ModelError("max_iter and refresh must be at least 1.")
+            raise ConfigError("max_iter and refresh must be at least 1.")
 
     @property
     def _needs_rows(self) -> bool:

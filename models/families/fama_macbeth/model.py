@@ -33,7 +33,7 @@ from models.statistics.gram import (
     select_characteristics,
     solve_gram,
 )
-from schemas.errors import ModelError
+from schemas.errors import ConfigError, ModelError
 
 Deficient = Literal["drop", "ridge", "drop_column"]
 
@@ -149,8 +149,10 @@ class FamaMacBeth(GramModel):
         Raises
         ------
         ModelError
-            If a parameter is unknown, fewer than two dates can be regressed or have the slope of a characteristic, or
-            ``estimated_betas`` names what is not there.
+            If fewer than two dates can be regressed or have the slope of a characteristic, or ``estimated_betas``
+            names what is not there.
+        ConfigError
+            If a parameter is unknown or out of bounds.
         """
         self._check_parameters()
         found = self._regress(gram)
@@ -236,9 +238,9 @@ class FamaMacBeth(GramModel):
     def _check_parameters(self) -> None:
         for name, choices in (("deficient", Deficient), ("weighting", Weighting)):
             if getattr(self, name) not in get_args(choices):
-                raise ModelError(f"{name}='{getattr(self, name)}' is unknown; choose one of {get_args(choices)}.")
+                raise ConfigError(f"{name}='{getattr(self, name)}' is unknown; choose one of {get_args(choices)}.")
         if self.deficient == "ridge" and not self.ridge > 0.0:
-            raise ModelError(f"ridge={self.ridge} must be positive.")
+            raise ConfigError(f"ridge={self.ridge} must be positive.")
 
     def _regress(self, gram: GramStatistics) -> _Slopes:
         """Regress all dates at once; a column that is lost has a unit diagonal in its place, and so no say."""

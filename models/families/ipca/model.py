@@ -26,7 +26,8 @@ from models.families.ipca.rows import RowSteps, row_triangles
 from models.families.ipca.steps import Moments, initial_coefficients
 from models.families.linear import GramModel, gram_r2
 from models.panel import Panel
-from models.statistics.gram import INTERCEPT, Design, GramStatistics, date_spans, gram_of, select_characteristics
+from models.statistics.gram import INTERCEPT, Design, GramStatistics, gram_of, select_characteristics
+from models.statistics.rowwise import covered_product
 from schemas.errors import ModelError
 
 _CERTIFICATE = (
@@ -243,8 +244,8 @@ class IPCA(GramModel):
     def gram_factor_returns(self, gram: GramStatistics, observed: xr.DataArray | None = None) -> FloatArray:
         """Return `factor_returns` from statistics (date, factor); ``observed`` as in `fit_gram`."""
         self._check_fitted()
-        moments = self.moments(gram.select(self._chars), observed)
-        projection = moments.project(self._coefficients())
+        gram = gram.select(self._chars)
+        projection = self.moments(gram, observed).realise(gram.zz, self._coefficients())
         factors: FloatArray = np.where(projection.kept[:, None], projection.regressors, np.nan)
         return factors[:, : len(self.factors_)]
 
@@ -284,8 +285,10 @@ class IPCA(GramModel):
 
         Raises
         ------
+        ConfigError
+            If the matrix is not orthogonal.
         ModelError
-            If the matrix is not orthogonal, or would mix observed factors with others.
+            If it would mix observed factors with others.
         """
         self._check_fitted()
         matrix = np.asarray(rotation)
@@ -442,16 +445,10 @@ class IPCA(GramModel):
     def _instrumented(self, panel: Panel, columns: FloatArray) -> xr.DataArray:
         """Z times the columns as (date, ticker, factor), in float64, block by block."""
         self._check_fitted()
-        blocks = [_project(select_characteristics(block, self._chars).values, columns) for block in panel.blocks()]
+        blocks = [
+            covered_product(select_characteristics(block, self._chars).values, block.coverage.values, columns)
+            for block in panel.blocks()
+        ]
         names = self.factors_ if columns.shape[1] == len(self.factors_) else [*range(columns.shape[1])]
         coords = {"date": panel.dates, "ticker": panel.tickers, "factor": names}
         return xr.DataArray(np.concatenate(blocks), coords, ("date", "ticker", "factor"))
-
-
-def _project(characteristics: FloatArray, gamma: FloatArray) -> FloatArray:
-    """(date, ticker, factor) product in float64."""
-    n_dates, n_stocks, n_chars = characteristics.shape
-    values = np.empty((n_dates, n_stocks, gamma.shape[1]))
-    for span in date_spans(n_dates, n_stocks * n_chars):
-        np.matmul(characteristics[span].astype(np.float64), gamma, out=values[span])
-    return values

@@ -17,7 +17,7 @@ from pydantic import BeforeValidator
 from pydantic_core import PydanticCustomError, PydanticKnownError
 
 from models.arrays import FloatArray
-from schemas.errors import ModelError
+from schemas.errors import ConfigError, ModelError
 
 FactorRule = Literal["bai_ng", "onatski", "ahn_horenstein"]
 RULES: tuple[FactorRule, ...] = get_args(FactorRule)
@@ -90,8 +90,10 @@ def choose_factors(spectrum: Spectrum, rule: FactorRule, max_factors: int) -> in
 
     Raises
     ------
+    ConfigError
+        If the rule is unknown.
     ModelError
-        If the rule is unknown, or the panel is too small for so many factors.
+        If the panel is too small for so many factors.
     """
     if rule == "onatski":
         return onatski(spectrum, max_factors)
@@ -99,7 +101,7 @@ def choose_factors(spectrum: Spectrum, rule: FactorRule, max_factors: int) -> in
         return int(np.argmin(bai_ng(spectrum, max_factors)["ic_p2"].values))
     if rule == "ahn_horenstein":
         return int(np.argmax(ahn_horenstein(spectrum, max_factors)["gr"].values))
-    raise ModelError(f"'{rule}' is no rule for the number of factors; give a number or one of {', '.join(RULES)}.")
+    raise ConfigError(f"'{rule}' is no rule for the number of factors; give a number or one of {', '.join(RULES)}.")
 
 
 def bai_ng(spectrum: Spectrum, max_factors: int) -> xr.Dataset:

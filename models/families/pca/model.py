@@ -21,7 +21,8 @@ from models.families.pca.factor_number import RULES, FactorNumber, FactorRule, S
 from models.inference.regression import time_series_regression
 from models.panel import Panel
 from models.statistics.gram import solve_gram
-from schemas.errors import ModelError
+from models.statistics.rowwise import cross_sections
+from schemas.errors import ConfigError, ModelError
 
 Scale = Literal["covariance", "correlation"]
 Missing = Literal["em", "pairwise"]
@@ -144,9 +145,10 @@ class PCA(FactorModel):
         Raises
         ------
         ModelError
-            If a parameter is unknown; if dates, stocks or the rank of their returns do not carry so many factors, or
-            a rule finds none; if two stocks share no dates (pairwise) or the returns of a stock are constant
-            (correlation).
+            If dates, stocks or the rank of their returns do not carry so many factors, or a rule finds none; if two
+            stocks share no dates (pairwise) or the returns of a stock are constant (correlation).
+        ConfigError
+            If a parameter is unknown.
 
         Warns
         -----
@@ -329,9 +331,9 @@ class PCA(FactorModel):
     def _check_parameters(self) -> None:
         for name, value, known in (("scale", self.scale, Scale), ("missing", self.missing, Missing)):
             if value not in get_args(known):
-                raise ModelError(f"{name}='{value}' must be one of {', '.join(get_args(known))}.")
+                raise ConfigError(f"{name}='{value}' must be one of {', '.join(get_args(known))}.")
         if isinstance(self.n_factors, str) and self.n_factors not in RULES:
-            raise ModelError(f"n_factors='{self.n_factors}' must be a number or one of {', '.join(RULES)}.")
+            raise ConfigError(f"n_factors='{self.n_factors}' must be a number or one of {', '.join(RULES)}.")
 
     def _check_capacity(self, n_dates: int, n_stocks: int) -> None:
         most = max(0, min(n_dates - 1, n_stocks))
@@ -357,13 +359,7 @@ def _cross_sectional_factors(returns: FloatArray, loadings: FloatArray, scale: F
     Source of the rule of rank: `models.statistics.gram.solve_gram`. ``returns`` is NaN where unknown.
     """
     has = np.isfinite(loadings).all(axis=1) & (scale > 0.0)
-    loadings = loadings[has]
-    weighted = loadings / np.square(scale[has, None])
-    n_stocks, n_factors = loadings.shape
-    outer = (loadings[:, :, None] * weighted[:, None, :]).reshape(n_stocks, n_factors**2)
-    values = returns[:, has]
-    known = np.isfinite(values)
-    gram = (known.astype(np.float64) @ outer).reshape(-1, n_factors, n_factors)
-    moment = np.where(known, values, 0.0).astype(np.float64) @ weighted
+    values, weight = returns[:, has], 1.0 / np.square(scale[has])
+    gram, moment = cross_sections(loadings[has], values, np.where(np.isfinite(values), weight, 0.0))
     factors, rank = solve_gram(gram, moment[..., None])
-    return np.where((rank == n_factors)[:, None], factors[..., 0], np.nan)
+    return np.where((rank == loadings.shape[1])[:, None], factors[..., 0], np.nan)

@@ -19,7 +19,7 @@ from models.families.pca.factor_number import FactorNumber
 from models.families.pca.model import PCA, Missing, Scale
 from models.inference.regression import time_series_regression
 from models.panel import Panel
-from schemas.errors import ModelError
+from schemas.errors import ConfigError
 
 
 class RPPCA(PCA):
@@ -88,6 +88,8 @@ class RPPCA(PCA):
         Raises
         ------
         ModelError
+            As `PCA.fit`.
+        ConfigError
             As `PCA.fit`, and if gamma is below -1.
 
         Warns
@@ -96,7 +98,7 @@ class RPPCA(PCA):
             As `PCA.fit`.
         """
         if not self.gamma >= -1.0:
-            raise ModelError(f"gamma={self.gamma} must be at least -1, where means have no weight.")
+            raise ConfigError(f"gamma={self.gamma} must be at least -1, where means have no weight.")
         super().fit(panel)
         known = panel.mask.values
         shortest = max(self.min_observations, len(self.factors_) + 2)

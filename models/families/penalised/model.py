@@ -25,7 +25,7 @@ from models.families.penalised.tickers import estimate_tickers, observed_factors
 from models.panel import Panel
 from models.panel.assembly import CONSTANT
 from models.statistics.gram import INTERCEPT, Design, GramStatistics, Weighting, gram_of, select_characteristics
-from schemas.errors import ModelError
+from schemas.errors import ConfigError, ModelError
 
 Mode = Literal["time_series", "cross_section"]
 Penalty = Literal["ridge", "lasso", "elastic_net"]
@@ -200,8 +200,10 @@ class PenalisedModel(GramModel):
         Raises
         ------
         ModelError
-            If a parameter is out of bounds, the dates are too few for the folds, the panel lacks the characteristics
-            or factors, or no ticker has enough returns.
+            If the dates are too few for the folds, the panel lacks the characteristics or factors, or no ticker has
+            enough returns.
+        ConfigError
+            If a parameter is unknown or out of bounds.
 
         Warns
         -----
@@ -234,6 +236,8 @@ class PenalisedModel(GramModel):
         ------
         ModelError
             As in `fit`, or in the mode "time_series".
+        ConfigError
+            As in `fit`.
         """
         how = self._penalisation()
         if self.mode == "time_series":
@@ -342,13 +346,13 @@ class PenalisedModel(GramModel):
         """Check the parameters, and put them into the terms of the estimation."""
         for name, value, known in (("mode", self.mode, Mode), ("penalty", self.penalty, Penalty)):
             if value not in get_args(known):
-                raise ModelError(f"{name} '{value}' is none of {', '.join(get_args(known))}.")
+                raise ConfigError(f"{name} '{value}' is none of {', '.join(get_args(known))}.")
         if not 0.0 < self.l1_ratio <= 1.0:
-            raise ModelError(f"l1_ratio={self.l1_ratio} must be above 0 and at most 1; for 0 take penalty='ridge'.")
+            raise ConfigError(f"l1_ratio={self.l1_ratio} must be above 0 and at most 1; for 0 take penalty='ridge'.")
         if self.lambda_ is not None and not (np.isfinite(self.lambda_) and self.lambda_ >= 0.0):
-            raise ModelError(f"lambda_={self.lambda_} must be a number that is not negative.")
+            raise ConfigError(f"lambda_={self.lambda_} must be a number that is not negative.")
         if self.n_lambdas < 2 or self.n_bootstraps < 0:
-            raise ModelError(
+            raise ConfigError(
                 f"n_lambdas={self.n_lambdas} must be at least 2, and n_bootstraps={self.n_bootstraps} not negative."
             )
         return Penalisation(

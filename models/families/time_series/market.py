@@ -18,7 +18,7 @@ from models.families.time_series.model import ObservedFactorModel, observed_fact
 from models.inference.betas import Shrinkage, shrink_blume, shrink_vasicek
 from models.inference.regression import CovType, TimeSeriesRegression
 from models.panel import Panel
-from schemas.errors import ModelError
+from schemas.errors import ConfigError
 
 MARKET = "market"
 
@@ -99,7 +99,7 @@ class MarketModel(ObservedFactorModel):
             return shrink_vasicek(beta, sampling_variance)
         if self.shrinkage == "blume":
             return shrink_blume(beta)
-        raise ModelError(f"shrinkage='{self.shrinkage}' is not known; it is None, 'vasicek' or 'blume'.")
+        raise ConfigError(f"shrinkage='{self.shrinkage}' is not known; it is None, 'vasicek' or 'blume'.")
 
     def _names(self, panel: Panel) -> list[str]:  # noqa: ARG002  # its own name, whatever the panel has
         return [self.market or MARKET]
@@ -110,6 +110,7 @@ class MarketModel(ObservedFactorModel):
         returns = panel.returns.values.astype(np.float64)
         weight = panel.market_weight.values.astype(np.float64)
         held = np.isfinite(returns) & (weight > 0.0)
-        gain = np.where(held, weight * returns, 0.0).sum(axis=1)
-        total = np.where(held, weight, 0.0).sum(axis=1)
+        # One after the other: stocks without a return in between do not change the rounding.
+        gain = np.cumsum(np.where(held, weight * returns, 0.0), axis=1)[:, -1]
+        total = np.cumsum(np.where(held, weight, 0.0), axis=1)[:, -1]
         return np.where(total > 0.0, gain / np.where(total > 0.0, total, 1.0), np.nan)[:, None]

@@ -29,7 +29,7 @@ from models.inference.regression import (
     time_series_regression,
 )
 from models.panel import Panel
-from schemas.errors import ModelError
+from schemas.errors import ConfigError, ModelError
 
 _STOCKS = ("alpha", "beta", "alpha_stderr", "beta_stderr", "r_squared", "return_variance", "residual_variance", "n_obs")
 _TESTS = ("grs", "grs_pvalue", "alpha_chi2", "alpha_chi2_pvalue", "n_tested")
@@ -112,6 +112,8 @@ class ObservedFactorModel(FactorModel):
         ------
         ModelError
             If the panel lacks a factor, no stock has enough returns, or premia cannot be had as asked for.
+        ConfigError
+            If no factor is named, one is named twice, or a parameter is unknown.
         """
         names = self._names(panel)
         observed = self._observed(panel, names)
@@ -309,7 +311,7 @@ class TimeSeriesModel(ObservedFactorModel):
         given = [str(name) for name in panel.factors["observed_factor"].values]
         names = given if self.factors is None else list(self.factors)
         if not names or len(set(names)) < len(names):
-            raise ModelError(f"A time-series model needs one factor or more, each once, not {names}.")
+            raise ConfigError(f"A time-series model needs one factor or more, each once, not {names}.")
         return names
 
     def _observed(self, panel: Panel, names: list[str]) -> FloatArray:
