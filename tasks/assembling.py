@@ -17,8 +17,6 @@ from models.forecasting.forecast import with_statistics
 from models.forecasting.joining import Realised, check_axis, in_coordinates, join, rotations
 from models.forecasting.metrics import Metrics, metrics_of
 from models.forecasting.rows import completed, out_of_sample, scored
-from models.risk.covariance import FactorCovariance
-from models.risk.specific import SpecificRisk
 from schemas.families import ModelSpec
 from schemas.refs import FitRef, Key, PanelRef, RiskRef
 from schemas.settings import Settings
@@ -74,11 +72,6 @@ def _scored(total_r2: float | None) -> str:
     return "no date out of sample yet" if total_r2 is None else f"out-of-sample total R2 {total_r2:.4f}"
 
 
-def risk_estimators(spec: RunSpec) -> RiskEstimators:
-    """Make the estimators of risk that a spec describes."""
-    return RiskEstimators(FactorCovariance(**spec.covariance.model_dump()), SpecificRisk(**spec.specific.model_dump()))
-
-
 def serve_fit(root: Path, panel: PanelRef, spec: RunSpec, model: ModelSpec, fits: tuple[FitRef, ...]) -> Key:
     """Make the rows of the last of these fits, turned towards those before it; return their key. Runs on a worker."""
     space, fit, inputs = Workspace(root), fits[-1], panel_inputs(Workspace(root), panel)
@@ -91,7 +84,7 @@ def serve_fit(root: Path, panel: PanelRef, spec: RunSpec, model: ModelSpec, fits
             panel_until(space, panel, fit.until),
             inputs.position(fit.as_of),
             inputs.position(panel.as_of) + 1 if fit.until > panel.as_of else inputs.position(fit.until),
-            risk_estimators(spec),
+            RiskEstimators.of(spec.covariance, spec.specific),
             first=0 if len(fits) == 1 else None,
             checkpoints=KeptStates(space, fit_identity(model.kind, model.params(), turned.state()), inputs, spec),
         )

@@ -18,7 +18,7 @@ from models.evaluation.gate import believe
 from models.families.base import ModelState
 from models.families.registry import restore
 from models.forecasting.continuing import continued
-from models.forecasting.following import serve
+from models.forecasting.following import RiskEstimators, serve
 from models.forecasting.metrics import metrics_of
 from schemas.contracts import Manifest, validate
 from schemas.errors import PublishError
@@ -29,7 +29,6 @@ from schemas.spec import RunSpec
 from schemas.statistics import version_contract
 from storage import published
 from tasks.artifacts import publish_gate_table
-from tasks.assembling import risk_estimators
 from tasks.checkpoints import KeptStates, fit_identity
 from tasks.digests import Inputs, read_inputs
 from tasks.logs import run_logger
@@ -172,7 +171,7 @@ def _continued(
             reader,
             begin,
             last + 1,
-            risk_estimators(spec),
+            RiskEstimators.of(spec.covariance, spec.specific),
             checkpoints=KeptStates(space, fit_identity(model.kind, model.params(), state), inputs, spec),
         )
         new = reader.rows(begin, last + 1)

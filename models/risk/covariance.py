@@ -26,7 +26,7 @@ Dates = pd.DatetimeIndex | list[pd.Timestamp]
 class FactorCovariance(CovarianceSpec, Argued):
     """Omega from the factor returns known as of a date, in squared decimals per period (not annualised).
 
-    A date on which any factor return is NaN is no observation: Omega carries over it, and weights count
+    A date on which no factor return is known is no observation: Omega carries over it, and weights count
     observations, not calendar days. Omega is positive semi-definite by construction.
 
     "ewma" has the start and the centring corrected for bias, so that it equals

@@ -22,7 +22,7 @@ from tasks.training import train
 from tasks.workspace import Workspace
 
 MARKET = make_market()
-DERIVED = ("members", "fits", "projections", "risks", "states", "evaluations", "metrics", "panels")
+DERIVED = ("pieces", "fits", "realised", "rows", "risks", "states", "evaluations", "metrics", "panels")
 
 
 @pytest.fixture

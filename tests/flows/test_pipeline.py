@@ -145,7 +145,7 @@ def test_numbers_do_not_depend_on_the_number_of_workers_nor_on_whose_cluster_it_
     """The same snapshot, fitted on two processes of a scheduler that was there before."""
     config, first = done
     shutil.copytree(config.parent / "out", tmp_path / "out", symlinks=True)
-    for name in ("members", "fits", "projections", "risks", "states", "evaluations", "metrics"):
+    for name in ("pieces", "fits", "realised", "rows", "risks", "states", "evaluations", "metrics"):
         shutil.rmtree(tmp_path / "out" / "work" / name)
     shutil.rmtree(tmp_path / "out" / "published")
     monkeypatch.setenv("FACTORCUBE_ROOT", str(tmp_path / "out"))

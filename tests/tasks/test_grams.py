@@ -17,7 +17,7 @@ from storing import cube_data
 
 from models.families.linear import GramModel
 from models.families.registry import build
-from models.statistics.gram import Design, gram_of
+from models.statistics.gram import Design, GramStatistics, gram_of
 from schemas.families import model_spec
 from schemas.refs import PanelRef, SnapshotRef
 from schemas.settings import Settings
@@ -70,9 +70,9 @@ class Store:
     def known(self, as_of: pd.Timestamp | None) -> PanelRef:
         return build_panel(self.spec, self.snapshot, None if as_of is None else as_of.date(), Settings(root=self.root))
 
-    def grams(self, design: Design = PLAIN, until: pd.Timestamp = DATES[-1]) -> grams.GramStatistics:
+    def grams(self, design: Design = PLAIN, until: pd.Timestamp = DATES[-1]) -> GramStatistics:
         grams._assembled.cache_clear()
-        return grams.grams(self.space, self.panel, self.spec, design, until)
+        return grams.dated_grams(self.space, self.panel, self.spec, design, until).gram
 
     def missing(self, design: Design = PLAIN) -> list[tuple[int, int]]:
         return grams.missing_spans(self.space, self.panel, self.spec, design)

@@ -4,24 +4,24 @@ from __future__ import annotations
 
 import shutil
 from datetime import date
-from itertools import pairwise
 from pathlib import Path
 
-import numpy as np
 import pytest
 import xarray as xr
 from running import Inline, deliver, ingested, listing_market
 
+from models.forecasting.joining import check_axis
 from schemas.errors import ConflictError, DataError, ModelError
 from schemas.families import model_spec
-from schemas.refs import FitRef, SnapshotRef, VersionRef
+from schemas.refs import SnapshotRef, VersionRef
 from schemas.settings import Settings
 from schemas.spec import RunSpec
 from storage import published
-from tasks import assembling, offering
+from tasks import offering
 from tasks.digests import input_digests
 from tasks.ingesting import head_snapshot
-from tasks.training import planned_version, train
+from tasks.planning import planned_version
+from tasks.training import train
 from tasks.workspace import Workspace
 
 KNOWN = date(2016, 11, 30)
@@ -90,10 +90,10 @@ def test_a_snapshot_that_appended_dates_costs_one_fit_per_model(
 ) -> None:
     """And it gives the bits that fitting everything again gives."""
     models = [trained.spec.models[0], trained.spec.models[-1]]
-    known = {kind: entries(early, kind) for kind in ("fits", "members")}
+    known = {kind: entries(early, kind) for kind in ("fits", "pieces")}
     versions = train(trained.spec, models, trained.long, None, Inline(), early)
     assert len(entries(early, "fits") - known["fits"]) == len(models)
-    assert len(entries(early, "members") - known["members"]) == len(models[-1].seeds)
+    assert len(entries(early, "pieces") - known["pieces"]) == len(models[-1].seeds)
     shutil.copytree(trained.early.root / "cubes", tmp_path / "again" / "cubes")
     again = Settings(root=tmp_path / "again")
     for one, other in zip(versions, train(trained.spec, models, trained.long, None, Inline(), again), strict=True):
@@ -204,11 +204,9 @@ def test_a_date_before_the_data_is_refused(trained: Trained) -> None:
 
 
 def test_a_factor_that_comes_after_the_first_refit_is_refused_by_name() -> None:
-    days = (date(2015, 12, 31), date(2016, 12, 30), date(2017, 1, 31))
-    fits = tuple(FitRef(model="barra", as_of=a, until=b, key="0" * 32) for a, b in pairwise(days))
-    projected = [{"factor_returns": np.zeros((3, count))} for count in (2, 3)]
+    fits = [("2015-12-31", 2), ("2016-12-30", 3)]
     with pytest.raises(ModelError, match=r"as of 2015-12-31 has 2 factors and the last one 3 \(market, industry:bank"):
-        assembling._check_axis("barra", fits, projected, ["market", "industry:bank", "industry:oil"])
+        check_axis("barra", fits, ["market", "industry:bank", "industry:oil"])
 
 
 def test_the_number_of_factors_is_that_which_the_rule_chose_at_the_first_refit(

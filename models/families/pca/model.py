@@ -239,6 +239,11 @@ class PCA(FactorModel):
         """Number of factors by GR of Ahn and Horenstein."""
         return self._number_or_nan("ahn_horenstein")
 
+    @property
+    def keeps_of_first(self) -> bool:
+        """Whether a rule chooses the number of factors, which stays."""
+        return isinstance(self.n_factors, str)
+
     def refit(self, first: Self) -> Self:
         """Keep the number of factors that a rule chose at the first fit."""
         if isinstance(self.n_factors, int):
