@@ -33,6 +33,7 @@ from tasks.logs import run_logger
 from tasks.panels import known_holdings, known_panel
 from tasks.provenance import key
 from tasks.registry import covariance_of
+from tasks.stages import Stage
 from tasks.workspace import Workspace
 
 Arrays = dict[str, npt.NDArray[Any]]
@@ -85,7 +86,12 @@ def assemble(root: Path, panel: PanelRef, spec: RunSpec, model: ModelSpec, fits:
     """Join the fits of one model and add Omega, specific and portfolio variance. Runs on a worker."""
     space = Workspace(root)
     portfolios = [item.name for item in spec.portfolios]
-    risk_key = key(fits=[fit.key for fit in fits], covariance=spec.covariance.model_dump(), portfolios=portfolios)
+    risk_key = key(
+        Stage.ROWS.code(),
+        fits=[fit.key for fit in fits],
+        covariance=spec.covariance.model_dump(),
+        portfolios=portfolios,
+    )
     if not space.work.has("risks", risk_key):
         loaded = [space.work.get_arrays("projections", fit.key) for fit in fits]
         final = restore(space, model, loaded[-1][1]["fit"])
@@ -105,17 +111,22 @@ def assemble(root: Path, panel: PanelRef, spec: RunSpec, model: ModelSpec, fits:
 
 def evaluate(root: Path, panel: PanelRef, spec: RunSpec, risk: RiskRef) -> dict[str, float | None]:
     """Add the evaluation of one model's forecasts, and return its metrics. Runs on a worker."""
-    space = Workspace(root)
-    if not space.work.has("metrics", risk.key):  # kept last
+    space, name = Workspace(root), evaluation_key(risk)
+    if not space.work.has("metrics", name):  # kept last
         data = known_panel(space, panel).data.isel(date=slice(0, -1))
         version = space.work.open_dataset("risks", risk.key).load()
         series = forecasts.evaluate(version, data["returns"].load(), data["mask"].load())
-        space.work.put_dataset("evaluations", risk.key, series.drop_vars(["fit"], errors="ignore"))
+        space.work.put_dataset("evaluations", name, series.drop_vars(["fit"], errors="ignore"))
         meta = space.work.get_arrays("states", risk.key)[1]
         metrics = metrics_of(series, version, meta["in_sample"], spec.periods_per_year)
-        space.work.put_json("metrics", risk.key, metrics)
-    found: dict[str, float | None] = space.work.get_json("metrics", risk.key)
+        space.work.put_json("metrics", name, metrics)
+    found: dict[str, float | None] = space.work.get_json("metrics", name)
     return found
+
+
+def evaluation_key(risk: RiskRef) -> str:
+    """Name the evaluation of a risk model."""
+    return key(Stage.EVALUATION.code(), risk=risk.key)
 
 
 def _on_axis(fit: Arrays, known: list[str], tickers: pd.Index) -> Arrays:

@@ -29,6 +29,7 @@ from schemas.refs import Key, SnapshotRef
 from schemas.spec import RunSpec
 from tasks.provenance import key
 from tasks.snapshots import open_span
+from tasks.stages import Stage
 from tasks.workspace import Workspace
 
 _BLOCK_DATES = 64
@@ -102,7 +103,9 @@ def read_inputs(space: Workspace, spec: RunSpec, snapshot: SnapshotRef) -> Input
     """Hash the span of a snapshot that a spec uses, block by block; kept in the work store."""
     portfolios = [item.name for item in spec.portfolios]
     span = spec.panel.model_dump(mode="json", include={"start", "end", "characteristics"})
-    name = key(universe=spec.universe, snapshot=snapshot.snapshot_id, span=span, portfolios=portfolios)
+    name = key(
+        Stage.DIGESTS.code(), universe=spec.universe, snapshot=snapshot.snapshot_id, span=span, portfolios=portfolios
+    )
     if not space.work.has("digests", name):
         cube = open_span(space, spec, snapshot)
         digests, first_seen = _chain(cube, _characteristics(cube, spec), portfolios)

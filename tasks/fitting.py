@@ -32,7 +32,8 @@ from tasks.panels import known_panel, panel_inputs, past_panel
 from tasks.planning import refit_dates
 from tasks.projection import project
 from tasks.provenance import key
-from tasks.registry import MODELS, build
+from tasks.registry import MODELS, build, family_code
+from tasks.stages import Stage
 from tasks.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -116,7 +117,8 @@ def fit_member(
 ) -> str:
     """Train one network of an ensemble; return its key. Runs on a worker."""
     space = Workspace(root)
-    member_key = key(fit=_fit_key(space, panel, spec, model, as_of), seed=seed)
+    fit_key = _fit_key(space, panel, spec, model, as_of)
+    member_key = key(Stage.FITS.code(family_code(model.kind)), fit=fit_key, seed=seed)
     if not space.work.has("members", member_key):
         estimator = build(model)
         assert isinstance(estimator, ConditionalAutoencoder)  # noqa: S101  # narrows the type for the reader and mypy
@@ -158,7 +160,12 @@ def fit_model(
         space.work.put_arrays("fits", fit_key, state.arrays, {"state": state.meta, "in_sample": in_sample})
     inputs = panel_inputs(space, panel).digest(min(until.date(), panel.as_of))
     projection_key = key(
-        fit=fit_key, inputs=inputs, until=str(until), earliest=earliest, specific=spec.specific.model_dump()
+        Stage.ROWS.code(),
+        fit=fit_key,
+        inputs=inputs,
+        until=str(until),
+        earliest=earliest,
+        specific=spec.specific.model_dump(),
     )
     if not space.work.has("projections", projection_key):
         known = past_panel(space, panel, until) if until.date() <= panel.as_of else known_panel(space, panel)
@@ -207,6 +214,7 @@ def _learn(
 def _fit_key(space: Workspace, panel: PanelRef, spec: RunSpec, model: ModelSpec, as_of: pd.Timestamp) -> str:
     """Name a fit by what it learns from: the same data up to its date, whichever snapshot holds them."""
     return key(
+        Stage.FITS.code(family_code(model.kind)),
         inputs=panel_inputs(space, panel).digest(as_of),
         panel=spec.panel.model_dump(mode="json", exclude={"start", "end"}),
         model=model.model_dump(mode="json", exclude={"name"}),

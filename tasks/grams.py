@@ -32,6 +32,7 @@ from schemas.spec import RunSpec
 from tasks.digests import Inputs
 from tasks.panels import panel_inputs
 from tasks.provenance import key
+from tasks.stages import Stage
 from tasks.workspace import Workspace
 
 BLOCK_DATES = 64
@@ -151,7 +152,7 @@ def dated_grams(space: Workspace, panel: PanelRef, spec: RunSpec, design: Design
 def _names(spec: RunSpec, inputs: Inputs, design: Design) -> Callable[[int, int], Key]:
     """Give the name of a span of these data; the rest of a spec has no say in it."""
     facts = {"panel": spec.panel.model_dump(mode="json", exclude={"start", "end"}), "design": asdict(design)}
-    return lambda start, stop: key(inputs=inputs.digests[stop - 1], start=start, stop=stop, **facts)
+    return lambda start, stop: key(Stage.GRAMS.code(), inputs=inputs.digests[stop - 1], start=start, stop=stop, **facts)
 
 
 def _pieces(start: int, stop: int, known: Callable[[int, int], bool]) -> Iterator[tuple[int, int, bool]]:

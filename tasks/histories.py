@@ -25,7 +25,9 @@ from schemas.spec import RunSpec
 from tasks.digests import Inputs
 from tasks.panels import apart, blanked, blocks_of
 from tasks.provenance import key
+from tasks.registry import family_code
 from tasks.snapshots import open_span
+from tasks.stages import Stage
 from tasks.workspace import Workspace
 
 Arrays = dict[str, npt.NDArray[Any]]
@@ -43,6 +45,8 @@ class Reader:
         The data, and how a panel is made of them.
     model : FactorModel
         Fitted.
+    kind : str
+        What its family is called in a config.
     state : str
         Hash of its state.
     """
@@ -52,6 +56,7 @@ class Reader:
     snapshot: SnapshotRef
     inputs: Inputs
     model: FactorModel
+    kind: str
     state: str
 
     @cached_property
@@ -127,6 +132,7 @@ def _block(reader: Reader, first: int, last: int) -> tuple[list[str], Arrays]:
         return _computed(reader, first, last)
     spec = reader.spec
     name = key(
+        Stage.HISTORIES.code(family_code(reader.kind)),
         state=reader.state,
         inputs=reader.inputs.digests[last],
         first=first,

@@ -33,6 +33,7 @@ from tasks.events import announce_failed_checks, announce_snapshot
 from tasks.logs import run_logger
 from tasks.provenance import key
 from tasks.runs import RETRIED
+from tasks.stages import Stage
 from tasks.workspace import Workspace
 
 _INGEST_FIELDS = {"universe", "frequency", "calendar", "currency", "characteristics", "portfolios", "checks"}
@@ -51,8 +52,10 @@ def read_source(spec: RunSpec, settings: Settings, start: date | None = None, en
     """
     work = Workspace.of(settings).work
     files = source_files(spec, settings)
-    staged = StagedRef(universe=spec.universe, key=_ingest_key(spec, files), start=start, end=end)
-    if not work.has("staged", staged.key):
+    staged = StagedRef(
+        universe=spec.universe, key=_ingest_key(spec, files), source=_source_key(spec, files), start=start, end=end
+    )
+    if not work.has("staged", staged.source):
         market = sources.read_market(spec.data, frequency=spec.frequency, calendar=spec.calendar, settings=settings)
         observed = sources.read_factors(
             spec.factors,
@@ -67,7 +70,7 @@ def read_source(spec: RunSpec, settings: Settings, start: date | None = None, en
             )
         groups = sources.read_industries(spec.industries, market=market, frequency=spec.frequency, settings=settings)
         parts = xr.merge([market, *(part for part in (observed, groups) if part is not None)], join="left")
-        work.put_dataset("staged", staged.key, parts, attrs={"sources": [file.model_dump() for file in files]})
+        work.put_dataset("staged", staged.source, parts, attrs={"sources": [file.model_dump() for file in files]})
         run_logger().info(
             "read %d dates x %d tickers, %s to %s",
             market.sizes["date"], market.sizes["ticker"],
@@ -108,7 +111,12 @@ def ingest_config(spec: RunSpec) -> dict[str, Any]:
 
 
 def _ingest_key(spec: RunSpec, files: tuple[SourceFile, ...]) -> str:
-    return key(files=[file.model_dump() for file in files], **ingest_config(spec))
+    return key(Stage.INGEST.code(), files=[file.model_dump() for file in files], **ingest_config(spec))
+
+
+def _source_key(spec: RunSpec, files: tuple[SourceFile, ...]) -> str:
+    read = {"frequency": spec.frequency, "calendar": spec.calendar, "shapes": ingest_config(spec)["shapes"]}
+    return key(Stage.READING.code(), files=[file.model_dump() for file in files], **read)
 
 
 @task(name="find snapshot", cache_policy=NO_CACHE)
@@ -180,7 +188,9 @@ def write_cube(spec: RunSpec, staged: StagedRef, checks_key: str, settings: Sett
         data_docs=space.layout.data_docs(spec.universe),
     )
     merged = checking.merge([report, late])
-    derived_key = key(checks=staged.ingest_key, step="derived", snapshot=None if head is None else head.id)
+    derived_key = key(
+        Stage.INGEST.code(), checks=staged.ingest_key, step="derived", snapshot=None if head is None else head.id
+    )
     space.work.put_json("checks", derived_key, _portable(merged, settings))
     publish_check_table(spec.universe, merged)
     announce_failed_checks(spec.universe, late)
@@ -196,7 +206,7 @@ def write_cube(spec: RunSpec, staged: StagedRef, checks_key: str, settings: Sett
             "who": user(),
             "ingest_key": staged.ingest_key,
             "checks_key": derived_key,
-            "sources": space.work.open_dataset("staged", staged.key).attrs["sources"],
+            "sources": space.work.open_dataset("staged", staged.source).attrs["sources"],
         },
     )
     log.info("cube %s: snapshot %s%s", spec.universe, commit.snapshot_id, "" if commit.changed else " (unchanged)")
@@ -248,7 +258,7 @@ def ingest_record(ingest_key: str, snapshot_id: str) -> str:
 
 
 def _staged(space: Workspace, staged: StagedRef) -> tuple[xr.Dataset, xr.Dataset | None]:
-    whole = space.work.open_dataset("staged", staged.key).load()
+    whole = space.work.open_dataset("staged", staged.source).load()
     beside = [name for name in ("factors", "risk_free", "industry") if name in whole]
     market = whole.drop_vars([*beside, "observed_factor", "industry_name"], errors="ignore").drop_attrs()
     names = [name for name in ("observed_factor", "industry_name") if name in whole]

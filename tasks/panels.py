@@ -28,6 +28,7 @@ from tasks.digests import Inputs, read_inputs, stored_inputs
 from tasks.logs import run_logger
 from tasks.provenance import key
 from tasks.snapshots import open_span
+from tasks.stages import Stage
 from tasks.workspace import Workspace
 
 _IN_MEMORY_BYTES = 2**29
@@ -51,7 +52,9 @@ def make_panel(spec: RunSpec, snapshot: SnapshotRef, as_of: date | None, setting
     space = Workspace.of(settings)
     inputs = read_inputs(space, spec, snapshot)
     facts = spec.panel.model_dump(mode="json", exclude={"start", "end"})
-    panel_key = key(inputs=inputs.digests[-1], panel=facts, calendar=spec.calendar, frequency=spec.frequency)
+    panel_key = key(
+        Stage.PANELS.code(), inputs=inputs.digests[-1], panel=facts, calendar=spec.calendar, frequency=spec.frequency
+    )
     if not (space.work.has("panels", panel_key) and space.work.has("held", panel_key)):
         cube = open_span(space, spec, snapshot).isel(ticker=inputs.seen(len(inputs.dates) - 1))
         space.work.put_dataset("panels", panel_key, blocks_of(spec, cube, settings.block_dates))

@@ -17,6 +17,8 @@ from schemas.spec import RunSpec, WalkForward
 from storage import published
 from tasks.digests import read_inputs
 from tasks.provenance import key
+from tasks.registry import family_code
+from tasks.stages import Stage
 from tasks.workspace import Workspace
 
 _PERIODS = {"month": "M", "quarter": "Q", "year": "Y"}
@@ -76,18 +78,21 @@ def planned_version(
     """Name of the version that these data, this config and this code make; known before anything is computed."""
     inputs = read_inputs(space, spec, snapshot)
     decisive = spec.model_dump(mode="json", include=DECISIVE)
-    content = key(inputs=inputs.digest(as_of), spec=decisive, model=model.model_dump(mode="json"))
+    code = Stage.VERSIONS.code(family_code(model.kind))
+    content = key(code, inputs=inputs.digest(as_of), spec=decisive, model=model.model_dump(mode="json"))
     return VersionRef(universe=spec.universe, model=model.name, version=f"{inputs.as_of(as_of)}-{content[:8]}")
 
 
 def planned_update(space: Workspace, parent: VersionRef, snapshot: SnapshotRef, until: date | None) -> VersionRef:
     """Name of the version that continues another one up to a date; the other one itself if it reaches that far."""
-    spec = parent_spec(published.read_manifest(space.layout, parent))
+    manifest = published.read_manifest(space.layout, parent)
+    spec = parent_spec(manifest)
     inputs = read_inputs(space, spec, snapshot)
     last = inputs.as_of(until)
     if f"{last}" <= parent.version[:10]:
         return parent.model_copy(update={"changed": False})
-    content = key(parent=parent.version, model=parent.model, inputs=inputs.digest(last))
+    code = Stage.UPDATES.code(family_code(manifest.kind))
+    content = key(code, parent=parent.version, model=parent.model, inputs=inputs.digest(last))
     return VersionRef(universe=parent.universe, model=parent.model, version=f"{last}-{content[:8]}")
 
 

@@ -26,14 +26,17 @@ from schemas.statistics import version_contract
 from storage import published
 from storage.files import write_atomic
 from tasks.artifacts import publish_link
+from tasks.assembling import evaluation_key
 from tasks.ingesting import ingest_record
 from tasks.logs import run_logger
 from tasks.offering import judge
 from tasks.panels import panel_inputs
 from tasks.planning import planned_version
-from tasks.provenance import code_version, library_versions
+from tasks.provenance import library_versions, source_version
+from tasks.registry import family_code
 from tasks.runs import RETRIED
 from tasks.snapshots import sources_of
+from tasks.stages import Stage
 from tasks.workspace import Workspace
 
 
@@ -76,7 +79,8 @@ def publish(
         snapshot_id=panel.snapshot.snapshot_id,
         ingest_key=panel.snapshot.ingest_key,
         sources=sources_of(space, panel.snapshot),
-        code_version=code_version(),
+        code_version=Stage.VERSIONS.code(family_code(meta["kind"])),
+        source_version=source_version(),
         config_digest=digest(config),
         config=config,
         kind=meta["kind"],
@@ -172,7 +176,7 @@ def _portable(spec: RunSpec) -> dict[str, Any]:
 
 def _dataset(space: Workspace, spec: RunSpec, risk: RiskRef) -> xr.Dataset:
     whole = space.work.open_dataset("risks", risk.key).load()
-    evaluated = space.work.open_dataset("evaluations", risk.key).load()
+    evaluated = space.work.open_dataset("evaluations", evaluation_key(risk)).load()
     dataset: xr.Dataset = whole.merge(evaluated[[name for name in evaluated if name in VERSION]])
     dataset.attrs = attributes(spec, risk.model, str(dataset["date"].values[-1].astype("datetime64[D]")))
     validate(dataset, version_contract(dataset), PublishError, f"{spec.universe}/{risk.model}")

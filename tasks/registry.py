@@ -24,6 +24,12 @@ MODELS: dict[str, type[FactorModel]] = {
 }
 
 
+def family_code(kind: str) -> str:
+    """Name the class of a kind for `tasks.stages.Stage.code`."""
+    family = MODELS[kind]
+    return f"{family.__module__}:{family.__name__}"
+
+
 def build(spec: ModelSpec) -> FactorModel:
     """Make the unfitted model that a spec describes."""
     return MODELS[spec.kind](**spec.params())

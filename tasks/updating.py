@@ -36,11 +36,12 @@ from tasks.logs import run_logger
 from tasks.offering import promote, promoted_before
 from tasks.planning import chosen, parent_spec, planned_update
 from tasks.promoting import shown
-from tasks.provenance import code_version, library_versions
+from tasks.provenance import library_versions, source_version
 from tasks.publishing import attributes
-from tasks.registry import MODELS
+from tasks.registry import MODELS, family_code
 from tasks.runs import RETRIED
 from tasks.snapshots import sources_of
+from tasks.stages import Stage
 from tasks.workspace import Workspace
 
 __all__ = ["planned_update", "update_model"]
@@ -145,7 +146,8 @@ def _publish(space: Workspace, parent: VersionRef, ref: VersionRef, snapshot: Sn
             "snapshot_id": snapshot.snapshot_id,
             "ingest_key": snapshot.ingest_key,
             "sources": sources_of(space, snapshot),
-            "code_version": code_version(),
+            "code_version": Stage.UPDATES.code(family_code(manifest.kind)),
+            "source_version": source_version(),
             "metrics": _metrics(reader, history, dataset, np.nan if in_sample is None else in_sample),
             "gate": gate,
             "packages": library_versions(),
@@ -167,6 +169,7 @@ def _reader(space: Workspace, manifest: Manifest, state: ModelState, snapshot: S
         snapshot=snapshot,
         inputs=read_inputs(space, spec, snapshot),
         model=MODELS[manifest.kind].from_state(params, state),
+        kind=manifest.kind,
         state=digest([manifest.kind, manifest.params, manifest.state_meta, manifest.checksums[STATE]]),
     )
 

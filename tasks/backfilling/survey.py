@@ -29,7 +29,8 @@ from tasks.digests import input_digests
 from tasks.ingesting import head_snapshot, ingest_config, source_files
 from tasks.logs import run_logger
 from tasks.planning import DECISIVE
-from tasks.provenance import code_version
+from tasks.registry import family_code
+from tasks.stages import Stage
 from tasks.workspace import Workspace
 
 
@@ -75,7 +76,7 @@ def survey(spec: RunSpec, request: BackfillRequest, settings: Settings) -> tuple
         calendar_free=spec.calendar == NO_CALENDAR,
         held=held,
         digests=digests,
-        code=code_version(),
+        codes=_codes(spec, models),
         configs={"": digest(ingest_config(spec))} | {name: _config(_plain(spec), name) for name in models},
         source=source,
         records=records,
@@ -142,6 +143,17 @@ def _made(name: str, manifests: Mapping[str, Manifest]) -> Made:
         ),
         created_at=manifest.created_at,
     )
+
+
+def _codes(spec: RunSpec, models: Sequence[str]) -> dict[tuple[Step, str], str]:
+    """Hash the code behind each kind of partition: an edit of one family makes stale what its models made."""
+    codes: dict[tuple[Step, str], str] = {("ingest", ""): Stage.INGEST.code()}
+    for model in spec.models:
+        if model.name in models:
+            family = family_code(model.kind)
+            codes["retrain", model.name] = Stage.VERSIONS.code(family)
+            codes["update", model.name] = Stage.UPDATES.code(family)
+    return codes
 
 
 def _plain(spec: RunSpec) -> dict[str, Any]:
