@@ -24,11 +24,12 @@ import xarray as xr
 from benchmarks.harness import Row, measure
 from models import Panel
 from models.statistics.gram import Design, gram_of
+from models.statistics.spans import spans
 from schemas.refs import PanelRef, SnapshotRef
 from schemas.settings import Settings
 from schemas.spec import RunSpec
 from tasks.cluster import open_cluster
-from tasks.grams import make_span, spans
+from tasks.grams import make_span
 from tasks.workspace import Workspace
 
 STOCKS, CHARS = 2_000, 94

@@ -1,6 +1,6 @@
 """The Monte Carlo of Gu, Kelly and Xiu (2021), section 2.5 and its tables: total R2 of IPCA out of sample.
 
-Here belong the simulation and the table; the test of it is `tests/test_published_ipca.py`. Run
+Here belong the simulation and the table; the test of it is `tests/benchmarks/test_published_ipca.py`. Run
 ``python -m benchmarks.published_ipca`` for the table of `docs/published-checks.md`.
 
 The readings that the numbers need: the residual is .1 times a Student t with 5 degrees of freedom as it is, of variance

@@ -14,7 +14,8 @@ from deploy import cli_backfill, cli_operations, cli_team, cli_upkeep, cli_versi
 from deploy.api import prefect_server, send_no_telemetry
 from schemas.errors import FactorcubeError
 from schemas.settings import load_settings
-from schemas.spec import RunSpec, load_spec
+from schemas.spec import RunSpec
+from storage.configs import load_spec
 
 app = typer.Typer(
     help="Equity factor risk models as scheduled, versioned, checked workflows.",

@@ -14,7 +14,7 @@ from deploy.api import prefect_server, send_no_telemetry
 from schemas.backfill import MAX_CONCURRENCY, BackfillRequest
 from schemas.errors import BackfillError
 from schemas.settings import load_settings
-from schemas.spec import load_spec
+from storage.configs import load_spec
 
 backfill_app = typer.Typer(help="Make a span of the past: what is missing, failed or stale.", no_args_is_help=True)
 

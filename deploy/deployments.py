@@ -15,8 +15,8 @@ from typing import Any
 import yaml
 
 from schemas.errors import ConfigError, ExecutionError
-from schemas.parameters import config_names, load_config
 from schemas.settings import Settings
+from storage.configs import config_names, load_config
 
 CHECKOUT = Path(__file__).resolve().parents[1]
 """Folder that the entry points of prefect.yaml are relative to, and that runs are started in."""

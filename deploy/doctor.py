@@ -185,7 +185,7 @@ def _store(settings: Settings) -> Iterator[Finding]:
 
 
 def _configs(settings: Settings) -> Iterator[Finding]:
-    from schemas.spec import load_spec
+    from storage.configs import load_spec
 
     if not settings.configs.is_dir():
         yield Finding("warn", "configs", f"{settings.configs} is no folder; deployments find their configs there")

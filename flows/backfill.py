@@ -6,7 +6,6 @@ from prefect import flow
 from prefect.task_runners import ThreadPoolTaskRunner
 
 from schemas.backfill import MAX_CONCURRENCY, BackfillSummary, Request
-from schemas.parameters import Config
 from schemas.settings import load_settings
 from tasks.backfilling.engine import FlowEngine
 from tasks.backfilling.stepping import Backfill
@@ -14,6 +13,7 @@ from tasks.backfilling.summary import conclude
 from tasks.cataloguing import write_catalog
 from tasks.cluster import open_cluster
 from tasks.logs import run_logger
+from tasks.parameters import Config
 
 
 @flow(

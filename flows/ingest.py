@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from prefect import flow
 
-from schemas.parameters import Config, End, OnSession, Start
+from schemas.parameters import End, OnSession, Start
 from schemas.refs import SnapshotRef
 from schemas.settings import load_settings
 from tasks.freshness import report_stale_champions
 from tasks.ingesting import check_data, find_snapshot, read_source, write_cube
+from tasks.parameters import Config
 from tasks.runs import ends_early, require_session, run_name
 
 

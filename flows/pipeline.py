@@ -6,8 +6,9 @@ from prefect import flow
 
 from flows.ingest import ingest
 from flows.retrain import retrain
-from schemas.parameters import Config, PromoteFirst
+from schemas.parameters import PromoteFirst
 from schemas.refs import VersionRef
+from tasks.parameters import Config
 from tasks.runs import ends_early, run_name
 
 

@@ -4,20 +4,18 @@ from __future__ import annotations
 
 from prefect import flow
 
-from schemas.parameters import AsOf, Config, ModelNames, PromoteFirst, Snapshot
+from schemas.parameters import AsOf, ModelNames, PromoteFirst, Snapshot
 from schemas.refs import VersionRef
 from schemas.settings import load_settings
-from tasks.assembling import estimate_covariance, evaluate_models
 from tasks.cataloguing import write_catalog
 from tasks.cluster import open_cluster
-from tasks.fitting import fit_models
 from tasks.ingesting import head_snapshot
 from tasks.logs import run_logger
-from tasks.offering import offer_version
-from tasks.panels import build_panel
+from tasks.parameters import Config
 from tasks.planning import chosen
-from tasks.publishing import plan_versions, publish_version, write_report
+from tasks.publishing import write_report
 from tasks.runs import ends_early, hold_models, run_name
+from tasks.training import train
 
 
 @flow(name="retrain", flow_run_name=run_name, timeout_seconds=24 * 3600)
@@ -53,21 +51,8 @@ def retrain(
     settings = load_settings()
     snapshot = snapshot or head_snapshot(spec.universe, settings)
     wanted = chosen(spec, models)
-    with hold_models(spec.universe, wanted, settings):
-        planned = plan_versions(spec, wanted, snapshot, as_of, settings)
-        missing = [model for model in wanted if planned[model.name].changed]
-        if missing:
-            panel = build_panel(spec, snapshot, as_of, settings)
-            with open_cluster(settings, run_logger().info) as cluster:
-                fits = fit_models(spec, missing, panel, cluster, settings)
-                risks = estimate_covariance(spec, missing, panel, fits, cluster, settings)
-                metrics = evaluate_models(spec, panel, risks, cluster, settings)
-            for risk in risks:
-                name = risk.model
-                planned[name] = publish_version(spec, panel, risk, planned[name], metrics[name], settings)
-        versions = [
-            offer_version(spec, snapshot, ref, settings, promote_first=promote_first) for ref in planned.values()
-        ]
+    with hold_models(spec.universe, wanted, settings), open_cluster(settings, run_logger().info) as cluster:
+        versions = train(spec, wanted, snapshot, as_of, cluster, settings, promote_first=promote_first)
         write_report(spec, snapshot, versions, settings)
         write_catalog(settings)
     return versions

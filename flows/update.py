@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from prefect import flow
 
-from schemas.parameters import AsOf, Config, ModelNames, Snapshot
+from schemas.parameters import AsOf, ModelNames, Snapshot
 from schemas.refs import VersionRef
 from schemas.settings import load_settings
 from tasks.cataloguing import write_catalog
 from tasks.ingesting import head_snapshot
+from tasks.parameters import Config
 from tasks.runs import run_name
 from tasks.updating import continuable, update_version
 

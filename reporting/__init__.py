@@ -4,7 +4,7 @@
 or stored here.
 """
 
-from reporting.published import PublishedVersion
+from reporting.readings import PublishedVersion
 from reporting.render import render_report
 
 __all__ = ["PublishedVersion", "render_report"]

@@ -11,9 +11,13 @@ from collections.abc import Sequence
 import matplotlib as mpl
 import numpy as np
 import pandas as pd
+from matplotlib.artist import Artist
 from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
+from models.arrays import Float64Array
 from reporting.canvas import (
     HALF,
     INK,
@@ -21,19 +25,14 @@ from reporting.canvas import (
     PAPER,
     SHADE,
     Chart,
-    Key,
     Picture,
-    date_axis,
-    days,
-    grid,
-    keys,
-    line,
-    shade,
+    curves,
+    legend,
+    over_dates,
     shown,
     to_svg,
 )
-from reporting.published import (
-    Floats,
+from reporting.readings import (
     PublishedVersion,
     covered,
     factor_risk,
@@ -70,29 +69,31 @@ def coverage(versions: Sequence[PublishedVersion]) -> Chart:
     Models that cover the same stocks at every date share one line, so that none hides another. Where loadings are
     imputed a dashed line leaves those stocks out.
     """
-    groups: dict[bytes, tuple[list[str], pd.DatetimeIndex, Floats, Floats]] = {}
+    groups: dict[bytes, tuple[list[str], pd.DatetimeIndex, Float64Array, Float64Array]] = {}
     for version in versions:
         counts, guessed = covered(version), imputed(version)
         alike = version.dates.asi8.tobytes() + counts.tobytes() + guessed.tobytes()
         groups.setdefault(alike, ([], version.dates, counts, guessed))[0].append(version.model)
-    figure, (ax,) = grid(1, 1, row_height=2.3)
-    for position, (_, dates, counts, guessed) in enumerate(groups.values()):
-        line(ax, dates, counts, position, points=1200)
-        if guessed.any():
-            line(ax, dates, counts - guessed, position, points=1200, width=0.9, dash="dashed")
     total = max(version.dataset.sizes["ticker"] for version in versions)
-    ax.axhline(total, color=INK, linewidth=0.8, linestyle="dotted")
+    labels = "as-of date", "covered stocks, number"
+    figure, (ax,) = over_dates(1, whole_span(versions), labels, height=2.3)
+    entries: list[tuple[Artist, str]] = []
+    for models, dates, counts, guessed in groups.values():
+        (line,) = curves(ax, dates, counts, points=1200)
+        entries.append((line, ", ".join(models)))
+        if guessed.any():
+            looks = {"color": line.get_color(), "linestyle": "dashed", "linewidth": 0.9}
+            curves(ax, dates, counts - guessed, points=1200, **looks)
+    if any(guessed.any() for *_, guessed in groups.values()):
+        dashed = Line2D([], [], color=MUTED, linestyle="dashed", linewidth=0.9)
+        entries.append((dashed, "without imputed loadings, same colour"))
+    all_stocks = ax.axhline(total, color=INK, linewidth=0.8, linestyle="dotted")
+    legend(figure, [*entries, (all_stocks, f"all {total} stocks of the universe")])
     ax.set_ylim(0, total * 1.08)
     ax.yaxis.set_major_locator(MaxNLocator(nbins=6, integer=True))
-    ax.set_ylabel("covered stocks, number")
-    date_axis([ax], whole_span(versions), "as-of date")
-    legend = [*keys([", ".join(models) for models, *_ in groups.values()])]
-    if any(guessed.any() for *_, guessed in groups.values()):
-        legend.append(Key("without imputed loadings, same colour", MUTED, "dashed"))
-    legend.append(Key(f"all {total} stocks of the universe", INK, "dotted"))
-    svg = to_svg(figure, "coverage", "Number of covered stocks over time, by model")
+    alt = "Number of covered stocks over time, by model"
     return Chart(
-        (Picture("Covered stocks", dated(*versions), svg, tuple(legend)),),
+        (Picture("Covered stocks", dated(*versions), to_svg(figure, "coverage"), alt),),
         "A stock is covered at a date if the model gives it loadings there. Loadings are imputed (the mean of the "
         "cross-section) where a traded stock's own history or characteristics do not suffice yet. A fall means missing "
         "data, and portfolios whose risk cannot be told. Models with equal coverage share a line.",
@@ -115,16 +116,14 @@ def _factor_returns(version: PublishedVersion, key: str) -> Picture:
     leading = leading_factors(version, MOST_FACTORS)
     values = version.dataset["factor_returns"].transpose("factor", "date").values
     running = np.where(np.isnan(values), np.nan, np.nancumsum(values, axis=1) * 100.0)
-    figure, (ax,) = grid(1, 1, width=HALF, row_height=2.3)
+    labels = "date", "cumulative return, %"
+    figure, (ax,) = over_dates(1, version.dates, labels, width=HALF, height=2.3)
     ax.axhline(0.0, color=INK, linewidth=0.6)
-    for position, factor in enumerate(leading):
-        line(ax, version.dates, running[factor], position, points=500)
-    shade(ax, in_sample_spans(version))
-    ax.set_ylabel("cumulative return, %")
-    date_axis([ax], version.dates)
-    svg = to_svg(figure, key, f"Cumulative factor returns of {version.model}")
-    legend = (*keys([version.factors[factor] for factor in leading]), *_in_sample(version))
-    return Picture(version.model, dated(version), svg, legend, _left_out(version, leading))
+    lines = curves(ax, version.dates, running[leading], points=500)
+    names = [version.factors[factor] for factor in leading]
+    legend(figure, [*zip(lines, names, strict=True), *_in_sample([ax], version)])
+    alt = f"Cumulative factor returns of {version.model}"
+    return Picture(version.model, dated(version), to_svg(figure, key), alt, _left_out(version, leading))
 
 
 def omega(versions: Sequence[PublishedVersion]) -> Chart | None:
@@ -153,7 +152,8 @@ def _omega(version: PublishedVersion, position: int, key: str) -> Picture:
     volatility, correlation = factor_risk(version, position)
     count = len(version.factors)
     annotated = count <= _ANNOTATED
-    figure, (ax,) = grid(1, 1, width=HALF, row_height=3.1)
+    figure = Figure(figsize=(HALF, 3.4), layout="constrained")
+    ax = figure.subplots()
     cells = np.ma.masked_where(np.eye(count, dtype=bool) | np.isnan(correlation), correlation)
     colours = mpl.colormaps["RdBu_r"].resampled(41)
     picture = ax.pcolormesh(
@@ -177,10 +177,10 @@ def _omega(version: PublishedVersion, position: int, key: str) -> Picture:
     bar = figure.colorbar(picture, ax=ax, shrink=0.8, aspect=25, ticks=[-1, -0.5, 0, 0.5, 1])
     if bar.solids is not None:
         bar.solids.set(rasterized=False, edgecolor="face")
-    bar.set_label("correlation, 1", fontsize=8.5)
+    bar.set_label("correlation, 1")
     bar.outline.set_visible(False)
-    svg = to_svg(figure, key, f"Factor correlations and volatilities of {version.model}")
-    return Picture(version.model, f"as of {version.dates[position]:%Y-%m-%d}", svg)
+    alt = f"Factor correlations and volatilities of {version.model}"
+    return Picture(version.model, f"as of {version.dates[position]:%Y-%m-%d}", to_svg(figure, key), alt)
 
 
 def _annotate(ax: Axes, row: int, column: int, correlation: float, volatility: float) -> None:
@@ -209,52 +209,56 @@ def _loadings(version: PublishedVersion, tickers: Sequence[str], key: str) -> Pi
     leading = leading_factors(version, MOST_FACTORS)
     chosen = version.dataset["loadings"].isel(factor=leading).sel(ticker=list(tickers))
     values = chosen.transpose("factor", "ticker", "date").values.astype(np.float64)
-    figure, axes = grid(len(leading), 3, row_height=1.75)
-    for number, (ax, factor) in enumerate(zip(axes, leading, strict=True)):
+    labels = "as-of date", "loading, 1"
+    figure, axes = over_dates(len(leading), version.dates, labels, columns=3, height=1.75)
+    for ax, factor, loading in zip(axes, leading, values, strict=True):
         ax.axhline(0.0, color=INK, linewidth=0.6)
-        for position in range(len(tickers)):
-            line(ax, version.dates, values[number, position], position, points=250, width=1.0)
-        shade(ax, in_sample_spans(version))
+        lines = curves(ax, version.dates, loading, points=250, linewidth=1.0)
         ax.set_title(shown(version.factors[factor], 40))
-        if number % 3 == 0:
-            ax.set_ylabel("loading, 1")
-    date_axis(axes, version.dates, "as-of date")
-    svg = to_svg(figure, key, f"Loadings of named stocks over time, {version.model}")
-    legend = (*keys(tickers), *_in_sample(version))
-    return Picture(version.model, dated(version), svg, legend, _left_out(version, leading))
+    legend(figure, [*zip(lines, tickers, strict=True), *_in_sample(axes, version)])
+    alt = f"Loadings of named stocks over time, {version.model}"
+    return Picture(version.model, dated(version), to_svg(figure, key), alt, _left_out(version, leading))
 
 
 def r_squared(versions: Sequence[PublishedVersion]) -> Chart:
     """Draw the trailing-year mean of each date's total and predictive R2, by model, and where out of sample starts."""
     periods = versions[0].periods_per_year
     starts = sorted({start for v in versions if (start := out_of_sample_start(v)) is not None})
-    figure, axes = grid(2, 1, row_height=2.1)
+    figure, axes = over_dates(2, whole_span(versions), ("date", "R2, %"), height=2.1)
     drawn = False
     for ax, name, title in zip(axes, ("total_r2", "predictive_r2"), ("Total R2", "Predictive R2"), strict=True):
         ax.axhline(0.0, color=INK, linewidth=0.6)
-        for position, version in enumerate(versions):
+        entries: list[tuple[Artist, str]] = []
+        for version in versions:
             values = trailing_mean(version.dataset[name].values.astype(np.float64), periods)
-            line(ax, version.dates, values * 100.0, position)
+            entries += [(line, version.model) for line in curves(ax, version.dates, values * 100.0)]
             drawn = drawn or bool(np.isfinite(values).any())
-        for start in starts:
-            ax.axvline(days(start), color=INK, linewidth=1.0, linestyle="dotted")
+        marks = [
+            ax.axvline(start, color=INK, linewidth=1.0, linestyle="dotted")  # type: ignore[arg-type]  # a date is right
+            for start in starts
+        ]
+        entries += [(mark, "out of sample from here") for mark in marks[:1]]
         ax.set_title(title)
-        ax.set_ylabel("R2, %")
-    date_axis(axes, whole_span(versions))
-    svg = to_svg(figure, "r2", "Trailing-year total and predictive R2 by model")
-    mark = (Key("out of sample from here", INK, "dotted"),) if starts else ()
-    legend = (*keys([version.model for version in versions]), *mark)
+    legend(figure, entries)
+    alt = "Trailing-year total and predictive R2 by model"
     note = "" if drawn else "Nothing to draw: the dates do not reach half a year."
     return Chart(
-        (Picture("R2 by model and date", dated(*versions), svg, legend, note),),
+        (Picture("R2 by model and date", dated(*versions), to_svg(figure, "r2"), alt, note),),
         f"Mean over the trailing year ({periods} dates, at least half of them known) of each date's uncentred R2 over "
         "stocks; the pooled totals are in the summary. Total R2 uses the factor returns of the date, predictive R2 "
         "only what was expected before it. A lasting fall after the dotted line is overfitting.",
     )
 
 
-def _in_sample(version: PublishedVersion) -> tuple[Key, ...]:
-    return (Key("in sample", SHADE, "area"),) if in_sample_spans(version) else ()
+def _in_sample(axes: Sequence[Axes], version: PublishedVersion) -> list[tuple[Artist, str]]:
+    """Shade the dates in sample behind everything else; the entry that a legend needs, if there are any."""
+    spans = in_sample_spans(version)
+    patches = [
+        ax.axvspan(*span, facecolor=SHADE, edgecolor="none", zorder=0)  # type: ignore[arg-type]  # dates are right
+        for ax in axes
+        for span in spans
+    ]
+    return [(patch, "in sample") for patch in patches[:1]]
 
 
 def _left_out(version: PublishedVersion, leading: Sequence[int]) -> str:

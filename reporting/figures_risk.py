@@ -10,32 +10,31 @@ from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
-from matplotlib.axes import Axes
+from matplotlib.artist import Artist
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.patches import Patch
 
 from reporting.canvas import (
     GRID,
     INK,
     MUTED,
-    PALETTE,
     PAPER,
+    WIDE,
     Chart,
-    Key,
     Picture,
-    date_axis,
-    days,
-    grid,
-    keys,
-    line,
+    curves,
+    legend,
+    over_dates,
     shown,
     thin,
     to_svg,
 )
 from reporting.figures import MOST_FACTORS, dated, whole_span
-from reporting.published import (
+from reporting.readings import (
     OTHER,
     REALISED_WINDOW,
     SPECIFIC,
-    Floats,
     PublishedVersion,
     forecast_volatility,
     portfolios_of,
@@ -54,24 +53,21 @@ def volatility(versions: Sequence[PublishedVersion]) -> Chart | None:
         return None
     periods = versions[0].periods_per_year
     window = REALISED_WINDOW[periods]
-    figure, axes = grid(len(portfolios), 1, row_height=2.0)
+    labels = "as-of date", "volatility, % a year"
+    figure, axes = over_dates(len(portfolios), whole_span(versions), labels, height=2.0)
     for ax, portfolio in zip(axes, portfolios, strict=True):
-        holders = [
-            (place, v, v.portfolios.index(portfolio)) for place, v in enumerate(versions) if portfolio in v.portfolios
-        ]
-        _, first, row = holders[0]
-        line(ax, first.dates, realised_volatility(first)[row], 0, colour=INK, width=1.5)
-        for place, version, row in holders:
-            line(ax, version.dates, forecast_volatility(version)[row], place)
+        first = next(version for version in versions if portfolio in version.portfolios)
+        realised = realised_volatility(first, portfolio)
+        lines = curves(ax, first.dates, realised, color=INK, linestyle="solid", linewidth=1.5)
+        for version in versions:
+            lines += curves(ax, version.dates, forecast_volatility(version, portfolio))
         ax.set_title(shown(portfolio, 60))
-        ax.set_ylabel("volatility, % a year")
         ax.set_ylim(bottom=0.0)
-    date_axis(axes, whole_span(versions), "as-of date")
-    svg = to_svg(figure, "volatility", "Forecast and realised volatility of each portfolio, by model")
-    forecasts = keys([f"forecast, {version.model}" for version in versions])
-    legend = (Key(f"realised, trailing {window} dates", INK), *forecasts)
+    names = [f"realised, trailing {window} dates", *(f"forecast, {version.model}" for version in versions)]
+    legend(figure, list(zip(lines, names, strict=True)))
+    alt = "Forecast and realised volatility of each portfolio, by model"
     return Chart(
-        (Picture("Forecast and realised volatility", dated(*versions), svg, legend),),
+        (Picture("Forecast and realised volatility", dated(*versions), to_svg(figure, "volatility"), alt),),
         f"Annualised (× √{periods}). The forecast is for the period after the as-of date; it starts at the first "
         f"refit. Realised is the root mean square of the last {window} portfolio returns, as the first model holds the "
         "portfolio: it looks back where the forecast looks ahead, and so lags by construction. A forecast that stays "
@@ -94,19 +90,22 @@ def decomposition(versions: Sequence[PublishedVersion]) -> Chart | None:
 
 def _decomposition(version: PublishedVersion, key: str) -> Picture:
     parts, shares = variance_shares(version, MOST_FACTORS)
-    colours = [_part_colour(part, position) for position, part in enumerate(parts)]
+    fixed = {OTHER: MUTED, SPECIFIC: GRID}
+    colours = [fixed.get(part, f"C{position}") for position, part in enumerate(parts)]
     first = int(np.argmax(np.isfinite(shares).any(axis=(0, 1))))
-    kept = first + thin(len(version.dates) - first, 180)
-    figure, axes = grid(len(version.portfolios), 3, row_height=1.9, sharey=True)
+    dates, shares = version.dates[first:], shares[:, :, first:]
+    kept = thin(len(dates), 180)
+    labels = "as-of date", "share of variance, %"
+    figure, axes = over_dates(len(version.portfolios), dates, labels, columns=3, height=1.9, sharey=True)
     for number, (ax, portfolio) in enumerate(zip(axes, version.portfolios, strict=True)):
-        _stack(ax, version.dates[kept], shares[:, number, kept], colours)
+        values = shares[:, number, kept]
+        ax.stackplot(dates[kept], np.clip(values, 0.0, None), colors=colours)
+        ax.stackplot(dates[kept], np.clip(values, None, 0.0), colors=colours)
+        ax.axhline(0.0, color=INK, linewidth=0.6)
         ax.set_title(shown(portfolio, 40))
-        if number % 3 == 0:
-            ax.set_ylabel("share of variance, %")
-    date_axis(axes, version.dates[first:], "as-of date")
-    svg = to_svg(figure, key, f"Portfolio variance by factor and specific, {version.model}")
-    legend = tuple(Key(part, colour, "area") for part, colour in zip(parts, colours, strict=True))
-    return Picture(version.model, dated(version), svg, legend)
+    legend(figure, [(Patch(facecolor=colour), part) for part, colour in zip(parts, colours, strict=True)])
+    alt = f"Portfolio variance by factor and specific, {version.model}"
+    return Picture(version.model, dated(version), to_svg(figure, key), alt)
 
 
 def specific(versions: Sequence[PublishedVersion]) -> Chart | None:
@@ -116,14 +115,19 @@ def specific(versions: Sequence[PublishedVersion]) -> Chart | None:
     if not known:
         return None
     frame = pd.DataFrame({model: series for model, (series, _) in known.items()})
-    colours = {model: PALETTE[place % len(PALETTE)] for place, model in enumerate(found)}
+    colours = {model: f"C{place}" for place, model in enumerate(found)}
     order = frame.median(axis=1).sort_values(ascending=False, kind="stable").index[:MOST_SPECIFIC]
     largest, places = frame.loc[order], np.arange(len(order))
-    figure, (ax,) = grid(1, 1, row_height=0.6 + 0.21 * len(order))
+    figure = Figure(figsize=(WIDE, 0.9 + 0.21 * len(order)), layout="constrained")
+    ax = figure.subplots()
     ax.hlines(places, largest.min(axis=1), largest.max(axis=1), color=GRID, linewidth=2.5)
+    entries: list[tuple[Artist, str]] = []
     for model in known:
         ax.axvline(float(frame[model].median()), color=colours[model], linewidth=0.8, linestyle="dashed")
-        ax.plot(largest[model], places, "o", color=colours[model], markersize=6.5, markeredgecolor=PAPER)
+        marks = ax.plot(largest[model], places, "o", color=colours[model], markersize=6.5, markeredgecolor=PAPER)
+        entries.append((marks[0], model))
+    dashed = Line2D([], [], color=MUTED, linewidth=0.8, linestyle="dashed")
+    legend(figure, [*entries, (dashed, "median stock of the model, same colour")])
     ax.set_yticks(places, [shown(str(ticker)) for ticker in order])
     ax.tick_params(axis="y", length=0, labelcolor=INK)
     ax.set_ylim(len(order) - 0.4, -0.6)
@@ -132,31 +136,11 @@ def specific(versions: Sequence[PublishedVersion]) -> Chart | None:
     ax.grid(visible=False, axis="y")
     ax.set_xlabel("specific volatility, % a year")
     stamps = sorted({f"{stamp:%Y-%m-%d}" for _, stamp in known.values()})
-    marks = tuple(Key(model, colours[model], "dot") for model in known)
-    svg = to_svg(figure, "specific", "Stocks with the largest specific volatility, by model")
-    legend = (*marks, Key("median stock of the model, same colour", MUTED, "dashed"))
+    alt = "Stocks with the largest specific volatility, by model"
+    dated_as = f"as of {', '.join(stamps)}"
     return Chart(
-        (Picture("Largest specific risks", f"as of {', '.join(stamps)}", svg, legend),),
+        (Picture("Largest specific risks", dated_as, to_svg(figure, "specific"), alt),),
         "Volatility of the return that the factors leave unexplained, annualised "
         f"(× √{versions[0].periods_per_year}): the {len(order)} stocks with the largest, ranked by the median over "
         "models. Marks far apart are stocks on which the models disagree.",
     )
-
-
-def _part_colour(part: str, position: int) -> str:
-    if part == SPECIFIC:
-        return GRID
-    return MUTED if part == OTHER else PALETTE[position % len(PALETTE)]
-
-
-def _stack(ax: Axes, dates: pd.DatetimeIndex, shares: Floats, colours: Sequence[str]) -> None:
-    """Stack positive parts (part, date) upwards and negative ones downwards from zero."""
-    stamps = days(dates)
-    known = np.isfinite(shares).all(axis=0)
-    for sign in (1.0, -1.0):
-        upper = np.cumsum(np.clip(sign * np.nan_to_num(shares), 0.0, None), axis=0) * sign
-        lower = np.vstack([np.zeros(len(stamps)), upper[:-1]])
-        for bottom, top, colour in zip(lower, upper, colours, strict=True):
-            if (bottom != top).any():
-                ax.fill_between(stamps, bottom, top, where=known, facecolor=colour, edgecolor="none")
-    ax.axhline(0.0, color=INK, linewidth=0.6)

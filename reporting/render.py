@@ -12,8 +12,8 @@ import jinja2
 from markupsafe import Markup
 
 from reporting import figures, figures_risk, tables, tables_risk, tables_statistics
-from reporting.canvas import Chart, css_colour, drawing
-from reporting.published import PublishedVersion, check_comparable, covered, default_tickers
+from reporting.canvas import Chart, drawing
+from reporting.readings import PublishedVersion, check_comparable, covered, default_tickers
 from schemas.checks import CheckReport
 
 _HERE = Path(__file__).parent
@@ -64,7 +64,6 @@ def render_report(
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters["css_colour"] = css_colour
     return environment.get_template("report.html.j2").render(
         title=title,
         style=Markup((_HERE / "style.css").read_text(encoding="utf-8")),  # noqa: S704 - our own file

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import yaml
 
 from models.evaluation.gate import asked
-from reporting.published import PublishedVersion, out_of_sample_start
+from reporting.readings import PublishedVersion, out_of_sample_start
 from schemas.checks import CheckReport, CheckResult
 from schemas.contracts import Criterion
 

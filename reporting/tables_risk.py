@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from models.evaluation.forecasts import bias_band
-from reporting.published import PublishedVersion, factor_risk, last_forecast, portfolios_of
+from reporting.readings import PublishedVersion, factor_risk, last_forecast, portfolios_of
 from reporting.tables import MISSING, Cell, Table, heads, num, number, percent
 
 WITHIN, UNDERSTATED, OVERSTATED = "within", "risk understated", "risk overstated"

@@ -29,6 +29,11 @@ class Frozen(BaseModel):
         return digest(self.model_dump(mode="json"))
 
     @classmethod
+    def alternatives(cls) -> list[type[Frozen]]:
+        """Return what may stand where this class is asked for: itself, unless it stands for others."""
+        return [cls]
+
+    @classmethod
     def parse(cls, data: Mapping[str, Any], *, origin: str) -> Self:
         """Validate plain data, turning every mistake into one line of one `ConfigError`.
 
@@ -48,6 +53,17 @@ class Frozen(BaseModel):
             return cls.model_validate(data)
         except ValidationError as error:
             raise ConfigError(f"{origin}: " + "; ".join(_described(cls, error))) from None
+
+
+class Argued(Frozen):
+    """A declared thing that people also make by hand, in Python: a bad argument is a `ConfigError`, in a line."""
+
+    def __init__(self, **arguments: Any) -> None:
+        try:
+            super().__init__(**arguments)
+        except ValidationError as error:
+            mistakes = "; ".join(one.removeprefix("'the document': ") for one in _described(type(self), error))
+            raise ConfigError(f"{type(self).__name__}: {mistakes}") from None
 
 
 def digest(value: Any) -> str:
@@ -123,7 +139,7 @@ def _keys(models: list[type[BaseModel]]) -> list[str]:
 def _models_in(annotation: Any) -> list[type[BaseModel]]:
     inner = getattr(annotation, "annotation", annotation)
     if isinstance(inner, type) and issubclass(inner, BaseModel):
-        return [inner]
+        return [*inner.alternatives()] if issubclass(inner, Frozen) else [inner]
     return [found for part in get_args(inner) for found in _models_in(part)]
 
 

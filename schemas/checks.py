@@ -176,14 +176,18 @@ _NAMES = [check.name for check in CHECKS]
 class CheckOverride(Frozen):
     """What a run spec may change of one declared check."""
 
-    severity: Severity | None = None
-    threshold: float | None = Field(default=None, ge=0.0)
+    severity: Severity | None = Field(default=None, description="What a failure does; as declared if left out.")
+    threshold: float | None = Field(
+        default=None, ge=0.0, description="Where a failure begins; as declared if left out."
+    )
 
 
 class CheckOverrides(Frozen):
     """Changes to declared checks, by name."""
 
-    overrides: dict[str, CheckOverride] = Field(default_factory=dict)
+    overrides: dict[str, CheckOverride] = Field(
+        default_factory=dict, description="What to change, by the name of the check."
+    )
 
     @field_validator("overrides")
     @classmethod

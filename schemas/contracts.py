@@ -159,6 +159,20 @@ VERSION: dict[str, Variable] = {
     "predictive_r2": _variable(
         "date", "float64", "1", "uncentred predictive R2 of the cross-section", "NaN: nothing to explain."
     ),
+    "total_sst": _variable(
+        "date",
+        "float64",
+        "1",
+        "sum of squared excess returns that total_r2 is a share of",
+        "R2 over many dates is 1 - sum((1 - total_r2) total_sst) / sum(total_sst).",
+    ),
+    "predictive_sst": _variable(
+        "date",
+        "float64",
+        "1",
+        "sum of squared excess returns that predictive_r2 is a share of",
+        "As total_sst: it weighs the dates where R2 is taken over many.",
+    ),
     "qlike": _variable(
         "portfolio date", "float64", "1", "QLIKE loss of the variance forecast, log h + r^2 / h", _FORECAST
     ),

@@ -17,7 +17,11 @@ class FactorcubeError(Exception):
 
 
 class ConfigError(FactorcubeError):
-    """A config file, setting or parameter is wrong: an unknown key, a bad value, a spec that contradicts itself."""
+    """A value cannot be, whatever the data: of a config file, a setting, an option, or an argument of any function.
+
+    An unknown key, a choice that there is not, a number out of its bounds, values that contradict each other. Where the
+    same value could be had from other data, it is a `ModelError`; where the data themselves are wrong, a `DataError`.
+    """
 
 
 class SourceError(FactorcubeError):
@@ -25,7 +29,7 @@ class SourceError(FactorcubeError):
 
 
 class DataError(FactorcubeError):
-    """Data were read but cannot be used: duplicate keys, impossible dates, no overlap, too few observations."""
+    """Data cannot be used, whatever for: duplicate keys, impossible dates, axes that do not fit together."""
 
 
 class CheckError(FactorcubeError):
@@ -41,7 +45,7 @@ class AlignmentError(CubeError):
 
 
 class ModelError(FactorcubeError):
-    """A model cannot be fitted to this panel, or is used before it was fitted."""
+    """These data cannot carry the model or the estimate that was asked for, or it is used before it was fitted."""
 
 
 class ExecutionError(FactorcubeError):

@@ -58,12 +58,13 @@ class PanelRef(Frozen):
 
 
 class FitRef(Frozen):
-    """One model fitted as of one date, with its projections up to the next refit."""
+    """One model fitted as of one date, and what its factors returned up to the next refit."""
 
     model: Name
     as_of: date
     until: date = Field(description="Last date that this fit serves.")
     key: Key
+    realised: Key = Field(description="Where its factor returns up to that date are kept.")
     changed: bool = Field(default=True, description="Whether it was made now; False if it was there already.")
 
 

@@ -20,8 +20,10 @@ Units = Literal["decimal", "percent"]
 class FilesOrigin(Frozen):
     """Parquet, CSV or Arrow files: paths, globs or folders, all with the same columns."""
 
-    kind: Literal["files"] = "files"
-    paths: tuple[Path, ...] = Field(min_length=1)
+    kind: Literal["files"] = Field(default="files", description="Where the rows come from.")
+    paths: tuple[Path, ...] = Field(
+        min_length=1, description="Files, globs or folders; relative ones are taken from the folder of the config."
+    )
 
     @field_validator("paths", mode="before")
     @classmethod
@@ -39,8 +41,8 @@ class FilesOrigin(Frozen):
 class SqlOrigin(Frozen):
     """The rows of one SQL query; the URL of the database comes from ``FACTORCUBE_SQL_URL``."""
 
-    kind: Literal["sql"] = "sql"
-    query: str = Field(min_length=1)
+    kind: Literal["sql"] = Field(default="sql", description="Where the rows come from.")
+    query: str = Field(min_length=1, description="The SELECT whose rows are read.")
 
     def resolved(self, folder: Path) -> Self:
         """Return the origin itself: it names no file."""
@@ -51,8 +53,8 @@ class SqlOrigin(Frozen):
 class PackageOrigin(Frozen):
     """A dataset that ships inside an installed package: real data that anybody has."""
 
-    kind: Literal["package"] = "package"
-    name: Literal["skfolio_sp500", "skfolio_factors", "french"]
+    kind: Literal["package"] = Field(default="package", description="Where the rows come from.")
+    name: Literal["skfolio_sp500", "skfolio_factors", "french"] = Field(description="Which dataset.")
 
     def resolved(self, folder: Path) -> Self:
         """Return the origin itself: it names no file."""
@@ -63,9 +65,9 @@ class PackageOrigin(Frozen):
 class PluginOrigin(Frozen):
     """A vendor's source, found by the name of its entry point in the group ``factorcube.origins``."""
 
-    kind: Literal["plugin"] = "plugin"
-    name: Name
-    options: dict[str, Any] = Field(default_factory=dict)
+    kind: Literal["plugin"] = Field(default="plugin", description="Where the rows come from.")
+    name: Name = Field(description="Name of the entry point.")
+    options: dict[str, Any] = Field(default_factory=dict, description="What the plugin is given, as it is.")
 
     def resolved(self, folder: Path) -> Self:
         """Return the origin itself: it names no file."""
@@ -77,7 +79,7 @@ Origin = Annotated[FilesOrigin | SqlOrigin | PackageOrigin | PluginOrigin, Field
 
 
 class _Source(Frozen):
-    origin: Origin
+    origin: Origin = Field(description="Where the rows come from.")
     date: str = Field(default="date", description="Column of the dates.")
 
     def resolved(self, folder: Path) -> Self:
@@ -88,7 +90,7 @@ class _Source(Frozen):
 class LongPrices(_Source):
     """One row per date and ticker, with the columns of a price bar."""
 
-    shape: Literal["long_prices"] = "long_prices"
+    shape: Literal["long_prices"] = Field(default="long_prices", description="How the rows are to be understood.")
     ticker: str = Field(default="ticker", description="Column of the tickers.")
     close: str = Field(default="close", description="Column of the closing price that returns are computed from.")
     open: str | None = Field(default=None, description="Column of the opening price.")
@@ -101,14 +103,14 @@ class LongPrices(_Source):
 class WidePrices(_Source):
     """One column of closing prices per ticker."""
 
-    shape: Literal["wide_prices"] = "wide_prices"
+    shape: Literal["wide_prices"] = Field(default="wide_prices", description="How the rows are to be understood.")
     tickers: tuple[str, ...] | None = Field(default=None, description="Columns to read; all but the date if left out.")
 
 
 class WideReturns(_Source):
     """One column of simple returns per ticker."""
 
-    shape: Literal["wide_returns"] = "wide_returns"
+    shape: Literal["wide_returns"] = Field(default="wide_returns", description="How the rows are to be understood.")
     tickers: tuple[str, ...] | None = Field(default=None, description="Columns to read; all but the date if left out.")
     units: Units = Field(default="decimal", description="Units of the returns.")
 
@@ -116,7 +118,7 @@ class WideReturns(_Source):
 class LongPanel(_Source):
     """One row per date and ticker, with a return and characteristics."""
 
-    shape: Literal["long_panel"] = "long_panel"
+    shape: Literal["long_panel"] = Field(default="long_panel", description="How the rows are to be understood.")
     ticker: str = Field(default="ticker", description="Column of the tickers.")
     returns: str = Field(default="ret", description="Column of the simple returns.")
     characteristics: tuple[str, ...] = Field(min_length=1, description="Columns of the characteristics.")
@@ -133,7 +135,7 @@ MarketSource = Annotated[LongPrices | WidePrices | WideReturns | LongPanel, Fiel
 class IndustrySource(Frozen):
     """The industry of each stock: one row per ticker, or one row per ticker and date from which it holds."""
 
-    origin: Origin
+    origin: Origin = Field(description="Where the rows come from.")
     ticker: str = Field(default="ticker", description="Column of the tickers.")
     industry: str = Field(description="Column of the names of the industries; empty where unknown.")
     date: str | None = Field(

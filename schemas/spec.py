@@ -2,7 +2,8 @@
 
 Here belong the fields of a config file and the rules among them. Defaults here are part of the contract: a changed
 default changes the digest of every spec that leaves it out. Folders, addresses and passwords belong in
-`schemas.settings`; quality checks in `schemas.checks`; sources in `schemas.sources`; models in `schemas.modelspecs`.
+`schemas.settings`; quality checks in `schemas.checks`; sources in `schemas.sources`; models in `schemas.families`. A
+config file is read by `storage.configs`.
 """
 
 from __future__ import annotations
@@ -11,56 +12,56 @@ from datetime import date
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-import yaml
 from pydantic import Field, field_validator, model_validator
 
 from schemas.base import Frozen, Name
 from schemas.checks import CheckOverrides
-from schemas.errors import ConfigError
-from schemas.modelspecs import ModelSpec
+from schemas.families import AnyModel
 from schemas.sources import FactorSource, IndustrySource, MarketSource
 
 Frequency = Literal["daily", "monthly"]
 PERIODS_PER_YEAR: dict[str, int] = {"daily": 252, "monthly": 12}
+_KIND = "How the weights come about."
+_NAME = "Name of the portfolio, by which its risk is published."
 
 
 class EqualWeight(Frozen):
     """Equal weights over all covered stocks."""
 
-    kind: Literal["equal_weight"] = "equal_weight"
-    name: Name = "equal_weight"
+    kind: Literal["equal_weight"] = Field(default="equal_weight", description=_KIND)
+    name: Name = Field(default="equal_weight", description=_NAME)
 
 
 class FixedWeights(Frozen):
     """Given weights, rescaled at each date over the covered stocks."""
 
-    kind: Literal["fixed"] = "fixed"
-    name: Name
-    weights: dict[str, float] = Field(min_length=1)
+    kind: Literal["fixed"] = Field(default="fixed", description=_KIND)
+    name: Name = Field(description=_NAME)
+    weights: dict[str, float] = Field(min_length=1, description="Weight of each ticker; the others have none.")
 
 
 class LongShort(Frozen):
     """Equal-weighted long-short portfolio on a characteristic: long the top quantile, short the bottom one."""
 
-    kind: Literal["long_short"] = "long_short"
-    name: Name
-    characteristic: str
-    quantile: float = Field(default=0.2, gt=0.0, le=0.5)
+    kind: Literal["long_short"] = Field(default="long_short", description=_KIND)
+    name: Name = Field(description=_NAME)
+    characteristic: str = Field(description="Characteristic of the cube to sort on.")
+    quantile: float = Field(default=0.2, gt=0.0, le=0.5, description="Share of the stocks in each leg.")
 
 
 class InverseVolatility(Frozen):
     """Weights proportional to one over the trailing volatility."""
 
-    kind: Literal["inverse_volatility"] = "inverse_volatility"
-    name: Name = "inverse_volatility"
+    kind: Literal["inverse_volatility"] = Field(default="inverse_volatility", description=_KIND)
+    name: Name = Field(default="inverse_volatility", description=_NAME)
     window: int = Field(default=63, ge=10, description="Trailing periods of the volatility.")
 
 
 class ValueWeight(Frozen):
     """Weights proportional to market capitalisation, or to dollar volume where the data have no shares outstanding."""
 
-    kind: Literal["value_weight"] = "value_weight"
-    name: Name = "value_weight"
+    kind: Literal["value_weight"] = Field(default="value_weight", description=_KIND)
+    name: Name = Field(default="value_weight", description=_NAME)
     value: Literal["market_cap", "dollar_volume"] = Field(
         default="market_cap", description="Close times shares outstanding, or close times volume."
     )
@@ -108,25 +109,42 @@ class WalkForward(Frozen):
 class CovarianceSpec(Frozen):
     """Omega, the factor covariance."""
 
-    method: Literal["ewma", "ledoit_wolf"] = "ewma"
-    halflife: float = Field(default=90.0, gt=1.0, description="Periods after which an observation counts half (ewma).")
+    method: Literal["ewma", "ledoit_wolf"] = Field(
+        default="ewma",
+        description="ewma: exponentially weighted. ledoit_wolf: shrunk towards a multiple of the identity.",
+    )
+    halflife: float = Field(
+        default=90.0, gt=1.0, description="Observations after which one counts half; method ewma only."
+    )
+    min_observations: int = Field(
+        default=24,
+        ge=2,
+        description="Dates with fewer observations have no Omega; one more than the factors are always asked for.",
+    )
     window: int | None = Field(
-        default=None, ge=24, description="Periods looked back on (ledoit_wolf); all if left out."
+        default=None, ge=24, description="Observations looked back on; method ledoit_wolf only. All if left out."
+    )
+    centred: bool = Field(
+        default=True,
+        description="Subtract the (weighted) mean. If not, Omega is the second moment about zero, as some vendors do "
+        "with daily data, where the mean is small beside its error.",
     )
 
     @model_validator(mode="after")
     def _one_memory(self) -> Self:
         if self.method == "ewma" and self.window is not None:
             raise ValueError("window goes with method: ledoit_wolf; ewma forgets by its halflife")
+        if self.window is not None and self.window < self.min_observations:
+            raise ValueError(f"window {self.window} is below min_observations {self.min_observations}")
         return self
 
 
 class SpecificSpec(Frozen):
     """Specific variance: EWMA of squared residuals with a floor."""
 
-    halflife: float = Field(default=60.0, gt=1.0, description="Periods after which an observation counts half.")
+    halflife: float = Field(default=60.0, gt=1.0, description="Residuals after which one counts half.")
     floor: float = Field(
-        default=0.1, ge=0.0, le=1.0, description="Least variance as a share of the cross-section median."
+        default=0.1, ge=0.0, le=1.0, description="Least variance as a share of the cross-section's median."
     )
     min_observations: int = Field(
         default=20, ge=2, description="With fewer residuals a stock gets the median variance."
@@ -165,15 +183,15 @@ class RunSpec(Frozen):
     """One universe, from its source to its published models: a config file of ``factorcube run``."""
 
     universe: Name = Field(description="Name of the universe; its cube and its published models live under it.")
-    frequency: Frequency = "daily"
+    frequency: Frequency = Field(default="daily", description="Length of a period.")
     calendar: str = Field(
         default="XNYS",
         pattern=r"^[A-Za-z0-9_-]+$",
         description="Exchange calendar (ISO 10383), or 'none' to take the dates as they come.",
     )
     currency: str = Field(default="USD", pattern=r"^[A-Z]{3}$", description="Currency of the prices (ISO 4217).")
-    data: MarketSource
-    factors: tuple[FactorSource, ...] = ()
+    data: MarketSource = Field(description="Prices or returns of the stocks, and where they come from.")
+    factors: tuple[FactorSource, ...] = Field(default=(), description="Observed factors and the risk-free rate.")
     industries: IndustrySource | None = Field(
         default=None, description="Industry of each stock, for models that have industries as factors."
     )
@@ -181,15 +199,17 @@ class RunSpec(Frozen):
         default=None,
         description="Characteristics to compute from prices and volumes; all that the data allow if left out.",
     )
-    portfolios: tuple[PortfolioSpec, ...] = (EqualWeight(),)
-    checks: CheckOverrides = CheckOverrides()
-    panel: PanelSpec = PanelSpec()
-    models: tuple[ModelSpec, ...] = Field(min_length=1)
-    walk_forward: WalkForward
-    covariance: CovarianceSpec = CovarianceSpec()
-    specific: SpecificSpec = SpecificSpec()
-    gate: GateSpec = GateSpec()
-    report: ReportSpec = ReportSpec()
+    portfolios: tuple[PortfolioSpec, ...] = Field(
+        default=(EqualWeight(),), description="Portfolios whose risk is published and judged."
+    )
+    checks: CheckOverrides = Field(default=CheckOverrides(), description="Changes to the data-quality checks.")
+    panel: PanelSpec = Field(default=PanelSpec(), description="How the panel is made from the cube.")
+    models: tuple[AnyModel, ...] = Field(min_length=1, description="Models to fit, each published under its name.")
+    walk_forward: WalkForward = Field(description="When models are fitted again.")
+    covariance: CovarianceSpec = Field(default=CovarianceSpec(), description="How Omega is estimated.")
+    specific: SpecificSpec = Field(default=SpecificSpec(), description="How specific variance is estimated.")
+    gate: GateSpec = Field(default=GateSpec(), description="What a version must satisfy to become latest.")
+    report: ReportSpec = Field(default=ReportSpec(), description="What the report of a run shows.")
 
     @property
     def periods_per_year(self) -> int:
@@ -225,35 +245,3 @@ class RunSpec(Frozen):
                 "industries": None if self.industries is None else self.industries.resolved(folder),
             }
         )
-
-
-class _StrictLoader(yaml.SafeLoader):
-    """Safe tags only, and no key twice: YAML itself keeps the last of two equal keys without a word."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        keys = [self.construct_object(key, deep=deep) for key, _ in node.value]
-        doubled = next((key for key in keys if keys.count(key) > 1), None)
-        if doubled is not None:
-            raise yaml.constructor.ConstructorError(None, None, f"the key '{doubled}' is given twice", node.start_mark)
-        return super().construct_mapping(node, deep=deep)
-
-
-def load_spec(path: Path) -> RunSpec:
-    """Read a run spec from a YAML file (safe tags only); relative data paths are taken from the file's folder.
-
-    Raises
-    ------
-    ConfigError
-        If the file is missing, is not YAML, or does not validate; the message names the file and the key.
-    """
-    try:
-        document = yaml.load(path.read_text(encoding="utf-8"), Loader=_StrictLoader)  # noqa: S506  # a SafeLoader
-    except FileNotFoundError:
-        raise ConfigError(f"{path}: no such file; give the path of a config file, see examples/") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path}: cannot be read: {error}") from None
-    except yaml.YAMLError as error:
-        raise ConfigError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from None
-    if not isinstance(document, dict):
-        raise ConfigError(f"{path}: expected a mapping with keys such as universe, data, models")
-    return RunSpec.parse(document, origin=str(path)).resolved(path.parent)

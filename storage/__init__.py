@@ -24,5 +24,6 @@ keep the weights of a model                     `storage.weights`
 change chunks, compression, labels of arrays    `storage.arrays`
 write a file, take a lock, stage a folder       `storage.files`
 read raw data                                   `storage.sources`
+read a config file                              `storage.configs`
 ==============================================  ===========================
 """

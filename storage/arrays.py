@@ -97,13 +97,13 @@ def same_bits(one: npt.NDArray[Any], other: npt.NDArray[Any]) -> bool:
     return bool(np.array_equal(np.ascontiguousarray(one).view(bits), np.ascontiguousarray(other).view(bits)))
 
 
-def date_blocks(dataset: xr.Dataset, size: int = MAX_CHUNK_DATES) -> Iterator[xr.Dataset]:
+def date_blocks(dataset: xr.Dataset) -> Iterator[xr.Dataset]:
     """Cut a dataset, lazy or not, into consecutive spans of dates; itself if it has no dates."""
     if not dataset.sizes.get("date"):
         yield dataset
         return
-    for start in range(0, dataset.sizes["date"], size):
-        yield dataset.isel(date=slice(start, start + size))
+    for start in range(0, dataset.sizes["date"], MAX_CHUNK_DATES):
+        yield dataset.isel(date=slice(start, start + MAX_CHUNK_DATES))
 
 
 def write_dataset(

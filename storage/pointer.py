@@ -6,8 +6,7 @@ Here belongs the one document that decides what `latest` is, and its swap. What 
 still is what was read: under a lock on a local disk, by conditional put on an object store. Each swap leaves its
 identifier in the document, so that a writer whose put succeeded while the answer got lost finds its own and knows that
 it won. On a local disk the link `latest` follows the document under the same lock; a process killed between the two
-leaves the link behind, and whoever reads or writes next mends it. A link without a document was published by an
-earlier factorcube and counts as the first promotion.
+leaves the link behind, and whoever reads or writes next mends it. A link without a document says nothing.
 """
 
 from __future__ import annotations
@@ -135,26 +134,20 @@ def _key(home: str) -> str:
 
 def _load(store: Store, home: str) -> tuple[Pointer, str | None]:
     document = store.load(_key(home))
-    if document.content is not None:
-        try:
-            return Pointer.model_validate_json(document.content), document.tag
-        except ValidationError:
-            raise CorruptionError(
-                f"{store.locate(_key(home))}: cannot be read as a pointer; restore it from a copy, or remove it and "
-                "promote a version again"
-            ) from None
-    link = store.pointed(f"{home}/{LATEST}")
-    if link is None:
+    if document.content is None:
         return Pointer(), None
-    adopted = Promotion(
-        version=link[0], previous=None, promoted_at=link[1], by="unknown", reason="promoted before promotions were kept"
-    )
-    return Pointer(promotions=(adopted,)), None
+    try:
+        return Pointer.model_validate_json(document.content), document.tag
+    except ValidationError:
+        raise CorruptionError(
+            f"{store.locate(_key(home))}: cannot be read as a pointer; restore it from a copy, or remove it and "
+            "promote a version again"
+        ) from None
 
 
 def _behind(store: Store, home: str, pointer: Pointer) -> bool:
-    link = store.pointed(f"{home}/{LATEST}")
-    return not store.conditional and pointer.champion is not None and (link is None or link[0] != pointer.champion)
+    champion = pointer.champion
+    return not store.conditional and champion is not None and store.pointed(f"{home}/{LATEST}") != champion
 
 
 def _follow(store: Store, home: str, pointer: Pointer) -> None:

@@ -3,10 +3,9 @@
 Here belong panels, fits, staged data and other things that can be made again. What users read belongs in
 `storage.published`, what must never be lost in `storage.cube`.
 
-An entry is a folder that is staged, synced and renamed: it is there whole or not at all, and only a JSON
-value can be replaced, on request. Two writers of one key have made the same thing, so the first wins and the
-second throws its copy away. A process may die at any time; what it leaves is removed by the next writer of
-that kind.
+An entry is a folder that is staged, synced and renamed: it is there whole or not at all, and is never changed. Two
+writers of one key have made the same thing, so the first wins and the second throws its copy away. A process may die at
+any time; what it leaves is removed by the next writer of that kind.
 """
 
 from __future__ import annotations
@@ -80,10 +79,8 @@ class WorkStore:
             raise CorruptionError(f"{folder / _ARRAYS}: does not match its checksum; remove {folder} and run again")
         return load_state(folder / _ARRAYS), value["meta"]
 
-    def put_json(self, kind: str, key: Key, value: Any, *, replace: bool = False) -> None:
-        """Keep a JSON value; if the entry exists, leave it, or replace its value at once if asked to."""
-        if replace and self.has(kind, key):
-            write_atomic(self._entry(kind, key) / _JSON, _sealed(value))
+    def put_json(self, kind: str, key: Key, value: Any) -> None:
+        """Keep a JSON value; does nothing if the entry exists."""
         self._put(kind, key, lambda folder: write_atomic(folder / _JSON, _sealed(value)))
 
     def get_json(self, kind: str, key: Key) -> Any:

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-from prefect import task
-from prefect.cache_policies import NO_CACHE
-
 from schemas.settings import Settings
 from storage.catalog import refresh_catalog
 from tasks.logs import run_logger
-from tasks.runs import RETRIED
+from tasks.steps import step
 from tasks.workspace import Workspace
 
 
-@task(name="write catalog", cache_policy=NO_CACHE, **RETRIED)
+@step("write catalog", "write catalog", retried=True)
 def write_catalog(settings: Settings) -> str:
     """Describe what is published and which versions are champions; return the location of the root document."""
     catalog = refresh_catalog(Workspace.of(settings).layout)

@@ -15,15 +15,16 @@ import xarray as xr
 from pydantic import Field
 
 from models.evaluation.differences import Spread, covariance_distance, spread
+from models.families.registry import family
 from models.families.rotation import align
 from schemas.base import Frozen
 from schemas.contracts import Manifest
+from schemas.families import kinds
 from schemas.refs import VersionRef
 from storage import published
 from storage.arrays import date_blocks, same_bits
 from storage.layout import Layout
 from tasks.promoting import shown
-from tasks.registry import MODELS
 
 _AXES = ("date", "ticker", "factor", "portfolio")
 _INPUTS = ("made_by", "parent", "input_digest", "snapshot_id", "ingest_key", "code_version", "kind")
@@ -185,7 +186,7 @@ def _rotation(
     pair: tuple[xr.Dataset, xr.Dataset], manifests: tuple[Manifest, Manifest]
 ) -> tuple[npt.NDArray[np.float64] | None, str]:
     """Return the rotation of the second's latent factors onto the first's, and what was done in words."""
-    if not all(manifest.kind in MODELS and MODELS[manifest.kind].latent for manifest in manifests):
+    if not all(manifest.kind in kinds() and family(manifest.kind).latent for manifest in manifests):
         return None, "not aligned: factors are compared by name"
     if pair[0].sizes["factor"] != pair[1].sizes["factor"]:
         return None, f"not aligned: {pair[0].sizes['factor']} factors against {pair[1].sizes['factor']}"

@@ -85,6 +85,11 @@ class Inputs:
         """Return the hash of everything up to a day."""
         return self.digests[self.position(day)]
 
+    def axis(self, position: int) -> slice | npt.NDArray[np.int64]:
+        """Where those that have appeared by a date stand among all that ever do; a slice if that is all of them."""
+        ever = self.first_seen[self.first_seen < len(self.dates)]
+        return slice(None) if (ever <= position).all() else np.flatnonzero(ever <= position)
+
     def seen(self, position: int) -> npt.NDArray[np.int64]:
         """Positions on the ticker axis of those that have appeared by a date."""
         return np.flatnonzero(self.first_seen <= position)

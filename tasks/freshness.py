@@ -4,9 +4,6 @@ from __future__ import annotations
 
 from datetime import date
 
-from prefect import task
-from prefect.cache_policies import NO_CACHE
-
 from schemas.contracts import Manifest
 from schemas.refs import VersionRef
 from schemas.settings import Settings
@@ -15,10 +12,11 @@ from storage.cube import Cube
 from storage.sources.calendars import sessions
 from tasks.events import announce_stale_champion
 from tasks.logs import run_logger
+from tasks.steps import step
 from tasks.workspace import Workspace
 
 
-@task(name="look for stale champions", cache_policy=NO_CACHE)
+@step("look for stale champions", "look for stale champions")
 def report_stale_champions(universe: str | None, settings: Settings) -> list[VersionRef]:
     """Warn of every champion that lags behind its cube by more than `Settings.champion_max_age`, and send an event.
 

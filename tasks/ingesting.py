@@ -14,8 +14,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import xarray as xr
-from prefect import task
-from prefect.cache_policies import NO_CACHE
 
 from models.characteristics.cube import derive_cube
 from schemas.base import digest
@@ -32,14 +30,14 @@ from tasks.artifacts import publish_check_table
 from tasks.events import announce_failed_checks, announce_snapshot
 from tasks.logs import run_logger
 from tasks.provenance import key
-from tasks.runs import RETRIED
 from tasks.stages import Stage
+from tasks.steps import step
 from tasks.workspace import Workspace
 
 _INGEST_FIELDS = {"universe", "frequency", "calendar", "currency", "characteristics", "portfolios", "checks"}
 
 
-@task(name="read source", task_run_name="read {spec.universe}", cache_policy=NO_CACHE, **RETRIED)
+@step("read source", "read {spec.universe}", retried=True)
 def read_source(spec: RunSpec, settings: Settings, start: date | None = None, end: date | None = None) -> StagedRef:
     """Read the market data, factors and industries as they come, and stage them; the key is the hash of their content.
 
@@ -119,7 +117,7 @@ def _source_key(spec: RunSpec, files: tuple[SourceFile, ...]) -> str:
     return key(Stage.READING.code(), files=[file.model_dump() for file in files], **read)
 
 
-@task(name="find snapshot", cache_policy=NO_CACHE)
+@step("find snapshot", "find snapshot of {spec.universe}")
 def find_snapshot(spec: RunSpec, staged: StagedRef, settings: Settings) -> SnapshotRef | None:
     """Return the head of the cube if it already holds exactly this ingest, made by this code."""
     space = Workspace.of(settings)
@@ -135,7 +133,7 @@ def find_snapshot(spec: RunSpec, staged: StagedRef, settings: Settings) -> Snaps
     return known.model_copy(update={"changed": False})
 
 
-@task(name="check data", cache_policy=NO_CACHE)
+@step("check data", "check {spec.universe}")
 def check_data(spec: RunSpec, staged: StagedRef, settings: Settings) -> str:
     """Run the quality checks on staged data; return the key of the report.
 
@@ -169,7 +167,7 @@ def check_data(spec: RunSpec, staged: StagedRef, settings: Settings) -> str:
     return staged.key
 
 
-@task(name="write cube", cache_policy=NO_CACHE, **RETRIED)
+@step("write cube", "write cube of {spec.universe}", retried=True)
 def write_cube(spec: RunSpec, staged: StagedRef, checks_key: str, settings: Settings) -> SnapshotRef:
     """Quarantine what is blocked, derive the cube's variables from the rest, and commit them at once."""
     from tasks import checking

@@ -15,9 +15,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-from prefect import task
 from prefect.artifacts import create_table_artifact
-from prefect.cache_policies import NO_CACHE
 from prefect.logging import get_run_logger
 
 from schemas.contracts import Manifest
@@ -31,6 +29,7 @@ from storage.cube import Cube
 from storage.layout import CUBES, VERSIONS, Layout
 from storage.leftovers import Leftover
 from tasks.ingesting import ingest_record
+from tasks.steps import step
 from tasks.workspace import Workspace
 
 
@@ -48,7 +47,7 @@ class _Planned:
     """Universes of which not all manifests could be read, with the reason."""
 
 
-@task(name="plan upkeep", cache_policy=NO_CACHE)
+@step("plan upkeep", "plan upkeep")
 def plan_upkeep(rule: RetentionRule, settings: Settings) -> Plan:
     """Decide what may go, and show it as a table artifact of the run."""
     made = plan(Workspace.of(settings), rule)
@@ -57,7 +56,7 @@ def plan_upkeep(rule: RetentionRule, settings: Settings) -> Plan:
     return made
 
 
-@task(name="carry out upkeep", cache_policy=NO_CACHE)
+@step("carry out upkeep", "carry out upkeep")
 def carry_out_upkeep(made: Plan, settings: Settings) -> Plan:
     """Remove what the plan names and may still go; show what was removed."""
     done = carry_out(Workspace.of(settings), made)

@@ -11,10 +11,9 @@ from __future__ import annotations
 from datetime import date
 
 import xarray as xr
-from prefect import task
-from prefect.cache_policies import NO_CACHE
 
-from models.evaluation.gate import Metrics, decide
+from models.evaluation.gate import decide
+from models.forecasting.metrics import Metrics
 from schemas.contracts import GateDecision
 from schemas.refs import PanelRef, SnapshotRef, VersionRef
 from schemas.settings import Settings
@@ -23,9 +22,9 @@ from storage import published
 from tasks.artifacts import publish_gate_table
 from tasks.events import announce_promotion
 from tasks.logs import run_logger
-from tasks.panels import known_panel, make_panel
+from tasks.panels import build_panel, known_panel
 from tasks.promoting import shown
-from tasks.runs import RETRIED
+from tasks.steps import step
 from tasks.workspace import Workspace
 
 
@@ -41,7 +40,8 @@ def judge(
     return decision
 
 
-def offer(
+@step("offer", "offer {ref.universe}/{ref.model}/{ref.version}", retried=True)
+def offer_version(
     spec: RunSpec, snapshot: SnapshotRef, ref: VersionRef, settings: Settings, *, promote_first: bool = False
 ) -> VersionRef:
     """Make a published version the champion, if it may and was never offered before.
@@ -80,7 +80,7 @@ def offer(
         log.info("%s is older than the champion %s", shown(ref), present)
         return stays
     if decision.passed and decision.champion != present:  # an update was faster: judged beside its result
-        panel = make_panel(spec, snapshot, date.fromisoformat(ref.version[:10]), settings)
+        panel = build_panel(spec, snapshot, date.fromisoformat(ref.version[:10]), settings)
         decision = judge(space, spec, panel, ref, published.open_version(space.layout, ref), manifest.metrics)
     if not decision.passed:
         log.warning("%s is not promoted: %s", shown(ref), "; ".join(decision.reasons))
@@ -90,11 +90,6 @@ def offer(
         return stays
     reason = f"passed the gate: {'; '.join(decision.reasons)}"
     return promote(space, ref, expected=decision.champion, reason=reason)
-
-
-offer_version = task(
-    name="offer", task_run_name="offer {ref.universe}/{ref.model}/{ref.version}", cache_policy=NO_CACHE, **RETRIED
-)(offer)
 
 
 def promoted_before(space: Workspace, ref: VersionRef) -> bool:

@@ -8,15 +8,14 @@ bits of a view do not depend on what the panel holds beside it.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from datetime import date
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import xarray as xr
-from prefect import task
-from prefect.cache_policies import NO_CACHE
 
 from models import Panel
 from models.panel.assembly import panel_blocks
@@ -29,13 +28,15 @@ from tasks.logs import run_logger
 from tasks.provenance import key
 from tasks.snapshots import open_span
 from tasks.stages import Stage
+from tasks.steps import step
 from tasks.workspace import Workspace
 
 _IN_MEMORY_BYTES = 2**29
 """A panel up to this size is kept in memory by each worker; a larger one is read block by block."""
 
 
-def make_panel(spec: RunSpec, snapshot: SnapshotRef, as_of: date | None, settings: Settings) -> PanelRef:
+@step("build panel", "panel of {spec.universe}")
+def build_panel(spec: RunSpec, snapshot: SnapshotRef, as_of: date | None, settings: Settings) -> PanelRef:
     """Build the panel of a snapshot, unless it is there, and refer to what was known as of a date.
 
     Parameters
@@ -77,9 +78,6 @@ def make_panel(spec: RunSpec, snapshot: SnapshotRef, as_of: date | None, setting
     return ref
 
 
-build_panel = task(name="build panel", task_run_name="panel of {spec.universe}", cache_policy=NO_CACHE)(make_panel)
-
-
 def blocks_of(spec: RunSpec, cube: xr.Dataset, block: int) -> Iterator[xr.Dataset]:
     """Make the panel of a span of a cube block by block, with a row for the session after its last date."""
     return panel_blocks(
@@ -99,15 +97,20 @@ def known_panel(space: Workspace, ref: PanelRef) -> Panel:
     """Return what was known as of the panel's date, and the row of the next session."""
     panel, inputs = _stored(space.root, ref.key), panel_inputs(space, ref)
     position = inputs.position(ref.as_of)
-    rows = panel.data.isel(date=slice(0, position + 2), ticker=_tickers(inputs, position))
-    return _laid_out(blanked(rows, pd.Timestamp(ref.next_date)))
+    return panel.view(position + 2, inputs.axis(position)).awaiting(pd.Timestamp(ref.next_date))
 
 
 def past_panel(space: Workspace, ref: PanelRef, day: date | pd.Timestamp) -> Panel:
     """Return the rows up to a day, with the tickers that had appeared by then: the same whenever it is looked at."""
     panel, inputs = _stored(space.root, ref.key), panel_inputs(space, ref)
     position = inputs.position(day)
-    return _laid_out(panel.data.isel(date=slice(0, position + 1), ticker=_tickers(inputs, position)))
+    return panel.view(position + 1, inputs.axis(position))
+
+
+def panel_until(space: Workspace, ref: PanelRef, until: date | pd.Timestamp) -> Panel:
+    """Return the rows up to a date that may be the next session, whose row is without what happens on it."""
+    day = pd.Timestamp(until).date()
+    return past_panel(space, ref, day) if day <= ref.as_of else known_panel(space, ref)
 
 
 def known_holdings(space: Workspace, ref: PanelRef) -> xr.Dataset:
@@ -115,52 +118,61 @@ def known_holdings(space: Workspace, ref: PanelRef) -> xr.Dataset:
     inputs = panel_inputs(space, ref)
     position = inputs.position(ref.as_of)
     held = space.work.open_dataset("held", ref.key)
-    known = held.isel(date=slice(0, position + 1), ticker=_tickers(inputs, position)).drop_attrs()
-    return known.map(_contiguous)
+    return held.isel(date=slice(0, position + 1), ticker=inputs.axis(position)).load().drop_attrs()
 
 
-def apart(rows: xr.Dataset) -> xr.Dataset:
-    """Copy rows to memory of their own, so that no layout of what surrounds them has a say in how sums are rounded."""
-    return rows.copy(data={name: np.array(array.values, order="C") for name, array in rows.data_vars.items()})
+@dataclass(frozen=True, eq=False)
+class CubeRows:
+    """Rows of the panel of a snapshot, made when they are asked for (`models.forecasting.answers.Rows`).
+
+    Attributes
+    ----------
+    space, spec, snapshot, inputs
+        The data, and how a panel is made of them.
+    last : int
+        Position of the last date that may be known; the row after it is that of the next session. Tickers are those
+        that had appeared by then.
+    """
+
+    space: Workspace
+    spec: RunSpec
+    snapshot: SnapshotRef
+    inputs: Inputs
+    last: int
+
+    @property
+    def tickers(self) -> list[str]:
+        """Names of the stocks, in the order of the axis."""
+        return [str(name) for name in self.inputs.tickers[self.inputs.seen(self.last)]]
+
+    @property
+    def order(self) -> list[str]:
+        """The same names in the order in which they appeared: as updates one by one add them."""
+        seen = self.inputs.seen(self.last)
+        order = np.argsort(self.inputs.first_seen[seen], kind="stable")
+        return [str(name) for name in self.inputs.tickers[seen[order]]]
+
+    def rows(self, start: int, stop: int) -> Panel:
+        """Make rows by position, reading the cube as far back as the lag asks for."""
+        begin = max(start - self.spec.panel.lag, 0)
+        cube = self._cube.isel(date=slice(begin, min(stop, self.last + 1)), ticker=self.inputs.seen(self.last))
+        (block,) = blocks_of(self.spec, cube, cube.sizes["date"] + 1)
+        return Panel(block.isel(date=slice(start - begin, stop - begin))).load()
+
+    def holdings(self, start: int, stop: int) -> xr.Dataset:
+        """Portfolio weights and estimation universe of dates by position."""
+        portfolios = [item.name for item in self.spec.portfolios]
+        held = self._cube[["estimation", "weights"]].sel(portfolio=portfolios)
+        return held.isel(date=slice(start, stop), ticker=self.inputs.seen(self.last)).load().drop_attrs()
+
+    @cached_property
+    def _cube(self) -> xr.Dataset:
+        return open_span(self.space, self.spec, self.snapshot)
 
 
 def panel_inputs(space: Workspace, ref: PanelRef) -> Inputs:
     """Return the digests of the data behind a panel."""
     return _inputs(space.root, ref.inputs)
-
-
-def _tickers(inputs: Inputs, position: int) -> slice | np.ndarray[tuple[int], np.dtype[np.int64]]:
-    """Positions, on the panel's axis, of the tickers that have appeared by a date; a slice if that is all of them."""
-    first_seen = inputs.first_seen[inputs.first_seen < len(inputs.dates)]
-    return slice(None) if (first_seen <= position).all() else np.flatnonzero(first_seen <= position)
-
-
-def _laid_out(rows: xr.Dataset) -> Panel:
-    """Bring a view to one memory layout, since how sums are rounded depends on it.
-
-    Characteristics of a panel that is too large to be in memory stay where they are; they are read block by block.
-    """
-    lazy = rows.nbytes > _IN_MEMORY_BYTES
-    laid = rows.assign({n: _contiguous(rows[n]) for n in rows.data_vars if not (lazy and n == "characteristics")})
-    if "industry" in laid:  # names that a later date brought were not known yet
-        laid = laid.isel(industry_name=slice(0, int(laid["industry"].max()) + 1))
-    return Panel(laid)
-
-
-def _contiguous(array: xr.DataArray) -> xr.DataArray:
-    return array.copy(data=np.ascontiguousarray(array.values))
-
-
-def blanked(rows: xr.Dataset, next_date: pd.Timestamp) -> xr.Dataset:
-    """Take from the last row what happened on it, and give it the label of the next session."""
-    returns, mask = rows["returns"].load().copy(), rows["mask"].load().copy()
-    returns[-1], mask[-1] = np.nan, False
-    changed = {"returns": returns, "mask": mask}
-    if "factors" in rows:
-        changed["factors"] = rows["factors"].load().copy()
-        changed["factors"][-1] = np.nan
-    dates = pd.DatetimeIndex([*rows.indexes["date"][:-1], next_date]).as_unit("ns").rename("date")
-    return rows.assign(changed).assign_coords(date=dates)
 
 
 @lru_cache(maxsize=2)

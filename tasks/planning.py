@@ -1,60 +1,25 @@
-"""What a run has to do: refit dates, and the names of the versions that it makes, known before anything is computed."""
+"""What a run has to do: its models and those that they need, and the names of the versions that it makes."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import date
-from itertools import pairwise
 
-import pandas as pd
-
+from models.families.registry import build
 from schemas.base import nearest
 from schemas.contracts import Manifest
-from schemas.errors import ConfigError, ModelError
-from schemas.modelspecs import ModelSpec
+from schemas.errors import ConfigError
+from schemas.families import ModelSpec, model_spec
 from schemas.refs import SnapshotRef, VersionRef
-from schemas.spec import RunSpec, WalkForward
+from schemas.spec import RunSpec
 from storage import published
 from tasks.digests import read_inputs
 from tasks.provenance import key
-from tasks.registry import family_code
-from tasks.stages import Stage
+from tasks.stages import Stage, family_code
 from tasks.workspace import Workspace
 
-_PERIODS = {"month": "M", "quarter": "Q", "year": "Y"}
-_LEAST_HISTORY = 24
 DECISIVE = {"frequency", "calendar", "portfolios", "panel", "walk_forward", "covariance", "specific", "gate"}
 """Parts of the spec that a version depends on beside its data and its model."""
-
-
-def refit_dates(dates: pd.DatetimeIndex, schedule: WalkForward, next_session: pd.Timestamp) -> list[pd.Timestamp]:
-    """Dates as of which models are fitted: the last session not after `first`, then the last of every period.
-
-    Parameters
-    ----------
-    dates : pandas.DatetimeIndex
-        Sessions of the panel, up to the last with a return.
-    schedule : WalkForward
-        When to refit.
-    next_session : pandas.Timestamp
-        The session after the last date: it tells whether the last period is over.
-
-    Raises
-    ------
-    ModelError
-        If there is too little history before the first refit.
-    """
-    first = int(dates.searchsorted(pd.Timestamp(schedule.first), side="right")) - 1
-    if first + 1 < _LEAST_HISTORY:
-        begin = dates[min(_LEAST_HISTORY, len(dates)) - 1]
-        raise ModelError(
-            f"walk_forward.first is {schedule.first}, but only {max(first + 1, 0)} dates lie before it and a fit needs "
-            f"{_LEAST_HISTORY}; choose a date after {begin:%Y-%m-%d}"
-        )
-    span = pd.DatetimeIndex([*dates[first:], next_session])
-    periods = span.to_period(_PERIODS[schedule.every])
-    ends = [day for (day, this), (_, following) in pairwise(zip(span, periods, strict=True)) if this != following]
-    return sorted({dates[first], *ends})
 
 
 def chosen(spec: RunSpec, names: Sequence[str] | None) -> list[ModelSpec]:
@@ -72,14 +37,45 @@ def chosen(spec: RunSpec, names: Sequence[str] | None) -> list[ModelSpec]:
     return [model for model in spec.models if names is None or model.name in names]
 
 
+def with_bases(spec: RunSpec, models: Sequence[ModelSpec]) -> list[ModelSpec]:
+    """Return models and those on whose residuals they are fitted, each once, before those that need it.
+
+    Raises
+    ------
+    ConfigError
+        If a model names one that the spec does not have, or that needs it in turn.
+    """
+    by_name = {model.name: model for model in spec.models}
+    found: dict[str, ModelSpec] = {}
+
+    def add(model: ModelSpec, waiting: tuple[str, ...]) -> None:
+        base = build(model).base
+        if base is not None and base not in by_name:
+            raise ConfigError(f"model '{model.name}' is one on the residuals of '{base}' ({nearest(base, [*by_name])})")
+        if base is not None and base in (*waiting, model.name):
+            raise ConfigError(f"models '{model.name}' and '{base}' each need the residuals of the other")
+        if base is not None:
+            add(by_name[base], (*waiting, model.name))
+        found.setdefault(model.name, model)
+
+    for model in models:
+        add(model, ())
+    return [*found.values()]
+
+
+def code_of(stage: Stage, spec: RunSpec, model: ModelSpec) -> str:
+    """Hash the code of a stage for a model and those that it needs."""
+    return stage.code(*(family_code(each.kind) for each in with_bases(spec, [model])))
+
+
 def planned_version(
     space: Workspace, spec: RunSpec, model: ModelSpec, snapshot: SnapshotRef, as_of: date | None
 ) -> VersionRef:
     """Name of the version that these data, this config and this code make; known before anything is computed."""
     inputs = read_inputs(space, spec, snapshot)
     decisive = spec.model_dump(mode="json", include=DECISIVE)
-    code = Stage.VERSIONS.code(family_code(model.kind))
-    content = key(code, inputs=inputs.digest(as_of), spec=decisive, model=model.model_dump(mode="json"))
+    needed = [each.model_dump(mode="json") for each in with_bases(spec, [model])]
+    content = key(code_of(Stage.VERSIONS, spec, model), inputs=inputs.digest(as_of), spec=decisive, models=needed)
     return VersionRef(universe=spec.universe, model=model.name, version=f"{inputs.as_of(as_of)}-{content[:8]}")
 
 
@@ -91,7 +87,7 @@ def planned_update(space: Workspace, parent: VersionRef, snapshot: SnapshotRef, 
     last = inputs.as_of(until)
     if f"{last}" <= parent.version[:10]:
         return parent.model_copy(update={"changed": False})
-    code = Stage.UPDATES.code(family_code(manifest.kind))
+    code = code_of(Stage.UPDATES, spec, model_spec(manifest.params))
     content = key(code, parent=parent.version, model=parent.model, inputs=inputs.digest(last))
     return VersionRef(universe=parent.universe, model=parent.model, version=f"{last}-{content[:8]}")
 

@@ -14,8 +14,9 @@ from schemas.errors import PublishError
 from schemas.refs import VersionRef
 from storage import published
 from storage.layout import Layout
+from storage.pointer import LATEST
 
-LATEST = "latest"
+_SHOWN = 5
 
 
 def find_version(layout: Layout, text: str) -> VersionRef:
@@ -157,9 +158,9 @@ def _model_named(text: str) -> tuple[str, str]:
     return parts[0], parts[1]
 
 
-def _few(names: Sequence[str], most: int = 5) -> str:
+def _few(names: Sequence[str]) -> str:
     """List the last names; how many more there are is said."""
     if not names:
         return "nothing yet"
-    more = f" and {len(names) - most} earlier" if len(names) > most else ""
-    return ", ".join(names[-most:]) + more
+    more = f" and {len(names) - _SHOWN} earlier" if len(names) > _SHOWN else ""
+    return ", ".join(names[-_SHOWN:]) + more

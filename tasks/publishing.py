@@ -8,17 +8,15 @@ from pathlib import Path
 from typing import Any
 
 import xarray as xr
-from prefect import task
-from prefect.cache_policies import NO_CACHE
 
 from models.blas import arithmetic
-from models.evaluation.gate import Metrics
+from models.forecasting.metrics import Metrics
 from reporting import PublishedVersion, render_report
 from schemas.base import digest
 from schemas.checks import CheckReport
-from schemas.contracts import VERSION, Manifest, validate
+from schemas.contracts import Manifest, validate
 from schemas.errors import PublishError
-from schemas.modelspecs import ModelSpec
+from schemas.families import ModelSpec, model_spec
 from schemas.refs import PanelRef, RiskRef, SnapshotRef, VersionRef
 from schemas.settings import Settings
 from schemas.spec import RunSpec
@@ -31,16 +29,16 @@ from tasks.ingesting import ingest_record
 from tasks.logs import run_logger
 from tasks.offering import judge
 from tasks.panels import panel_inputs
-from tasks.planning import planned_version
+from tasks.planning import code_of, planned_version
 from tasks.provenance import library_versions, source_version
-from tasks.registry import family_code
-from tasks.runs import RETRIED
 from tasks.snapshots import sources_of
 from tasks.stages import Stage
+from tasks.steps import step
 from tasks.workspace import Workspace
 
 
-def plan(
+@step("plan versions", "plan {spec.universe}")
+def plan_versions(
     spec: RunSpec, models: Sequence[ModelSpec], snapshot: SnapshotRef, as_of: date | None, settings: Settings
 ) -> dict[str, VersionRef]:
     """Name the versions that this run makes, by model; `changed` is False for those already published."""
@@ -55,10 +53,8 @@ def plan(
     return planned
 
 
-plan_versions = task(name="plan versions", task_run_name="plan {spec.universe}", cache_policy=NO_CACHE)(plan)
-
-
-def publish(
+@step("publish", "publish {planned.universe}/{planned.model}/{planned.version}", retried=True)
+def publish_version(
     spec: RunSpec, panel: PanelRef, risk: RiskRef, planned: VersionRef, metrics: Metrics, settings: Settings
 ) -> VersionRef:
     """Let the gate decide about one version, and publish it whole with the decision; it is not promoted here."""
@@ -79,7 +75,7 @@ def publish(
         snapshot_id=panel.snapshot.snapshot_id,
         ingest_key=panel.snapshot.ingest_key,
         sources=sources_of(space, panel.snapshot),
-        code_version=Stage.VERSIONS.code(family_code(meta["kind"])),
+        code_version=code_of(Stage.VERSIONS, spec, model_spec(meta["params"])),
         source_version=source_version(),
         config_digest=digest(config),
         config=config,
@@ -97,21 +93,13 @@ def publish(
     return ref
 
 
-publish_version = task(
-    name="publish",
-    task_run_name="publish {planned.universe}/{planned.model}/{planned.version}",
-    cache_policy=NO_CACHE,
-    **RETRIED,
-)(publish)
-
-
 def _published(space: Workspace, planned: VersionRef) -> VersionRef | None:
     """Return the version if it is there, whatever snapshot or file its data came from."""
     there = published.find(space.layout, planned.universe, planned.model, planned.version)
     return None if there is None else there.model_copy(update={"changed": False})
 
 
-@task(name="write report", task_run_name="report of {spec.universe}", cache_policy=NO_CACHE)
+@step("write report", "report of {spec.universe}")
 def write_report(spec: RunSpec, snapshot: SnapshotRef, versions: list[VersionRef], settings: Settings) -> Path:
     """Write one HTML report of all versions of a run; an existing one is left alone."""
     space = Workspace.of(settings)
@@ -177,7 +165,7 @@ def _portable(spec: RunSpec) -> dict[str, Any]:
 def _dataset(space: Workspace, spec: RunSpec, risk: RiskRef) -> xr.Dataset:
     whole = space.work.open_dataset("risks", risk.key).load()
     evaluated = space.work.open_dataset("evaluations", evaluation_key(risk)).load()
-    dataset: xr.Dataset = whole.merge(evaluated[[name for name in evaluated if name in VERSION]])
+    dataset: xr.Dataset = whole.merge(evaluated)
     dataset.attrs = attributes(spec, risk.model, str(dataset["date"].values[-1].astype("datetime64[D]")))
     validate(dataset, version_contract(dataset), PublishError, f"{spec.universe}/{risk.model}")
     return dataset

@@ -12,13 +12,12 @@ from datetime import UTC, datetime
 from functools import wraps
 from typing import Any, ParamSpec, TypeVar, cast
 
-from prefect import State
 from prefect.context import FlowRunContext
 from prefect.exceptions import CancelledRun
 from prefect.states import Cancelled, Completed
 
-from schemas.errors import ClosedError, ConflictError, HeldError, StoreError
-from schemas.modelspecs import ModelSpec
+from schemas.errors import ClosedError, ConflictError, HeldError
+from schemas.families import ModelSpec
 from schemas.settings import Settings
 from schemas.spec import RunSpec
 from storage.files import locked
@@ -90,25 +89,6 @@ def require_session(spec: RunSpec) -> None:
     reason = why_closed(spec.calendar, due or datetime.now(UTC))
     if reason is not None:
         raise ClosedError(f"nothing to ingest for {spec.universe}: {reason}")
-
-
-def worth_retrying(_task: object, _run: object, state: State[Any]) -> bool:
-    """Whether a step may succeed if it is tried again: a store that did not answer, another writer that was faster.
-
-    Wrong data, a wrong config or a full disk stay what they are, and fail at once.
-    """
-    error = state.data if isinstance(state.data, BaseException) else getattr(state.data, "result", None)
-    if isinstance(error, HeldError):
-        return False
-    return isinstance(error, StoreError | ConflictError | ConnectionError | TimeoutError)
-
-
-RETRIED: dict[str, Any] = {
-    "retries": 2,
-    "retry_delay_seconds": [10, 60],
-    "retry_condition_fn": worth_retrying,
-}
-"""Options of a task that talks to a store: tried again after 10 and 60 s where that may help."""
 
 
 @contextmanager

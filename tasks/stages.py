@@ -21,12 +21,14 @@ from enum import Enum
 from functools import cache
 from pathlib import Path
 
+from models.families.registry import family
 from tasks.codehash import HOME, hash_of, modules_of
 
 _BESIDE = (
     "reporting",
     "schemas.errors",
-    "schemas.modelspecs",
+    "models.families.registry",
+    "schemas.families",
     "schemas.settings",
     "tasks.artifacts",
     "tasks.checking.datadocs",
@@ -38,12 +40,11 @@ _BESIDE = (
     "tasks.runs",
     "tasks.scheduler",
     "tasks.stages",
+    "tasks.steps",
     "tasks.workspace",
 )
 _KEPT = "storage.work"
 """How every intermediate result is written and read back."""
-_RISK = ("models.risk.covariance", "models.risk.specific")
-"""The estimators that `tasks.registry` hands out."""
 _POINTER = ("storage.pointer", "storage.published", "tasks.promoting")
 """What finds versions and moves `latest`; the files of a version are written by `storage.staged`."""
 
@@ -54,6 +55,12 @@ class _Steps:
     without: tuple[str, ...] = ()
     behind: tuple[str, ...] = ()
     """Names of the stages whose results are not part of the key, so that their code is."""
+
+
+def family_code(kind: str) -> str:
+    """Name the class of a model family, as `Stage.code` asks for it."""
+    found = family(kind)
+    return f"{found.__module__}:{found.__name__}"
 
 
 class Stage(Enum):
@@ -73,18 +80,28 @@ class Stage(Enum):
     """Statistics of a panel, which are named by its data and not by its key."""
     FITS = _Steps(
         ("tasks.fitting", _KEPT),
-        without=("models.families.autoencoder", "models.risk", "tasks.planning", "tasks.projection"),
+        without=("models.forecasting.joining", "tasks.planning"),
         behind=("GRAMS",),
     )
-    """Fits and their members, of a family; their dates stand in the key."""
+    """Fits and their pieces, of a family; their dates stand in the key, and so do other fits that they need."""
+    STATES = _Steps(("tasks.checkpoints", _KEPT), behind=("PANELS",))
+    """States of risk behind the rows of a family; the fit's own state stands in the key."""
     ROWS = _Steps(
-        ("tasks.projection", "tasks.assembling", *_RISK, _KEPT),
-        without=("models.evaluation", "tasks.fitting"),
+        ("tasks.assembling", "models.forecasting.joining", _KEPT),
+        without=("models.evaluation", "models.forecasting.metrics", "tasks.fitting", "tasks.planning"),
     )
-    """Projections and risk models; their fits stand in the key, and so do those fits' panels."""
+    """What factors returned, rows and risk models; their fits stand in the key, and so do those fits' panels."""
     EVALUATION = _Steps(
         ("tasks.assembling", _KEPT),
-        without=("models.families", "models.risk", "tasks.fitting"),
+        without=(
+            "models.forecasting.following",
+            "models.forecasting.forecast",
+            "models.forecasting.joining",
+            "models.risk",
+            "tasks.checkpoints",
+            "tasks.fitting",
+            "tasks.planning",
+        ),
     )
     """Series and metrics of a risk model, which stands in the key."""
     VERSIONS = _Steps(
@@ -93,17 +110,21 @@ class Stage(Enum):
         behind=("FITS", "ROWS", "EVALUATION"),
     )
     """Versions of a family, which are named before anything behind them is made."""
-    HISTORIES = _Steps(("tasks.histories", _KEPT), behind=("PANELS",))
-    """Blocks of what a fit of a family makes of the past; its state stands in the key."""
     UPDATES = _Steps(
-        ("tasks.planning", "tasks.updating", "storage.staged", *_RISK),
+        ("tasks.planning", "tasks.updating", "storage.staged"),
         without=(*_POINTER, "tasks.fitting", "tasks.ingesting"),
-        behind=("HISTORIES",),
+        behind=("STATES",),
     )
     """Versions that continue another one of a family, which stands in the key."""
 
+    @property
+    def named(self) -> tuple[str, ...]:
+        """All modules that the table names for a stage, to be followed or left out."""
+        steps: _Steps = self.value
+        return (*steps.roots, *_BESIDE, *steps.without)
+
     def code(self, *families: str, home: Path = HOME) -> str:
-        """Hash the code of a stage, and of the families that have a say in it (`tasks.registry.family_code`)."""
+        """Hash the code of a stage, and of the families that have a say in it (`family_code`)."""
         return _code(self, families, home)
 
     def modules(self, *families: str, home: Path = HOME) -> frozenset[str]:

@@ -1,7 +1,6 @@
-"""The whole way from a snapshot to published versions as of a date, as one plain function.
+"""The way from a snapshot to published versions as of a date: the steps that a retrain and a backfill share.
 
-Here belongs the order of the steps for whoever trains outside the `retrain` flow, such as a backfill of many dates.
-The flow runs the same functions as Prefect tasks, so that each step shows.
+Each step is a task, and shows in Prefect as one, whoever calls for it.
 """
 
 from __future__ import annotations
@@ -9,19 +8,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import date
 
-from schemas.modelspecs import ModelSpec
+from schemas.families import ModelSpec
 from schemas.refs import SnapshotRef, VersionRef
 from schemas.settings import Settings
 from schemas.spec import RunSpec
-from tasks.assembling import assemble_all, evaluate_all
+from tasks.assembling import estimate_covariance, evaluate_models
 from tasks.cluster import Cluster
-from tasks.fitting import fit_all
-from tasks.offering import offer
-from tasks.panels import make_panel
-from tasks.planning import planned_version
-from tasks.publishing import plan, publish
-
-__all__ = ["planned_version", "train"]
+from tasks.fitting import fit_models
+from tasks.offering import offer_version
+from tasks.panels import build_panel
+from tasks.publishing import plan_versions, publish_version
 
 
 def train(
@@ -58,14 +54,14 @@ def train(
     list[VersionRef]
         One version per model, in the order given.
     """
-    planned = plan(spec, models, snapshot, as_of, settings)
+    planned = plan_versions(spec, models, snapshot, as_of, settings)
     missing = [model for model in models if planned[model.name].changed]
     if missing:
-        panel = make_panel(spec, snapshot, as_of, settings)
-        fits = fit_all(spec, missing, panel, cluster, settings)
-        risks = assemble_all(spec, missing, panel, fits, cluster, settings)
-        metrics = evaluate_all(spec, panel, risks, cluster, settings)
+        panel = build_panel(spec, snapshot, as_of, settings)
+        fits = fit_models(spec, missing, panel, cluster, settings)
+        risks = estimate_covariance(spec, missing, panel, fits, cluster, settings)
+        metrics = evaluate_models(spec, panel, risks, cluster, settings)
         for risk in risks:
             name = risk.model
-            planned[name] = publish(spec, panel, risk, planned[name], metrics[name], settings)
-    return [offer(spec, snapshot, ref, settings, promote_first=promote_first) for ref in planned.values()]
+            planned[name] = publish_version(spec, panel, risk, planned[name], metrics[name], settings)
+    return [offer_version(spec, snapshot, ref, settings, promote_first=promote_first) for ref in planned.values()]

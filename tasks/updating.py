@@ -10,44 +10,42 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import UTC, date, datetime
 
-import numpy as np
 import xarray as xr
-from prefect import task
-from prefect.cache_policies import NO_CACHE
+from threadpoolctl import threadpool_limits
 
-from models import ModelState
 from models.blas import arithmetic
-from models.evaluation import forecasts
-from schemas.base import digest
+from models.evaluation.gate import believe
+from models.families.base import ModelState
+from models.families.registry import restore
+from models.forecasting.continuing import continued
+from models.forecasting.following import serve
+from models.forecasting.metrics import metrics_of
 from schemas.contracts import Manifest, validate
 from schemas.errors import PublishError
+from schemas.families import model_spec
 from schemas.refs import SnapshotRef, VersionRef
 from schemas.settings import Settings
 from schemas.spec import RunSpec
 from schemas.statistics import version_contract
 from storage import published
-from storage.versions import STATE
 from tasks.artifacts import publish_gate_table
-from tasks.assembling import metrics_of
-from tasks.continuing import continued, sanity
-from tasks.digests import read_inputs
-from tasks.histories import History, Reader, history_of
+from tasks.assembling import kept_states, risk_estimators
+from tasks.digests import Inputs, read_inputs
 from tasks.logs import run_logger
 from tasks.offering import promote, promoted_before
-from tasks.planning import chosen, parent_spec, planned_update
+from tasks.panels import CubeRows
+from tasks.planning import chosen, code_of, parent_spec, planned_update
 from tasks.promoting import shown
 from tasks.provenance import library_versions, source_version
 from tasks.publishing import attributes
-from tasks.registry import MODELS, family_code
-from tasks.runs import RETRIED
 from tasks.snapshots import sources_of
 from tasks.stages import Stage
+from tasks.steps import step
 from tasks.workspace import Workspace
 
-__all__ = ["planned_update", "update_model"]
 
-
-def update_model(
+@step("update", "update {universe}/{model}", retried=True)
+def update_version(
     universe: str,
     model: str,
     snapshot: SnapshotRef,
@@ -116,25 +114,20 @@ def continuable(spec: RunSpec, models: Sequence[str] | None, settings: Settings)
     return found
 
 
-update_version = task(name="update", task_run_name="update {universe}/{model}", cache_policy=NO_CACHE, **RETRIED)(
-    update_model
-)
-
-
 def _publish(space: Workspace, parent: VersionRef, ref: VersionRef, snapshot: SnapshotRef) -> VersionRef:
     manifest = published.read_manifest(space.layout, parent)
     state = published.read_state(space.layout, parent)
-    reader = _reader(space, manifest, ModelState(state, manifest.state_meta), snapshot)
+    spec = parent_spec(manifest)
+    inputs = read_inputs(space, spec, snapshot)
     as_of = date.fromisoformat(ref.version[:10])
-    position = reader.inputs.position(as_of)
-    history = history_of(reader, position)
     old = published.open_version(space.layout, parent).load()
-    dataset = continued(old, reader, history)
-    dataset.attrs = attributes(reader.spec, ref.model, f"{as_of}")
+    position = inputs.position(as_of)
+    dataset = _continued(space, manifest, ModelState(state, manifest.state_meta), spec, snapshot, inputs, old, position)
+    dataset.attrs = attributes(spec, ref.model, f"{as_of}")
     validate(dataset, version_contract(dataset), PublishError, shown(ref))
-    gate = sanity(manifest, old, dataset)
+    gate = believe(manifest, dataset, old.sizes["date"])
     publish_gate_table(ref, gate)
-    in_sample = manifest.metrics.get("total_r2_in_sample")
+    in_sample = {"total_r2": manifest.metrics.get("total_r2_in_sample")}
     made = manifest.model_copy(
         update={
             "version": ref.version,
@@ -142,13 +135,13 @@ def _publish(space: Workspace, parent: VersionRef, ref: VersionRef, snapshot: Sn
             "made_by": "update",
             "parent": parent.version,
             "created_at": datetime.now(UTC),
-            "input_digest": reader.inputs.digests[position],
+            "input_digest": inputs.digests[position],
             "snapshot_id": snapshot.snapshot_id,
             "ingest_key": snapshot.ingest_key,
             "sources": sources_of(space, snapshot),
-            "code_version": Stage.UPDATES.code(family_code(manifest.kind)),
+            "code_version": code_of(Stage.UPDATES, spec, model_spec(manifest.params)),
             "source_version": source_version(),
-            "metrics": _metrics(reader, history, dataset, np.nan if in_sample is None else in_sample),
+            "metrics": metrics_of(dataset, in_sample, spec.periods_per_year),
             "gate": gate,
             "packages": library_versions(),
             "arithmetic": arithmetic(),
@@ -160,23 +153,28 @@ def _publish(space: Workspace, parent: VersionRef, ref: VersionRef, snapshot: Sn
     return ref
 
 
-def _reader(space: Workspace, manifest: Manifest, state: ModelState, snapshot: SnapshotRef) -> Reader:
-    params = {name: value for name, value in manifest.params.items() if name not in ("kind", "name")}
-    spec = parent_spec(manifest)
-    return Reader(
-        space=space,
-        spec=spec,
-        snapshot=snapshot,
-        inputs=read_inputs(space, spec, snapshot),
-        model=MODELS[manifest.kind].from_state(params, state),
-        kind=manifest.kind,
-        state=digest([manifest.kind, manifest.params, manifest.state_meta, manifest.checksums[STATE]]),
-    )
-
-
-def _metrics(reader: Reader, history: History, dataset: xr.Dataset, in_sample: float) -> dict[str, float | None]:
-    """Score the whole series, old dates and new, on the returns as they are known now."""
-    axes = {"date": dataset.indexes["date"], "ticker": dataset.indexes["ticker"]}
-    returns = history.returns.reindex(axes)
-    series = forecasts.evaluate(dataset, returns, history.mask.reindex(axes, fill_value=False))
-    return metrics_of(series, dataset, {"total_r2": in_sample}, reader.spec.periods_per_year)
+def _continued(
+    space: Workspace,
+    manifest: Manifest,
+    state: ModelState,
+    spec: RunSpec,
+    snapshot: SnapshotRef,
+    inputs: Inputs,
+    old: xr.Dataset,
+    last: int,
+) -> xr.Dataset:
+    """Make the rows after a version's last date, up to a position, and put them behind its own."""
+    model = model_spec(manifest.params)
+    reader = CubeRows(space, spec, snapshot, inputs, last)
+    begin = int(inputs.dates.searchsorted(old.indexes["date"][-1], side="right"))
+    with threadpool_limits(1):  # as on a worker: BLAS rounds by the number of its threads
+        served = serve(
+            restore(model, state),
+            reader,
+            begin,
+            last + 1,
+            risk_estimators(spec),
+            checkpoints=kept_states(space, spec, model, state, inputs),
+        )
+        new = reader.rows(begin, last + 1)
+        return continued(old, served, reader.holdings(begin, last + 1), new.returns, new.mask, reader.order)

@@ -18,7 +18,7 @@ import pandas as pd
 import xarray as xr
 
 from models.families.base import contributing
-from schemas.errors import DataError
+from schemas.errors import ConfigError, DataError
 
 LEAST_KNOWN_WEIGHT = 0.95
 
@@ -51,8 +51,8 @@ def portfolio_return(weights: xr.DataArray, returns: xr.DataArray) -> xr.DataArr
     ahead = realised.shift(date=-1)
     known = xr.ufuncs.isfinite(ahead)
     gross = abs(weights)
-    share = xr.dot(gross, known.astype(np.float64), dim="ticker") / gross.sum("ticker", skipna=False, dtype=np.float64)
-    earned = xr.dot(weights, ahead.where(known, 0.0), dim="ticker") / share
+    share = _over_tickers(gross * known) / _over_tickers(gross)
+    earned = _over_tickers(weights * ahead.where(known, 0.0)) / share
     return _named(earned.where(share > LEAST_KNOWN_WEIGHT - 1e-9).shift(date=1), "portfolio_return")
 
 
@@ -96,7 +96,7 @@ def bias_statistic(standardised: xr.DataArray, window: int | None = None) -> xr.
 def bias_band(n_observations: int) -> tuple[float, float]:
     """1 -+ sqrt(2 / T): about 95% of bias statistics of T normal returns with true variances lie within."""
     if n_observations < 1:
-        raise DataError("The band of the bias statistic needs at least one observation.")
+        raise ConfigError("The band of the bias statistic needs at least one observation.")
     half_width = math.sqrt(2.0 / n_observations)
     return 1.0 - half_width, 1.0 + half_width
 
@@ -140,8 +140,8 @@ def r_squared(returns: xr.DataArray, explained: xr.DataArray, mask: xr.DataArray
     known = xr.ufuncs.isfinite(error)
     if mask is not None:
         known = known & _like(mask, explained, "mask")
-    sse = (error.where(known, 0.0) ** 2).sum("ticker")
-    sst = (realised.where(known, 0.0) ** 2).sum("ticker")
+    sse = _over_tickers(error.where(known, 0.0) ** 2)
+    sst = _over_tickers(realised.where(known, 0.0) ** 2)
     return xr.Dataset({"r2": 1.0 - sse / sst.where(sst > 0.0), "sse": sse, "sst": sst})
 
 
@@ -175,7 +175,7 @@ def evaluate(version: xr.Dataset, returns: xr.DataArray, mask: xr.DataArray | No
     # X[t-1] f[t]: f is moved to the date before and the product back, which spares a copy of the loadings.
     realised = version["factor_returns"].transpose("date", "factor")
     ahead = realised.copy(data=contributing(realised.values)).shift(date=-1)
-    explained = {"total": xr.dot(version["loadings"], ahead, dim="factor").shift(date=1)}
+    explained = {"total": _times(version["loadings"], ahead).shift(date=1)}
     if "expected_returns" in version:
         explained["predictive"] = version["expected_returns"].shift(date=1)
     result = xr.Dataset()
@@ -218,6 +218,22 @@ def summary(evaluation: xr.Dataset, where: xr.DataArray | None = None) -> xr.Dat
         result["qlike"] = chosen["qlike"].mean("date")
         result["observations"] = chosen["standardised_return"].count("date")
     return result
+
+
+def _over_tickers(array: xr.DataArray) -> xr.DataArray:
+    """Sum over tickers, one after the other: stocks that are nothing in between do not change the rounding."""
+    ordered = array.transpose(..., "ticker")
+    if not ordered.size:
+        return ordered.sum("ticker", dtype=np.float64)
+    return ordered.isel(ticker=0, drop=True).copy(data=np.cumsum(ordered.values, axis=-1, dtype=np.float64)[..., -1])
+
+
+def _times(loadings: xr.DataArray, factor_returns: xr.DataArray) -> xr.DataArray:
+    """X f as (date, ticker), one factor after the other."""
+    product = xr.zeros_like(loadings.isel(factor=0, drop=True), dtype=np.float64)
+    for factor in range(loadings.sizes["factor"]):
+        product = product + loadings.isel(factor=factor, drop=True) * factor_returns.isel(factor=factor, drop=True)
+    return product
 
 
 def _like(array: xr.DataArray, other: xr.DataArray, name: str) -> xr.DataArray:

@@ -7,22 +7,24 @@ Here belongs the judgement alone, a pure function of a version, its champion and
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 
 import numpy as np
 import xarray as xr
 
 from models.evaluation.comparison import CHALLENGER, CHAMPION, compare, held_out_dates
-from schemas.contracts import Criterion, GateDecision
+from schemas.contracts import Criterion, GateDecision, Manifest
 from schemas.spec import GateSpec
 
-Metrics = dict[str, float | None]
+_LEAST_COVERAGE = 0.5
+"""Share of the stocks that the parent covers below which the rows of an update are not believed."""
 
 _RELATIVE = ("total R2 against the champion", "QLIKE against the champion", "coverage against the champion")
 
 
 def decide(
     criteria: GateSpec,
-    metrics: Metrics,
+    metrics: Mapping[str, float | None],
     challenger: xr.Dataset,
     champion: tuple[str, xr.Dataset] | None,
     returns: xr.DataArray,
@@ -65,6 +67,54 @@ def decide(
     return GateDecision.model_validate({"passed": passed, "reasons": reasons, "criteria": tuple(judged), **facts})
 
 
+def believe(manifest: Manifest, rows: xr.Dataset, n_old: int) -> GateDecision:
+    """Judge the new rows of an update: it inherits the decision about its parent as long as they can be believed.
+
+    Every defined portfolio needs a forecast, and at least half of the stocks that the parent covers must be covered.
+
+    Parameters
+    ----------
+    manifest : Manifest
+        Of the version that is continued.
+    rows : xarray.Dataset
+        All rows of the new version.
+    n_old : int
+        How many of them are the parent's.
+    """
+    new = rows.isel(date=slice(n_old, None))
+    defined = new["weights"].notnull().all("ticker")
+    forecast = defined & new["portfolio_variance"].notnull()
+    share = float(forecast.sum() / defined.sum()) if bool(defined.any()) else 1.0
+    before, covered = int(_covered(rows.isel(date=n_old - 1))), int(_covered(new).min())
+    criteria = (
+        Criterion(name="portfolios with a forecast", passed=share == 1.0, value=share, limit="all that are defined"),
+        Criterion(
+            name="covered stocks",
+            passed=covered >= _LEAST_COVERAGE * before,
+            value=covered,
+            champion=float(before),
+            limit=f"at least {_LEAST_COVERAGE:.0%} of the version that is continued",
+        ),
+    )
+    passed = all(one.passed for one in criteria)
+    reasons = tuple(sentence(one) for one in criteria if passed or not one.passed)
+    inherited = f"continues {manifest.version}: {'; '.join(manifest.gate.reasons)}"
+    first, last = (day.date() for day in new.indexes["date"][[0, -1]])
+    return GateDecision(
+        passed=passed,
+        reasons=(*reasons, inherited),
+        criteria=criteria,
+        champion=manifest.version,
+        first_date=first,
+        last_date=last,
+        dates=new.sizes["date"],
+    )
+
+
+def _covered(rows: xr.Dataset) -> xr.DataArray:
+    return (rows["loadings"].notnull().all("factor") & ~rows["imputed"]).sum("ticker")
+
+
 def asked(criterion: Criterion) -> bool:
     """Whether a criterion could be asked for; one without a number that passed had nothing to compare."""
     return not (criterion.passed and criterion.value is None)
@@ -78,7 +128,7 @@ def sentence(criterion: Criterion) -> str:
     return f"{criterion.name} {_shown(criterion.value)}{beside}, {criterion.limit} is asked for"
 
 
-def _absolute(criteria: GateSpec, metrics: Metrics) -> tuple[Criterion, Criterion]:
+def _absolute(criteria: GateSpec, metrics: Mapping[str, float | None]) -> tuple[Criterion, Criterion]:
     """Judge the challenger by itself, on its own out-of-sample dates."""
     total = _finite(metrics.get("total_r2_out_of_sample"))
     found = [_finite(value) for name, value in metrics.items() if name.startswith("bias_statistic.")]

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import copy
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
@@ -20,6 +20,7 @@ from sklearn.base import BaseEstimator, clone
 from models.arrays import FloatArray
 from models.families.rotation import check_rotation
 from schemas.errors import ModelError
+from schemas.statistics import STATISTIC_DIMS, declared
 
 if TYPE_CHECKING:
     from models.panel import Panel
@@ -52,12 +53,17 @@ class FactorModel(BaseEstimator, ABC):  # type: ignore[misc]  # scikit-learn shi
     :meth:`fit` ends with an underscore. A panel's date t labels the return r[t] beside what was known *before* t,
     so that ``loadings(panel)`` at t is X[t-1]: no value at or after t enters it.
 
-    A row of a panel decides its own loadings, factor and expected returns, together with the `row_memory` rows before it:
-    a row by itself gives the bits that it has in a longer panel, or in one with more stocks that are not covered. So
-    rows can be made in blocks, or one a day, and are the same.
+    A row of a panel decides its own loadings, factor and expected returns, together with the `row_memory` rows before
+    it: a row by itself gives the bits that it has in a longer panel, or in one with more stocks that are not covered.
+    So rows can be made in blocks, or one a day, and are the same.
 
     Attributes
     ----------
+    kind : str
+        What a config calls the family, and its entry point in the group ``factorcube.models`` (class attribute).
+    STATISTICS : mapping of str to str
+        Name and meaning of every statistic that the class adds to those of its parents (class attribute). The one
+        called ``x`` is the attribute ``x_`` of a fitted model, which may be None: see `statistics`.
     factors_ : list[str]
         Names of the factors, in order.
     premia_ : numpy.ndarray
@@ -68,6 +74,11 @@ class FactorModel(BaseEstimator, ABC):  # type: ignore[misc]  # scikit-learn shi
         How long a fit lasts, beside other families: the longest are begun first (class attribute).
     """
 
+    kind: ClassVar[str]
+    STATISTICS: ClassVar[Mapping[str, str]] = {
+        "premia": "mean factor return per period over the last training sample",
+        "premia_stderr": "standard error of the premia, per period",
+    }
     latent: ClassVar[bool] = False
     effort: ClassVar[int] = 1
     factors_: list[str]
@@ -122,6 +133,11 @@ class FactorModel(BaseEstimator, ABC):  # type: ignore[misc]  # scikit-learn shi
         """Become the fitted model of its parts, given in the order of `pieces`."""
         raise ModelError(f"{type(self).__name__} has no pieces to join: it is fitted at once.")
 
+    @property
+    def keeps_of_first(self) -> bool:
+        """Whether later fits keep something of the first (see `refit`), and so wait for it."""
+        return False
+
     def refit(self, first: Self) -> Self:  # noqa: ARG002
         """Return the unfitted model of a later date, with what it keeps of the first fit.
 
@@ -157,8 +173,9 @@ class FactorModel(BaseEstimator, ABC):  # type: ignore[misc]  # scikit-learn shi
         Raises
         ------
         ModelError
-            If the factors of the model are given, so that a rotation would only relabel them wrongly, or if the matrix
-            is not orthogonal.
+            If the factors of the model are given, so that a rotation would only relabel them wrongly.
+        ConfigError
+            If the matrix is not orthogonal.
         """
         self._check_fitted()
         if not self.latent:
@@ -202,18 +219,39 @@ class FactorModel(BaseEstimator, ABC):  # type: ignore[misc]  # scikit-learn shi
         }
 
     def statistics(self) -> dict[str, xr.DataArray]:
-        """Return the inference that the model offers, each array named by what it is.
+        """Return the inference that the model offers: of every name in `STATISTICS` the attribute with an underscore.
 
-        Dimensions are among ``ticker``, ``factor``, ``char``, ``observed_factor``, ``penalty``, or none. Every model
-        has its ``premia``, and ``premia_stderr`` if it knows their standard errors; models with more add to it.
+        One that is absent or None is not offered. A number, and an array of one number per factor, get their labels
+        here; other arrays bring theirs, along ``ticker``, ``penalty``, ``char``, ``observed_factor`` or ``factor``.
+        The meaning is the attribute ``long_name`` of each array. No family has a way of its own to offer more, so that
+        what is published is what is declared.
+
+        Raises
+        ------
+        ModelError
+            If an attribute is an array without labels, or with others.
         """
         self._check_fitted()
-        coords = {"factor": [*self.factors_]}
-        found = {"premia": xr.DataArray(np.asarray(self.premia_), coords, ("factor",), name="premia")}
-        errors = getattr(self, "premia_stderr_", None)
-        if errors is not None:
-            found["premia_stderr"] = xr.DataArray(np.asarray(errors), coords, ("factor",), name="premia_stderr")
+        found = {}
+        for name, meaning in declared(type(self)).items():
+            value = getattr(self, f"{name}_", None)
+            if value is not None:
+                found[name] = self._labelled(name, value).assign_attrs(long_name=meaning)
         return found
+
+    def _labelled(self, name: str, value: Any) -> xr.DataArray:
+        if isinstance(value, xr.DataArray):
+            array = value
+        else:
+            dims = ("factor",) if np.shape(value) == (len(self.factors_),) else ()
+            if np.ndim(value) != len(dims):
+                raise ModelError(f"{type(self).__name__}: the statistic '{name}' has no labels for {np.shape(value)}.")
+            array = xr.DataArray(np.asarray(value), {dim: [*self.factors_] for dim in dims}, dims)
+        if not set(array.dims) <= set(STATISTIC_DIMS):
+            raise ModelError(
+                f"{type(self).__name__}: the statistic '{name}' has axes {array.dims}, of {STATISTIC_DIMS}."
+            )
+        return array.rename(name)
 
     def _check_fitted(self) -> None:
         if not hasattr(self, "factors_"):

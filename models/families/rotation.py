@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 
 from models.arrays import FloatArray
-from schemas.errors import ModelError
+from schemas.errors import ConfigError, DataError, ModelError
 
 
 def align(factor_returns: FloatArray, reference: FloatArray) -> FloatArray:
@@ -32,11 +32,13 @@ def align(factor_returns: FloatArray, reference: FloatArray) -> FloatArray:
 
     Raises
     ------
+    DataError
+        If shapes differ.
     ModelError
-        If shapes differ, or fewer common finite dates are left than there are factors.
+        If fewer common finite dates are left than there are factors.
     """
     if factor_returns.shape != reference.shape or factor_returns.ndim != 2:
-        raise ModelError(f"Factors to align need one shape (date, factor): {factor_returns.shape}, {reference.shape}.")
+        raise DataError(f"Factors to align need one shape (date, factor): {factor_returns.shape}, {reference.shape}.")
     common = np.isfinite(factor_returns).all(axis=1) & np.isfinite(reference).all(axis=1)
     n_common, n_factors = int(common.sum()), factor_returns.shape[1]
     if n_common < n_factors:
@@ -57,12 +59,12 @@ def check_rotation(rotation: FloatArray, n_factors: int) -> FloatArray:
 
     Raises
     ------
-    ModelError
+    ConfigError
         If it is not an orthogonal (factor, factor) matrix.
     """
     matrix = np.asarray(rotation, dtype=np.float64)
     if matrix.shape != (n_factors, n_factors):
-        raise ModelError(f"A rotation of {n_factors} factors is {n_factors} x {n_factors}, not {matrix.shape}.")
+        raise ConfigError(f"A rotation of {n_factors} factors is {n_factors} x {n_factors}, not {matrix.shape}.")
     if not np.allclose(matrix.T @ matrix, np.eye(n_factors), atol=1e-8):
-        raise ModelError("A rotation must be orthogonal (R'R = I); this one would also stretch the factors.")
+        raise ConfigError("A rotation must be orthogonal (R'R = I); this one would also stretch the factors.")
     return matrix

@@ -18,7 +18,7 @@ from models.arrays import FloatArray
 from models.inference.pricing_tests import BalancedRegression, JointTest, balanced_regression
 from models.inference.regression import CovType, bartlett_weights, long_run_covariance, resolve_lags, weighted_products
 from models.statistics.gram import RANK_TOLERANCE, solve_gram
-from schemas.errors import ModelError
+from schemas.errors import ConfigError, ModelError
 
 
 @dataclass(frozen=True, eq=False)
@@ -124,12 +124,14 @@ def two_pass(
     ModelError
         If betas are collinear or fewer assets than premia, "gls" has not more dates than assets and factors, or the
         inputs are unusable.
+    ConfigError
+        If the ``cov_type`` or the weighting is unknown, or the ``cov_type`` has no form for two passes.
     """
     regression = balanced_regression(returns, factors)
     n_dates, n_factors = regression.factors.shape
     lags = resolve_lags(cov_type, newey_west_lags, n_dates)
     if cov_type in ("HC1", "HC2", "HC3"):
-        raise ModelError(f"cov_type='{cov_type}' has no form for two passes; use 'HC0' with debiased=True.")
+        raise ConfigError(f"cov_type='{cov_type}' has no form for two passes; use 'HC0' with debiased=True.")
     design = np.column_stack([np.ones((len(regression.beta), int(zero_beta))), regression.beta])
     _check_rank(design)
     mean = regression.returns.mean(axis=0)
@@ -168,7 +170,7 @@ def _weighted(columns: FloatArray, regression: BalancedRegression, weighting: st
     if weighting == "ols":
         return columns
     if weighting != "gls":
-        raise ModelError(f"weighting='{weighting}' is not known; it is 'ols' or 'gls'.")
+        raise ConfigError(f"weighting='{weighting}' is not known; it is 'ols' or 'gls'.")
     n_dates, n_assets = regression.residuals.shape
     if n_assets >= n_dates - regression.factors.shape[1]:
         raise ModelError(

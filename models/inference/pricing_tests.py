@@ -15,7 +15,7 @@ from scipy import linalg, stats
 
 from models.arrays import FloatArray
 from models.inference.regression import CovType, long_run_covariance, resolve_lags
-from schemas.errors import ModelError
+from schemas.errors import ConfigError, ModelError
 
 _RANK_TOLERANCE = 1e-12  # share of an asset's residual variance that those before it leave, and that counts as none
 _NO_RESIDUAL = 1e-20  # squared residuals beside squared returns that are nothing but rounding
@@ -178,6 +178,8 @@ def alpha_test(
     ------
     ModelError
         If V is singular, as it is with as many assets as dates, or the inputs are unusable.
+    ConfigError
+        If the ``cov_type`` is unknown or has no joint form over assets.
     """
     return alpha_test_of(balanced_regression(returns, factors), cov_type, newey_west_lags, debiased=debiased)
 
@@ -189,7 +191,7 @@ def alpha_test_of(
     n_dates, n_assets = regression.residuals.shape
     lags = resolve_lags(cov_type, newey_west_lags, n_dates)
     if cov_type in ("HC1", "HC2", "HC3"):
-        raise ModelError(f"cov_type='{cov_type}' has no joint form over assets; use 'HC0' with debiased=True.")
+        raise ConfigError(f"cov_type='{cov_type}' has no joint form over assets; use 'HC0' with debiased=True.")
     freedom = n_dates - regression.scores.shape[1]
     if n_assets > freedom:
         raise ModelError(

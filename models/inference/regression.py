@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from models.arrays import FloatArray
 from models.statistics.gram import solve_gram
-from schemas.errors import ModelError
+from schemas.errors import ConfigError, ModelError
 
 CovType = Literal["nonrobust", "HC0", "HC1", "HC2", "HC3", "HAC"]  # the names of statsmodels
 _LEAST_SLACK = 1e-10  # 1 - leverage below which an observation determines its own residual
@@ -138,8 +138,10 @@ def time_series_regression(
 
     Raises
     ------
+    ConfigError
+        If the ``cov_type`` is unknown, or lags are given for another one than "HAC".
     ModelError
-        If the ``cov_type`` is unknown, lags are given for another one than "HAC", or there are as many lags as dates.
+        If there are as many lags as dates.
     """
     lags = resolve_lags(cov_type, newey_west_lags, len(factors))
     usable: npt.NDArray[np.bool_] = np.logical_and.reduce(np.isfinite(factors), axis=1, keepdims=True)
@@ -189,14 +191,16 @@ def resolve_lags(cov_type: CovType, newey_west_lags: int | None, n_periods: int)
 
     Raises
     ------
+    ConfigError
+        If the ``cov_type`` is unknown, or lags are given for another one than "HAC".
     ModelError
-        If the ``cov_type`` is unknown, lags are given for another one than "HAC", or there are as many lags as dates.
+        If there are as many lags as dates.
     """
     if cov_type not in get_args(CovType):
-        raise ModelError(f"cov_type='{cov_type}' is not known; it is one of {', '.join(get_args(CovType))}.")
+        raise ConfigError(f"cov_type='{cov_type}' is not known; it is one of {', '.join(get_args(CovType))}.")
     if cov_type != "HAC":
         if newey_west_lags is not None:
-            raise ModelError(f"newey_west_lags={newey_west_lags} needs cov_type='HAC', not '{cov_type}'.")
+            raise ConfigError(f"newey_west_lags={newey_west_lags} needs cov_type='HAC', not '{cov_type}'.")
         return 0
     lags = automatic_lags(n_periods) if newey_west_lags is None else newey_west_lags
     _check_lags(lags, n_periods)

@@ -16,7 +16,7 @@ import numpy.typing as npt
 import pandas as pd
 import xarray as xr
 
-from models.arrays import BoolArray, CodeArray, FloatArray
+from models.arrays import BoolArray, CodeArray, FloatArray, IntArray
 from models.panel.assembly import UNKNOWN, as_axis, as_dates, assemble, order_industries, panel_blocks
 from schemas.errors import DataError, ModelError
 
@@ -73,8 +73,8 @@ class Panel:
         date: str = "date",
         ticker: str = "ticker",
         transform: str = "rank",
-        constant: bool = False,
-        min_coverage: float = 0.0,
+        constant: bool = True,
+        min_coverage: float = 0.5,
         factors: pd.DataFrame | None = None,
         industry: str | None = None,
     ) -> Self:
@@ -94,7 +94,8 @@ class Panel:
         transform : str
             One of `models.panel.transforms.TRANSFORMS`: "rank", "standardise", "winsorise", "none".
         constant : bool
-            Append a characteristic ``constant`` that is 1 on covered rows.
+            Append a characteristic ``constant`` that is 1 on covered rows. This default and others are those of a
+            config: `schemas.spec.PanelSpec`.
         min_coverage : float
             Smallest share of the characteristics that a stock must have to be covered; always at least one,
             and all of them under the transform "none". Without characteristics: the stock has a row.
@@ -303,6 +304,41 @@ class Panel:
             )
         train, validation, test = (slice(0, first), slice(first, second), slice(second, None))
         return self._at(train), self._at(validation), self._at(test)
+
+    def view(self, stop: int, tickers: slice | IntArray) -> Panel:
+        """Return the rows before a position and some of the tickers, by position, in one memory layout.
+
+        How sums are rounded depends on the layout. Industries that no row of the view names are left out, and
+        characteristics that are not in memory stay where they are.
+        """
+        part = self.data.isel(date=slice(0, stop), ticker=tickers)
+        kept = {"characteristics"} if not self.in_memory else set()
+        laid = part.assign(
+            {name: part[name].copy(data=np.ascontiguousarray(part[name].values)) for name in {*part.data_vars} - kept}
+        )
+        if "industry" in laid:
+            laid = laid.isel(industry_name=slice(0, int(laid["industry"].max()) + 1))
+        return Panel(laid)
+
+    def known(self, position: int) -> Panel:
+        """Return the rows up to a date by position, with the tickers that have appeared by then."""
+        past = self.data.isel(date=slice(0, position + 1))
+        seen = (past["coverage"] | past["returns"].notnull()).any("date").values
+        return self.view(position + 1, slice(None) if seen.all() else np.flatnonzero(seen))
+
+    def awaiting(self, next_date: pd.Timestamp) -> Panel:
+        """Take from the last row what happened on it, and give it the label of the next session: it is yet to come."""
+        changed = {}
+        for name, nothing in (("returns", np.nan), ("mask", False), ("factors", np.nan)):
+            if name in self.data:
+                changed[name] = self.data[name].load().copy()
+                changed[name][-1] = nothing
+        dates = pd.DatetimeIndex([*self.dates[:-1], next_date]).as_unit("ns").rename("date")
+        return Panel(self.data.assign(changed).assign_coords(date=dates))
+
+    def rows(self, start: int, stop: int) -> Panel:
+        """Dates from start to stop (exclusive) by position, read into memory."""
+        return self._at(slice(start, stop)).load()
 
     def spans(self, size: int = 256) -> Iterator[Panel]:
         """Consecutive spans of at most ``size`` dates, as views: nothing is read or copied."""

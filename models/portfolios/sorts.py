@@ -26,7 +26,7 @@ import xarray as xr
 from models.arrays import BoolArray, Float64Array, IntArray
 from models.panel import Panel
 from models.statistics.gram import Design, gram_of, managed_portfolios, select_characteristics, solve_gram
-from schemas.errors import ModelError
+from schemas.errors import ConfigError, DataError
 
 Characteristic = str | xr.DataArray
 Quantiles = int | Sequence[float]
@@ -85,7 +85,7 @@ class SortedPortfolios:
 
         Raises
         ------
-        ModelError
+        ConfigError
             If the sort has no such characteristic, or two and none is named.
         """
         sides = self._sides(by)
@@ -104,10 +104,10 @@ class SortedPortfolios:
     def _sides(self, by: str | None) -> Float64Array:
         names = [str(name) for name in self.returns["portfolio"].coords if name != "portfolio"]
         if by is None and len(names) > 1:
-            raise ModelError(f"Say of which characteristic the spread is: one of {names}.")
+            raise ConfigError(f"Say of which characteristic the spread is: one of {names}.")
         name = names[0] if by is None else by
         if name not in names:
-            raise ModelError(f"There is no sort on '{name}'; the portfolios are sorted on {names}.")
+            raise ConfigError(f"There is no sort on '{name}'; the portfolios are sorted on {names}.")
         number = self.returns[name].values
         top, bottom = number == number.max(), number == number.min()
         sides: Float64Array = top / top.sum() - bottom / bottom.sum()
@@ -150,7 +150,11 @@ def quantile_sort(
     Raises
     ------
     ModelError
-        If the panel lacks the characteristic, the quantiles are not such, or the weighting is unknown.
+        If the panel lacks the characteristic.
+    ConfigError
+        If the quantiles are not such, the weighting is unknown, or values to sort on have no name.
+    DataError
+        If values to sort on, or weights, lack dates or tickers of the panel.
     """
     values, name = _values(panel, by)
     cuts = _fractions(quantiles)
@@ -188,13 +192,15 @@ def double_sort(
 
     Raises
     ------
-    ModelError
+    ModelError, DataError
+        As `quantile_sort`.
+    ConfigError
         As `quantile_sort`, or if both characteristics have the same name.
     """
     values, name = _values(panel, first)
     others, other = _values(panel, second)
     if name == other:
-        raise ModelError(f"A double sort needs two characteristics of different names; both are '{name}'.")
+        raise ConfigError(f"A double sort needs two characteristics of different names; both are '{name}'.")
     cuts, other_cuts = _fractions(quantiles[0]), _fractions(quantiles[1])
     both = np.where(np.isfinite(others), values, np.nan)
     weight, member, setters = _members(panel, both, weighting, universe, breakpoints)
@@ -250,7 +256,7 @@ def _values(panel: Panel, by: Characteristic) -> tuple[Float64Array, str]:
     if isinstance(by, str):
         return select_characteristics(panel, [by]).values[..., 0].astype(np.float64), by
     if by.name is None:
-        raise ModelError("Values to sort on need a name; give them one with .rename(...).")
+        raise ConfigError("Values to sort on need a name; give them one with .rename(...).")
     return _aligned(panel, by).astype(np.float64), str(by.name)
 
 
@@ -259,7 +265,7 @@ def _aligned(panel: Panel, array: xr.DataArray) -> npt.NDArray[np.generic]:
         aligned = array.sel(date=panel.dates, ticker=panel.tickers).transpose("date", "ticker")
     except (KeyError, ValueError) as error:
         name = array.name or "array"
-        raise ModelError(f"'{name}' must be (date, ticker) and have every date and ticker of the panel.") from error
+        raise DataError(f"'{name}' must be (date, ticker) and have every date and ticker of the panel.") from error
     values: npt.NDArray[np.generic] = aligned.values
     return values
 
@@ -268,11 +274,11 @@ def _fractions(quantiles: Quantiles) -> list[Fraction]:
     """Breakpoints as exact fractions, so that positions of order statistics do not depend on rounding."""
     if isinstance(quantiles, int):
         if quantiles < 2:
-            raise ModelError(f"{quantiles} buckets do not split anything; ask for at least 2.")
+            raise ConfigError(f"{quantiles} buckets do not split anything; ask for at least 2.")
         return [Fraction(k, quantiles) for k in range(1, quantiles)]
     cuts = [Fraction(str(float(quantile))) for quantile in quantiles]
     if not cuts or cuts[0] <= 0 or cuts[-1] >= 1 or any(a >= b for a, b in pairwise(cuts)):
-        raise ModelError(f"Breakpoints must increase within (0, 1), not {[*quantiles]}.")
+        raise ConfigError(f"Breakpoints must increase within (0, 1), not {[*quantiles]}.")
     return cuts
 
 
@@ -289,7 +295,7 @@ def _members(
     elif weighting in ("equal", "cap"):
         weight = np.ones(values.shape) if weighting == "equal" else panel.market_weight.values.astype(np.float64)
     else:
-        raise ModelError(
+        raise ConfigError(
             f"weighting='{weighting}' is unknown; choose 'equal' or 'cap', or give weights (date, ticker)."
         )
     member = panel.coverage.values & np.isfinite(values) & np.isfinite(weight) & (weight > 0.0)

@@ -7,13 +7,16 @@ formed.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import xarray as xr
 
+from models.arrays import BoolArray, Float64Array, FloatArray
 from schemas.errors import DataError
 
 
@@ -85,7 +88,8 @@ class RiskModel:
     def exposures(self, weights: xr.DataArray) -> xr.DataArray:
         """Return the portfolio's loadings x = X' w, (portfolio, date, factor)."""
         w = self._aligned(weights)
-        return _ordered(xr.dot(w, self._filled_loadings, dim="ticker"), "factor").where(self._defined(w))
+        x = _by_date(_exposures, (w, self.covered, self.loadings), (_HELD, ("ticker",), ("ticker", "factor")), "factor")
+        return _ordered(x, "factor").where(self._defined(w))
 
     def factor_contributions(self, weights: xr.DataArray) -> xr.DataArray:
         """Euler contributions x_k (Omega x)_k to the systematic variance, (portfolio, date, factor)."""
@@ -99,7 +103,8 @@ class RiskModel:
     def specific(self, weights: xr.DataArray) -> xr.DataArray:
         """Specific variance w' D w, (portfolio, date)."""
         w = self._aligned(weights)
-        return _ordered(xr.dot(w**2, self._filled_specific, dim="ticker").where(self._defined(w)))
+        parts = (w, self.covered, self.specific_variance)
+        return _ordered(_by_date(_specific, parts, (_HELD, ("ticker",), ("ticker",)))).where(self._defined(w))
 
     def variance(self, weights: xr.DataArray) -> xr.DataArray:
         """Portfolio variance, systematic plus specific, (portfolio, date)."""
@@ -159,8 +164,8 @@ class RiskModel:
         return ~((w != 0.0) & ~self.covered).any("ticker")
 
     def _times_omega(self, x: xr.DataArray) -> xr.DataArray:
-        product: xr.DataArray = xr.dot(self.omega, x.rename(factor="factor_"), dim="factor_")
-        return product
+        cores = (("portfolio", "factor"), ("factor", "factor_"))
+        return _by_date(np.matmul, (x, self.omega), cores, "factor_").rename(factor_="factor")
 
     def _marginal(self, weights: xr.DataArray) -> xr.DataArray:
         priced = self._times_omega(self.exposures(weights))
@@ -182,6 +187,40 @@ class RiskModel:
 
 def _dates(*parts: xr.DataArray) -> pd.Index | None:
     return next((part.indexes["date"] for part in parts if "date" in part.dims), None)
+
+
+_HELD = ("portfolio", "ticker")
+
+
+def _by_date(
+    function: Callable[..., Any], parts: Sequence[xr.DataArray], cores: Sequence[tuple[str, ...]], *last: str
+) -> xr.DataArray:
+    """Apply a function of arrays of one date to each date by itself: the dates beside it do not round it."""
+    single = "portfolio" not in parts[0].dims
+    first = parts[0].expand_dims("portfolio") if single else parts[0]
+    found: xr.DataArray = xr.apply_ufunc(
+        function,
+        first,
+        *parts[1:],
+        input_core_dims=[list(core) for core in cores],
+        output_core_dims=[["portfolio", *last]],
+        vectorize=True,
+        join="inner",
+        output_dtypes=[np.float64],
+    )
+    return found.isel(portfolio=0, drop=True) if single else found
+
+
+def _exposures(weights: Float64Array, covered: BoolArray, loadings: FloatArray) -> Float64Array:
+    """X'w of one date (portfolio, factor) over covered stocks; others must have no weight."""
+    exposures: Float64Array = weights[:, covered] @ loadings[covered].astype(np.float64)
+    return exposures
+
+
+def _specific(weights: Float64Array, covered: BoolArray, variance: FloatArray) -> Float64Array:
+    """W'Dw of one date (portfolio,) over covered stocks."""
+    specific: Float64Array = np.square(weights[:, covered]) @ variance[covered].astype(np.float64)
+    return specific
 
 
 def _ordered(array: xr.DataArray, *last: str) -> xr.DataArray:

@@ -6,8 +6,6 @@ Here belong estimators of D = diag(Var(e)), per period, without look-ahead. The 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -15,13 +13,14 @@ import numpy.typing as npt
 import pandas as pd
 import xarray as xr
 
-from models.arrays import Float64Array
+from models.arrays import BoolArray, FloatArray, NamedArrays
 from models.risk.covariance import Dates, rows_as_of
-from schemas.errors import ConfigError, DataError, ModelError
+from schemas.base import Argued
+from schemas.errors import DataError, ModelError
+from schemas.spec import SpecificSpec
 
 
-@dataclass(frozen=True)
-class SpecificRisk:
+class SpecificRisk(SpecificSpec, Argued):
     """Exponentially weighted specific variance about zero, in squared decimals per period (not annualised).
 
     Each stock has its own clock: a NaN residual is skipped and its variance carries. Weights are normalised,
@@ -32,27 +31,8 @@ class SpecificRisk:
     as of the same date: a stock with fewer than `min_observations` residuals (a new listing) gets the median,
     and no stock less than `floor` times the median (a price that hardly moved is stale, not safe).
 
-    Parameters
-    ----------
-    halflife : float
-        Observations after which a weight has halved.
-    floor : float
-        Least variance as a fraction of the median, in [0, 1].
-    min_observations : int
-        Residuals that a stock needs for a variance of its own.
+    Parameters, all by name, are the fields of `schemas.spec.SpecificSpec`: what a config says is what a notebook has.
     """
-
-    halflife: float = 63.0
-    floor: float = 0.1
-    min_observations: int = 20
-
-    def __post_init__(self) -> None:
-        if self.halflife <= 0.0:
-            raise ConfigError(f"SpecificRisk: halflife must be positive, not {self.halflife}.")
-        if not 0.0 <= self.floor <= 1.0:
-            raise ConfigError(f"SpecificRisk: floor is a fraction of the median, in [0, 1], not {self.floor}.")
-        if self.min_observations < 1:
-            raise ConfigError(f"SpecificRisk: min_observations must be at least 1, not {self.min_observations}.")
 
     def estimate(self, residuals: xr.DataArray, coverage: xr.DataArray | None = None) -> xr.DataArray:
         """Specific variance (ticker) as of the last date; see :meth:`path`."""
@@ -88,19 +68,16 @@ class SpecificRisk:
         """
         as_of, rows = rows_as_of(residuals, dates)
         covered = _coverage(residuals, as_of, coverage)
-        variance = np.full((len(as_of), residuals.sizes["ticker"]), np.nan, dtype=np.float32)
-        for row, (own, count) in enumerate(self._histories(residuals, rows)):
-            seen = covered[row] if covered is not None else count > 0
-            trusted = seen & (count >= self.min_observations)
-            if trusted.any():
-                median = np.median(own[trusted])
-                repaired = np.where(trusted, np.maximum(own, self.floor * median), median)
-                variance[row] = np.where(seen, repaired, np.nan)
+        values = residuals.transpose("date", "ticker").values
+        variance = np.full((len(as_of), values.shape[1]), np.nan, dtype=np.float32)
+        state, start = self.start(values.shape[1]), 0
+        for row, stop in enumerate(rows):
+            for observation in values[start:stop]:
+                state = self.step(state, observation)
+            start = stop
+            variance[row] = self.read(state, None if covered is None else covered[row])
         if not np.isfinite(variance[-1:]).any():
-            raise ModelError(
-                f"No covered stock has {self.min_observations} residuals by the last as-of date; "
-                "use a longer history or a smaller min_observations."
-            )
+            raise ModelError(self.shortage())
         return _like(residuals, as_of, variance, "specific_variance")
 
     def imputed(
@@ -115,24 +92,39 @@ class SpecificRisk:
         seen = counts > 0 if covered is None else covered
         return _like(residuals, as_of, seen & (counts < self.min_observations), "imputed")
 
-    def _histories(
-        self, residuals: xr.DataArray, rows: npt.NDArray[np.int_]
-    ) -> Iterator[tuple[Float64Array, npt.NDArray[np.int_]]]:
-        """Each stock's own variance and number of residuals over the first r rows, for every r in `rows`."""
-        values = residuals.transpose("date", "ticker").values
-        decay = 0.5 ** (1.0 / self.halflife)
-        variance, mass = np.zeros(values.shape[1]), np.zeros(values.shape[1])
-        count = np.zeros(values.shape[1], dtype=np.int_)
-        start = 0
-        for stop in rows:
-            for row in values[start:stop]:
-                known = np.isfinite(row)
-                mass = np.where(known, decay * mass + 1.0, mass)
-                change = np.square(row.astype(np.float64)) - variance
-                variance = variance + np.where(known, change / np.maximum(mass, 1.0), 0.0)
-                count = count + known
-            start = stop
-            yield variance, count
+    def shortage(self) -> str:
+        """Say what is missing where no variance can be read."""
+        return (
+            f"No covered stock has {self.min_observations} residuals by the last as-of date; "
+            "use a longer history or a smaller min_observations."
+        )
+
+    def start(self, n_stocks: int) -> NamedArrays:
+        """Return the state before the first residual: arrays (ticker,) by name, to be kept and taken up."""
+        return {
+            "variance": np.zeros(n_stocks),
+            "mass": np.zeros(n_stocks),
+            "count": np.zeros(n_stocks, dtype=np.int64),
+        }
+
+    def step(self, state: NamedArrays, residuals: FloatArray) -> NamedArrays:
+        """Return the state after one more date of residuals (ticker,), NaN where unknown: such a stock carries."""
+        known = np.isfinite(residuals)
+        mass = np.where(known, 0.5 ** (1.0 / self.halflife) * state["mass"] + 1.0, state["mass"])
+        change = np.square(residuals.astype(np.float64)) - state["variance"]
+        variance = state["variance"] + np.where(known, change / np.maximum(mass, 1.0), 0.0)
+        return {"variance": variance, "mass": mass, "count": state["count"] + known}
+
+    def read(self, state: NamedArrays, covered: BoolArray | None = None) -> npt.NDArray[np.float32]:
+        """Return the variance (ticker,) of covered stocks as of the last date of a state; by default of those seen."""
+        own, count = state["variance"], state["count"]
+        seen = count > 0 if covered is None else covered
+        trusted = seen & (count >= self.min_observations)
+        if not trusted.any():
+            return np.full(len(own), np.nan, dtype=np.float32)
+        median = np.median(own[trusted])
+        repaired = np.where(trusted, np.maximum(own, self.floor * median), median)
+        return np.where(seen, repaired, np.nan).astype(np.float32)
 
 
 def _coverage(

@@ -20,7 +20,7 @@ import xarray as xr
 from models.arrays import FloatArray
 from models.panel import Panel
 from models.statistics.products import Products, cross_products
-from schemas.errors import ModelError
+from schemas.errors import DataError, ModelError
 
 INTERCEPT = "intercept"
 _INDUSTRY = "industry:"
@@ -129,15 +129,15 @@ class GramStatistics:
 
         Raises
         ------
-        ModelError
+        DataError
             If the parts have other regressors, or their dates do not strictly increase.
         """
         held = [part.caps for part in parts if part.caps is not None]
         if not parts or any(part.chars != parts[0].chars for part in parts) or len(held) not in {0, len(parts)}:
-            raise ModelError("Gram statistics of other characteristics cannot be joined; compute them alike.")
+            raise DataError("Gram statistics of other characteristics cannot be joined; compute them alike.")
         dates = pd.DatetimeIndex(np.concatenate([part.dates for part in parts]))
         if not (dates.is_monotonic_increasing and dates.is_unique):
-            raise ModelError("Gram statistics to be joined must follow one another in time, without overlap.")
+            raise DataError("Gram statistics to be joined must follow one another in time, without overlap.")
         zz, zr, rr, n, weight = (np.concatenate([getattr(part, name) for part in parts]) for name in _BY_DATE)
         return GramStatistics(zz, zr, rr, n, weight, dates, parts[0].chars, caps=np.concatenate(held) if held else None)
 

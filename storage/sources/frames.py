@@ -42,8 +42,6 @@ class Selection:
         Columns of numbers by the name they get; None for all columns but the date.
     frequency : {"daily", "monthly"}
         Monthly dates become the calendar end of their month.
-    start, end : date or None
-        First and last date to keep, both included.
     labels : Mapping[str, str]
         Columns of names by the name they get.
     """
@@ -52,8 +50,6 @@ class Selection:
     ticker_column: str | None
     values: Mapping[str, str] | None
     frequency: Frequency
-    start: date | None = None
-    end: date | None = None
     labels: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -102,8 +98,7 @@ def read_table(origin: Origin, selection: Selection, max_cells: int) -> Table:
         tables.append(_clean(name, frame, schema, selection, values or {}))
     table = pl.concat(tables) if tables else pl.DataFrame()
     if table.is_empty():
-        span = f" from {selection.start or 'the first date'} to {selection.end or 'the last date'}"
-        raise DataError(f"{_names(parts)}: no rows{span if selection.start or selection.end else ''}")
+        raise DataError(f"{_names(parts)}: no rows")
     return Table(_names(parts), table)
 
 
@@ -153,7 +148,7 @@ def _clean(
     numbers = [to_number(column, schema[column]).alias(alias) for alias, column in values.items()]
     labels = [_label(name, schema, column).alias(alias) for alias, column in selection.labels.items()]
     try:
-        table = frame.select(*keys, *numbers, *labels).filter(_within(selection)).collect()
+        table = frame.select(*keys, *numbers, *labels).collect()
     except pl.exceptions.InvalidOperationError as error:
         raise _bad_number(name, frame, schema, selection, values) or _unreadable(name, error) from None
     except _FAILURES as error:
@@ -181,18 +176,6 @@ def _label(name: str, schema: pl.Schema, column: str) -> pl.Expr:
         raise SourceError(f"{name}: column '{column}' holds {schema[column]}, not names; write text or whole numbers")
     text = pl.col(column).cast(pl.String).str.strip_chars()
     return pl.when(~text.is_in(MISSING)).then(text)
-
-
-def _within(selection: Selection) -> pl.Expr:
-    """Keep the dates asked for, and the rows without a date, which are yet to be refused."""
-    inside = pl.lit(value=True)
-    if selection.date_column is None:
-        return inside
-    if selection.start is not None:
-        inside = inside & (pl.col(DATE) >= selection.start)
-    if selection.end is not None:
-        inside = inside & (pl.col(DATE) <= selection.end)
-    return inside | pl.col(DATE).is_null()
 
 
 def _bad_date(name: str, rows: pl.LazyFrame, selection: Selection) -> DataError:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import date
 
 import numpy as np
 import numpy.typing as npt
@@ -17,7 +16,6 @@ import pandas as pd
 import polars as pl
 import xarray as xr
 
-from schemas.errors import DataError
 from schemas.settings import Settings
 from schemas.sources import LongPanel, LongPrices, MarketSource, WidePrices, WideReturns
 from schemas.spec import Frequency
@@ -52,8 +50,6 @@ def read_market(
     settings: Settings,
     frequency: Frequency,
     calendar: str,
-    start: date | None = None,
-    end: date | None = None,
 ) -> xr.Dataset:
     """Read prices or returns, and characteristics where the source has them.
 
@@ -67,8 +63,6 @@ def read_market(
         Length of a period. Monthly dates become the calendar end of their month.
     calendar : str
         Exchange whose sessions daily dates must be; ``none`` takes them as they come.
-    start, end : date, optional
-        First and last date to read, both included.
 
     Returns
     -------
@@ -90,15 +84,13 @@ def read_market(
     ConfigError
         If the calendar is unknown, or a SQL source has no database.
     """
-    lagged = isinstance(source, LongPanel) and source.known == "before_date"
-    span = (None, None) if lagged else (start, end)
     origin = open_origin(source.origin, settings)
     if isinstance(source, WidePrices | WideReturns):
         columns = None if source.tickers is None else {ticker: ticker for ticker in source.tickers}
-        table = read_table(origin, Selection(source.date, None, columns, frequency, *span), settings.max_cells)
+        table = read_table(origin, Selection(source.date, None, columns, frequency), settings.max_cells)
         dense = _from_wide(table, "close" if isinstance(source, WidePrices) else "returns", frequency)
     else:
-        selection = Selection(source.date, source.ticker, _columns(source), frequency, *span)
+        selection = Selection(source.date, source.ticker, _columns(source), frequency)
         table = read_table(origin, selection, settings.max_cells)
         dense = _from_long(table, frequency, settings.max_cells)
     check_frequency(dense.dates, frequency, table.name)
@@ -108,10 +100,7 @@ def read_market(
         dense.values["returns"] = to_decimals(dense.values["returns"], source.units)
         column = source.returns if isinstance(source, LongPanel) else "returns"
         check_returns(table.name, {column: dense.values["returns"]}, source.units, frequency)
-    market = (
-        _with_characteristics(dense, source) if isinstance(source, LongPanel) else dense.dataset(list(dense.values))
-    )
-    return _between(table.name, market, start, end) if lagged else market
+    return _with_characteristics(dense, source) if isinstance(source, LongPanel) else dense.dataset(list(dense.values))
 
 
 def _columns(source: LongPrices | LongPanel) -> dict[str, str]:
@@ -155,13 +144,6 @@ def _with_characteristics(dense: _Dense, source: LongPanel) -> xr.Dataset:
         stacked[:-1], stacked[-1] = stacked[1:].copy(), np.nan
     market = dense.dataset(["returns"]).assign_coords(char=np.array(source.characteristics, dtype=np.str_))
     return market.assign(characteristics=(("date", "ticker", "char"), stacked))
-
-
-def _between(what: str, market: xr.Dataset, start: date | None, end: date | None) -> xr.Dataset:
-    kept = market.sel(date=slice(start and pd.Timestamp(start), end and pd.Timestamp(end)))
-    if kept.sizes["date"] == 0:
-        raise DataError(f"{what}: no rows from {start or 'the first date'} to {end or 'the last date'}")
-    return kept
 
 
 def _index(days: pl.Series) -> pd.DatetimeIndex:

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager
-from datetime import datetime
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
@@ -97,8 +96,8 @@ class Store(Protocol):
     def discard(self, key: str) -> None:
         """Remove a small document; nothing where there is none."""
 
-    def pointed(self, key: str) -> tuple[str, datetime] | None:
-        """Return the target of a link and when it was set; None if there is none, or stores like this have no links."""
+    def pointed(self, key: str) -> str | None:
+        """Return the target of a link; None if there is none, or stores like this have no links."""
 
     def point(self, key: str, target: str) -> None:
         """Let a link lead to its neighbour `target`, at once for all readers; nothing where there are no links."""

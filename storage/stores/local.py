@@ -13,7 +13,6 @@ import uuid
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 
 import icechunk
@@ -129,11 +128,9 @@ class LocalStore(Store):
         self.path(key).unlink(missing_ok=True)
 
     @override
-    def pointed(self, key: str) -> tuple[str, datetime] | None:
+    def pointed(self, key: str) -> str | None:
         link = self._link(key)
-        if not link.is_symlink():
-            return None
-        return str(link.readlink()), datetime.fromtimestamp(link.lstat().st_mtime, UTC)
+        return str(link.readlink()) if link.is_symlink() else None
 
     @override
     def point(self, key: str, target: str) -> None:

@@ -16,7 +16,7 @@ import hashlib
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
-from datetime import datetime, timedelta
+from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn, cast
 
@@ -178,7 +178,7 @@ class ObjectStore(Store):
             obstore.delete(self._objects, key)
 
     @override
-    def pointed(self, key: str) -> tuple[str, datetime] | None:
+    def pointed(self, key: str) -> str | None:
         return None
 
     @override

@@ -21,7 +21,7 @@ from tasks.backfilling.deciding.world import month_of, span_of
 from tasks.cluster import Cluster
 from tasks.ingesting import check_data, find_snapshot, read_source, write_cube
 from tasks.training import train
-from tasks.updating import update_model
+from tasks.updating import update_version
 from tasks.workspace import Workspace
 
 
@@ -94,15 +94,15 @@ class FlowEngine:
         last = batch.planned[-1]
         model, name = last.partition.model, (last.inputs.parent if last.inputs else None) or ""
         parent = published.resolve(Workspace.of(self.settings).layout, f"{self.spec.universe}/{model}/{name}")
-        ref = update_model(self.spec.universe, model, snapshot, _as_of(last), self.settings, parent=parent)
+        ref = update_version(self.spec.universe, model, snapshot, _as_of(last), self.settings, parent=parent)
         return {item.partition: Product(ref.version) for item in batch.planned}
 
 
 def _ingest(spec: RunSpec, start: date, end: date, settings: Settings) -> SnapshotRef:
-    """Do what the flow of this name does, step by step, inside the one task of a batch."""
-    staged = read_source.fn(spec, settings, start, end)
-    known = find_snapshot.fn(spec, staged, settings)
-    return known or write_cube.fn(spec, staged, check_data.fn(spec, staged, settings), settings)
+    """Do what the flow of this name does, inside the one task of a batch."""
+    staged = read_source(spec, settings, start, end)
+    known = find_snapshot(spec, staged, settings)
+    return known or write_cube(spec, staged, check_data(spec, staged, settings), settings)
 
 
 def _as_of(item: PlannedPartition) -> date:

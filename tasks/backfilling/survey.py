@@ -28,8 +28,7 @@ from tasks.backfilling.deciding.world import World, months, span_of
 from tasks.digests import input_digests
 from tasks.ingesting import head_snapshot, ingest_config, source_files
 from tasks.logs import run_logger
-from tasks.planning import DECISIVE
-from tasks.registry import family_code
+from tasks.planning import DECISIVE, code_of
 from tasks.stages import Stage
 from tasks.workspace import Workspace
 
@@ -150,9 +149,8 @@ def _codes(spec: RunSpec, models: Sequence[str]) -> dict[tuple[Step, str], str]:
     codes: dict[tuple[Step, str], str] = {("ingest", ""): Stage.INGEST.code()}
     for model in spec.models:
         if model.name in models:
-            family = family_code(model.kind)
-            codes["retrain", model.name] = Stage.VERSIONS.code(family)
-            codes["update", model.name] = Stage.UPDATES.code(family)
+            codes["retrain", model.name] = code_of(Stage.VERSIONS, spec, model)
+            codes["update", model.name] = code_of(Stage.UPDATES, spec, model)
     return codes
 
 

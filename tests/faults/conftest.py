@@ -1,4 +1,7 @@
-"""Fixtures of the fault tests: runs in processes of their own against the session's Prefect API."""
+"""Faults, each injected, are what `docs/reliability.md` lists, by theme; here runs in processes of their own for them.
+
+Tests of one part lie where its module's name says.
+"""
 
 from __future__ import annotations
 
@@ -6,9 +9,8 @@ import shutil
 from pathlib import Path
 
 import pytest
+from injection import Injector, ingest_config, seen_at
 from small_market import SMALL, make_market, write_config
-
-from faults.injection import Injector, ingest_config, seen_at
 
 
 @pytest.fixture(scope="module")

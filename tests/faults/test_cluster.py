@@ -11,10 +11,10 @@ from pathlib import Path
 
 import psutil
 import pytest
+from dask_processes import scheduler
+from injection import content_of, run_config
 from small_market import SMALL, make_market, write_config
-from test_pipeline import scheduler
 
-from faults.injection import content_of, run_config
 from schemas.errors import ExecutionError
 from schemas.refs import VersionRef
 from schemas.settings import load_settings

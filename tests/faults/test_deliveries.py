@@ -9,14 +9,14 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 import pytest
+from injection import content_of
 from running import ingested
 from small_market import SMALL, make_market, write_config
 
-from faults.injection import content_of
 from schemas.errors import CheckError, DataError, FactorcubeError, SourceError
 from schemas.settings import load_settings
-from schemas.spec import load_spec
 from storage import sources
+from storage.configs import load_spec
 from storage.cube import Cube
 from tasks.workspace import Workspace
 

@@ -9,8 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-
-from faults.injection import FullDisk, Injector, ingest_config, reading, seen_at, spread
+from injection import FullDisk, Injector, ingest_config, reading, seen_at, spread
 
 
 def starved(injector: Injector, late: Path, root: Path, ingested, step: int) -> str:

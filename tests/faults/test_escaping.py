@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import shutil
 import subprocess
-from html.parser import HTMLParser
 from pathlib import Path
 
 import numpy as np
 import polars as pl
 import pytest
+from pages import Page
 from running import Inline, ingested
 from small_market import make_market, write_config
 
 from schemas.settings import load_settings
-from schemas.spec import load_spec
+from storage.configs import load_spec
 from tasks.publishing import write_version_report
 from tasks.training import train
 from tasks.workspace import Workspace
@@ -27,32 +27,6 @@ NASTY = [
     f"'-{OWN}-'{{{{7*7}}}}${{7*7}}",
 ]
 CHARACTERISTICS = [f"<img src=x onerror={OWN}>", "</style><script>alert(1)</script>"]
-
-
-class Page(HTMLParser):
-    """What a browser would run: scripts, handlers, frames, images and links to scripts."""
-
-    def __init__(self, text: str) -> None:
-        super().__init__()
-        self.live: list[str] = []
-        self.title, self._in_title = "", False
-        self.feed(text)
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self._in_title = tag == "title"
-        if tag in {"script", "iframe", "object", "embed", "base"}:
-            self.live.append(tag)
-        for name, value in attrs:
-            target = (value or "").strip().lower()
-            if name.startswith("on") or target.startswith("javascript:") or (tag == "img" and target == "x"):
-                self.live.append(f"{tag} {name}={value}")
-
-    def handle_data(self, data: str) -> None:
-        self.title += data if self._in_title else ""
-
-    def handle_endtag(self, tag: str) -> None:
-        del tag
-        self._in_title = False
 
 
 @pytest.fixture(scope="module")

@@ -7,21 +7,22 @@ from pathlib import Path
 
 import polars as pl
 import pytest
+from injection import content_of
 from running import Inline, ingested
 from small_market import SMALL, make_market, write_config
 
-from faults.injection import content_of
 from schemas.refs import SnapshotRef, VersionRef
 from schemas.settings import load_settings
-from schemas.spec import RunSpec, load_spec
+from schemas.spec import RunSpec
 from storage import published
+from storage.configs import load_spec
 from storage.cube import Cube
 from storage.files import sha256_file
 from tasks.training import train
 from tasks.workspace import Workspace
 
 MARKET = make_market()
-DERIVED = ("members", "fits", "projections", "risks", "states", "evaluations", "metrics", "panels")
+DERIVED = ("pieces", "fits", "realised", "rows", "risks", "states", "evaluations", "metrics", "panels")
 
 
 @pytest.fixture

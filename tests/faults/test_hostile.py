@@ -19,8 +19,8 @@ from storing import manifest_of, version_data
 from schemas.errors import ConfigError, CorruptionError, FactorcubeError, PublishError, SourceError
 from schemas.settings import Settings
 from schemas.sources import FilesOrigin, LongPrices
-from schemas.spec import load_spec
 from storage import published
+from storage.configs import load_spec
 from storage.layout import Layout
 from storage.sources import read_market
 from storage.weights import load_state

@@ -7,9 +7,9 @@ import signal
 from pathlib import Path
 
 import pytest
-from test_pipeline import scheduler
+from dask_processes import scheduler
+from injection import Injector, Kill, Outcome, Seen, ingest_config, reading, run_config, seen_at, spread
 
-from faults.injection import Injector, Kill, Outcome, Seen, ingest_config, reading, run_config, seen_at, spread
 from storage.cube import Cube
 from storage.files import locked
 from tasks.workspace import Workspace

@@ -8,7 +8,7 @@ from pathlib import Path
 
 TESTS = Path(__file__).resolve().parents[1]
 PAGE = (TESTS.parent / "docs/reliability.md").read_text(encoding="utf-8")
-NAMED = re.compile(r"`((?:faults/)?test_\w+\.py)::(test_\w+)`")
+NAMED = re.compile(r"`((?:\w+/)+test_\w+\.py)::(test_\w+)`")
 
 
 def declared_in(path: Path) -> set[str]:

@@ -14,10 +14,9 @@ from pathlib import Path
 
 import psutil
 import pytest
+from injection import Seen, look, reading
+from ports import free_port
 from small_market import SMALL, make_market, write_config
-from test_pipeline import free_port
-
-from faults.injection import Seen, look, reading
 
 COMMAND = [sys.executable, "-m", "deploy.cli", "run", "config.yaml", "--promote-first"]
 

@@ -7,10 +7,10 @@ import time
 from pathlib import Path
 
 import pytest
-from test_pipeline import scheduler
+from dask_processes import scheduler
+from injection import Injector, content_of, ingest_config, reading, run_config
+from pages import Page
 
-from faults.injection import Injector, content_of, ingest_config, reading, run_config
-from faults.test_escaping import Page
 from storage import published
 from storage.cube import Cube
 from tasks.workspace import Workspace

@@ -31,6 +31,7 @@ import numpy.typing as npt
 from models.arrays import FloatArray
 from models.families.autoencoder.networks import Member
 from models.panel import Panel
+from models.statistics.rowwise import ordered_product
 
 _CHUNK = 16_384  # rows that are pushed through the networks at once
 _COLLAPSED = 1e-4  # smallest singular value of a member that has K factors, relative to its largest
@@ -133,8 +134,7 @@ class Ensemble:
 
     def factors(self, portfolios: FloatArray) -> FloatArray:
         """Return (date, factor) float64 from (date, portfolio)."""
-        factors: FloatArray = portfolios @ self.factor_weight.astype(np.float64) + self.factor_bias
-        return factors
+        return ordered_product(portfolios, self.factor_weight) + self.factor_bias
 
     def rotated(self, rotation: FloatArray) -> Ensemble:
         """Return the same model with loadings X R and factors R' f for an orthogonal (factor, factor) R."""

@@ -9,34 +9,36 @@ from __future__ import annotations
 import warnings
 from collections.abc import Sequence
 from dataclasses import asdict
-from typing import Any, ClassVar, Self
+from typing import Annotated, Any, ClassVar, Self
 
 import numpy as np
 import xarray as xr
+from annotated_types import Ge, Gt, Le, Lt, MaxLen, MinLen
 
 from models.arrays import FloatArray
 from models.families.autoencoder.data import Target, TrainingData, factor_inputs, portfolio_returns
 from models.families.autoencoder.ensemble import Ensemble, collapsed, mean_gram
 from models.families.autoencoder.networks import EpochReport, Member
 from models.families.autoencoder.training import Callback, TrainingOptions, train
-from models.families.base import FactorModel, ModelState
+from models.families.base import FactorModel, ModelState, Report
 from models.families.rotation import check_rotation
 from models.panel import Panel
 from models.statistics.gram import select_characteristics, solve_gram
+from models.statistics.rowwise import cross_sections
 from schemas.errors import ModelError
 
 
 class ConditionalAutoencoder(FactorModel):
-    """r[t] = beta(Z[t-1])' f[t] + e[t] with a neural network beta, and f linear in managed portfolios.
+    """Conditional autoencoder (Gu, Kelly and Xiu 2021): loadings that are a neural network of the characteristics.
 
-    Gu, Kelly and Xiu (2021), "Autoencoder asset pricing models", Journal of Econometrics 222. The loadings
-    are a feed-forward network of the characteristics with ReLU and batch normalisation (CA0: ``hidden=()``,
-    CA1: ``(32,)``, CA2: ``(32, 16)``, CA3: ``(32, 16, 8)``). The factors are W' x[t] of the managed
-    portfolios x[t] = (Z[t-1]'Z[t-1])^-1 Z[t-1]'r[t], where Z has a column of ones, so that the market is
-    among them. Both are learnt together from the mean squared error over the estimation universe and an L1
-    penalty on the weights, by Adam, with early stopping on the last dates of the panel. Every seed trains one
-    network; the model is the K-factor model nearest to the average of the networks (see
-    `models.families.autoencoder.ensemble`).
+    r[t] = beta(Z[t-1])' f[t] + e[t] with a neural network beta, and f linear in managed portfolios. Source: Gu, Kelly
+    and Xiu (2021), "Autoencoder asset pricing models", Journal of Econometrics 222. The loadings are a feed-forward
+    network of the characteristics with ReLU and batch normalisation (CA0: ``hidden=()``, CA1: ``(32,)``, CA2: ``(32,
+    16)``, CA3: ``(32, 16, 8)``). The factors are W' x[t] of the managed portfolios x[t] = (Z[t-1]'Z[t-1])^-1
+    Z[t-1]'r[t], where Z has a column of ones, so that the market is among them. Both are learnt together from the mean
+    squared error over the estimation universe and an L1 penalty on the weights, by Adam, with early stopping on the
+    last dates of the panel. Every seed trains one network; the model is the K-factor model nearest to the average of
+    the networks (see `models.families.autoencoder.ensemble`).
 
     Returns, portfolios and characteristics are divided by their scale for training, so that no parameter has
     a unit: the model of returns in percent is the model of returns in decimals times 100.
@@ -49,23 +51,24 @@ class ConditionalAutoencoder(FactorModel):
     Parameters
     ----------
     n_factors : int
-        K; at most the number of managed portfolios.
+        Number of factors K; at most the number of managed portfolios.
     hidden : tuple of int
-        Widths of the hidden layers of the loadings network.
+        Widths of the hidden layers of the loadings network: none is CA0, [32] CA1, [32, 16] CA2.
     learning_rate : float
-        Step of Adam.
+        Step of Adam, by which the networks are trained.
     l1 : float
         L1 penalty on the weights of all linear layers, relative to the mean squared return.
-    max_epochs, patience : int
-        Training stops after so many passes over the rows, or after so many without a lower validation loss.
-        The weights of the best pass count.
+    max_epochs : int
+        Most passes over the rows; the weights of the pass with the lowest validation loss count.
+    patience : int
+        Passes without a lower validation loss after which training stops.
     validation_fraction : float
         Share of the dates of the panel, the last ones, on which training stops and from which it does not
         learn.
     seeds : tuple of int
-        One network per seed.
+        One network of the ensemble per seed.
     target : {"contemporaneous", "one_ahead"}
-        What is learnt, as above.
+        Explain a return by the factors of its own period, or predict it by a premium that is known before.
 
     Attributes
     ----------
@@ -75,18 +78,20 @@ class ConditionalAutoencoder(FactorModel):
         The training of every seed that is in the model.
     """
 
+    kind: ClassVar[str] = "autoencoder"
     latent: ClassVar[bool] = True
+    effort: ClassVar[int] = 100
 
     def __init__(
         self,
-        n_factors: int = 5,
-        hidden: tuple[int, ...] = (32,),
-        learning_rate: float = 3e-3,
-        l1: float = 2e-3,
-        max_epochs: int = 100,
-        patience: int = 5,
-        validation_fraction: float = 0.2,
-        seeds: tuple[int, ...] = (0, 1, 2),
+        n_factors: Annotated[int, Ge(1), Le(50)] = 5,
+        hidden: Annotated[tuple[int, ...], MaxLen(3)] = (32,),
+        learning_rate: Annotated[float, Gt(0.0)] = 3e-3,
+        l1: Annotated[float, Ge(0.0)] = 2e-3,
+        max_epochs: Annotated[int, Ge(1)] = 100,
+        patience: Annotated[int, Ge(1)] = 5,
+        validation_fraction: Annotated[float, Gt(0.0), Lt(0.9)] = 0.2,
+        seeds: Annotated[tuple[int, ...], MinLen(1)] = (0, 1, 2),
         target: Target = "contemporaneous",
     ) -> None:
         self.n_factors = n_factors
@@ -98,6 +103,11 @@ class ConditionalAutoencoder(FactorModel):
         self.validation_fraction = validation_fraction
         self.seeds = seeds
         self.target = target
+
+    @property
+    def row_memory(self) -> int:
+        """1 with the target one_ahead, whose conditional premium is that of the row before; else 0."""
+        return 1 if self.target == "one_ahead" else 0
 
     def fit(self, panel: Panel, callback: Callback | None = None) -> Self:
         """Train every seed, one after the other, and combine them.
@@ -120,6 +130,19 @@ class ConditionalAutoencoder(FactorModel):
         """
         data = self._training_data(panel)
         return self.combine(panel, [train(data, self._options(), seed, callback) for seed in self.seeds])
+
+    def pieces(self) -> tuple[str, ...]:
+        """Return the seeds: one network of the ensemble each."""
+        return tuple(str(seed) for seed in self.seeds)
+
+    def fit_piece(self, panel: Panel, piece: str, report: Report | None = None) -> ModelState:
+        """Train the network of one seed; see the base class. One line is reported for every epoch."""
+        told: Callback | None = None if report is None else lambda epoch: report(str(epoch))
+        return self.fit_seed(panel, int(piece), told).state()
+
+    def join(self, panel: Panel, pieces: Sequence[ModelState]) -> Self:
+        """Combine the networks of all seeds; see the base class and `combine`."""
+        return self.combine(panel, [Member.from_state(piece) for piece in pieces])
 
     def fit_seed(self, panel: Panel, seed: int, callback: Callback | None = None) -> Member:
         """Train the network of one seed, and change nothing in the model; for the rest see `fit`."""
@@ -167,10 +190,10 @@ class ConditionalAutoencoder(FactorModel):
         values = np.full(shape, np.nan, dtype=np.float32)
         date = 0
         for block in panel.blocks():
-            covered = block.coverage.values
-            rows = select_characteristics(block, self.chars_).values[covered]
-            values[date : date + len(covered)][covered] = self._ensemble.networks(rows)
-            date += len(covered)
+            rows = select_characteristics(block, self.chars_).values
+            for covered, section in zip(block.coverage.values, rows, strict=True):
+                values[date, covered] = self._ensemble.networks(section[covered])
+                date += 1
         coords = {"date": panel.dates, "ticker": panel.tickers, "factor": self.factors_}
         return xr.DataArray(values, dims=("date", "ticker", "factor"), coords=coords, name="loadings")
 
@@ -197,7 +220,7 @@ class ConditionalAutoencoder(FactorModel):
         return expected.rename("expected_returns")
 
     def rotate(self, rotation: FloatArray) -> Self:
-        """Return the same model in rotated coordinates; see the base class. ModelError if not orthogonal."""
+        """Return the same model in rotated coordinates; see the base class. ConfigError if not orthogonal."""
         self._check_fitted()
         rotation = check_rotation(rotation, self.n_factors)
         arrays = self._ensemble.rotated(rotation).arrays()
@@ -251,12 +274,9 @@ class ConditionalAutoencoder(FactorModel):
         """Least squares of r[t] on the loadings over the estimation universe, (date, factor)."""
         values = []
         for block in panel.blocks():
-            mask = block.mask.values
-            loadings = np.where(mask[..., None], self.loadings(block).values, 0.0).astype(np.float64)
-            returns = np.where(mask, block.returns.values, 0.0).astype(np.float64)
-            gram = np.matmul(loadings.transpose(0, 2, 1), loadings)
-            moment = np.matmul(loadings.transpose(0, 2, 1), returns[..., None])
-            solution, rank = solve_gram(gram, moment)
+            weights = block.mask.values.astype(np.float64)
+            gram, moment = cross_sections(self.loadings(block).values, block.returns.values, weights)
+            solution, rank = solve_gram(gram, moment[..., None])
             values.append(np.where((rank == self.n_factors)[:, None], solution[..., 0], np.nan))
         return np.concatenate(values)
 

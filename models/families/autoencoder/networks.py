@@ -9,14 +9,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from typing import Any, Self
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import nn
 
 from models.arrays import FloatArray
 from models.families.autoencoder.data import Scales
+from models.families.base import ModelState
 
 
 @dataclass(frozen=True)
@@ -39,6 +42,13 @@ class EpochReport:
     train_loss: float
     validation_loss: float
     best: bool
+
+    def __str__(self) -> str:
+        """Say it in a line."""
+        return (
+            f"seed {self.seed}: epoch {self.epoch}, 1 - R2 {self.train_loss:.4f} in training, "
+            f"{self.validation_loss:.4f} on validation"
+        )
 
 
 @dataclass(frozen=True)
@@ -65,6 +75,25 @@ class Member:
     factor_weight: FloatArray
     factor_bias: FloatArray
     history: tuple[EpochReport, ...]
+
+    def state(self) -> ModelState:
+        """Return everything, for `from_state`."""
+        layers: dict[str, npt.NDArray[Any]] = {f"weight_{n}": weight for n, weight in enumerate(self.weights)}
+        layers |= {f"bias_{n}": bias for n, bias in enumerate(self.biases)}
+        arrays = {**layers, "factor_weight": self.factor_weight, "factor_bias": self.factor_bias}
+        return ModelState(arrays, {"layers": len(self.weights), "history": [asdict(report) for report in self.history]})
+
+    @classmethod
+    def from_state(cls, state: ModelState) -> Self:
+        """Rebuild from `state`."""
+        arrays, meta = state.arrays, state.meta
+        return cls(
+            weights=tuple(arrays[f"weight_{n}"] for n in range(meta["layers"])),
+            biases=tuple(arrays[f"bias_{n}"] for n in range(meta["layers"])),
+            factor_weight=arrays["factor_weight"],
+            factor_bias=arrays["factor_bias"],
+            history=tuple(EpochReport(**report) for report in meta["history"]),
+        )
 
 
 class Autoencoder(nn.Module):

@@ -6,12 +6,14 @@ Here belongs what is learnt from the regressions of all dates. How they come abo
 from __future__ import annotations
 
 import warnings
-from typing import Any, Literal, Self
+from collections.abc import Mapping
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
 import xarray as xr
+from annotated_types import Ge, Gt
 from sklearn.exceptions import ConvergenceWarning
 
 from models.arrays import FloatArray
@@ -26,7 +28,7 @@ from models.panel import Panel
 from models.panel.assembly import CONSTANT
 from models.risk.specific import SpecificRisk
 from models.statistics.gram import INTERCEPT, Design, GramStatistics, industry_name, select_characteristics
-from schemas.errors import ModelError
+from schemas.errors import ConfigError, ModelError
 
 MARKET = "market"
 _COUNTS = ("n_dates_", "n_dropped_", "n_missing_", "n_unfinished_")
@@ -38,7 +40,7 @@ _CHOICES = {
 
 
 class CrossSectionalModel(GramModel):
-    """A model in Barra's manner: r[t] on market, industries and styles X[t-1], by weighted least squares at each date.
+    """Market, industries and styles X[t-1] by weighted least squares of r[t] at each date, in Barra's manner.
 
     r[i, t] = m[t] + f[ind(i), t] + sum_k z[i, k] s[k, t] + e[i, t], with the industry and the styles known before t,
     subject to sum_j c[j, t] f[j, t] = 0 where c[j] is the capitalisation of industry j in the estimation universe. So
@@ -55,29 +57,32 @@ class CrossSectionalModel(GramModel):
     ----------
     weighting : {"sqrt_cap", "inverse_specific_variance", "cap", "equal"}
         Regression weights. "inverse_specific_variance": one over the exponentially weighted variance of the residuals
-        of a first pass with "sqrt_cap", learnt from the training sample as `models.SpecificRisk` says, and renewed
-        every ``refresh`` dates; only residuals of earlier dates enter the weights of a date. Dates that are too early
-        for any variance have the weights of the first pass.
+        of a first pass with "sqrt_cap", from residuals known before the date; dates that are too early for any have the
+        weights of the first pass.
     constraint : {"cap", "regression"}
-        What weights the industries in the constraint: capitalisation, or the sums of the regression weights.
+        Industries' returns sum to zero, weighted by capitalisation or by the weights of the regression.
     orthogonalise : tuple of (str, tuple of str)
         Styles to replace by the residual of a regression, at every date, on an intercept and other styles, with the
-        weights of the regression (of its first pass). The residual is not scaled again. For example
-        ``(("nonlinear_size", ("size",)),)``.
+        weights of the regression (of its first pass): pairs of a style and those others, such as nonlinear_size and
+        [size]. The residual is not scaled again.
     huber : float, optional
-        Threshold of Huber's robust regression; 1.345 has 95 % efficiency under normal residuals. Default: least
-        squares.
-    max_iter, tol : int, float
-        Most steps of Huber's iteration, and the largest move of a residual, in units of its scale, at which a date
-        has converged.
-    halflife, refresh, min_observations : float, int, int
-        Of the specific variance in the weights: dates after which a residual counts half, dates between renewals, and
-        residuals that a stock needs for a variance of its own (others have the median).
+        Threshold of Huber's robust regression; 1.345, which is usual, has 95 % efficiency under normal residuals.
+        Default: least squares.
+    max_iter : int
+        Most steps of Huber's iteration.
+    tol : float
+        Largest move of a residual, in units of its scale, at which Huber's iteration of a date has converged.
+    halflife : float
+        Of the specific variance in the weights: dates after which a residual counts half.
+    refresh : int
+        Dates after which the specific variances in the weights are renewed.
+    min_observations : int
+        Residuals that a stock needs for a specific variance of its own in the weights; others have the median.
     missing_industries : {"nan", "market"}
         Return of an industry without a stock in the estimation universe of a date: unknown, or 0, which is to say
         that of the market.
     newey_west_lags : int, optional
-        Lags of the standard errors of the premia. Default: floor(4 (T / 100)^(2/9)).
+        Lags of the standard errors of the premia. Default: floor(4 (T/100)^(2/9)).
     min_stocks : int, optional
         Dates with fewer stocks are dropped. Default: one more than the regressors of the date.
 
@@ -92,24 +97,35 @@ class CrossSectionalModel(GramModel):
     n_dates_, n_dropped_, n_missing_, n_unfinished_ : int
         Dates that entered; dates with stocks that did not, because they were too few or the styles collinear; pairs
         of a date and an industry without a stock; dates on which Huber's iteration did not converge.
-    averages_ : dict[str, numpy.ndarray]
-        Means over dates of what `diagnostics` gives by date: see `statistics`.
+    mean_abs_t_, share_significant_, mean_vif_ : numpy.ndarray
+        (factor,) over the training dates: mean of abs(t), share of dates with abs(t) > 2, and mean variance inflation
+        factor (NaN but for styles).
+    mean_r_squared_ : numpy.ndarray
+        Mean over the training dates, a scalar.
     """
+
+    kind: ClassVar[str] = "cross_section"
+    STATISTICS: ClassVar[Mapping[str, str]] = {
+        "mean_abs_t": "mean absolute t-statistic of the factor return",
+        "share_significant": "share of dates on which the absolute t-statistic is above 2",
+        "mean_vif": "mean variance inflation factor",
+        "mean_r_squared": "mean R2 of the cross-sections",
+    }
 
     def __init__(
         self,
         weighting: Literal["sqrt_cap", "inverse_specific_variance", "cap", "equal"] = "sqrt_cap",
         constraint: Literal["cap", "regression"] = "cap",
         orthogonalise: tuple[tuple[str, tuple[str, ...]], ...] = (),
-        huber: float | None = None,
-        max_iter: int = 50,
-        tol: float = 1e-6,
-        halflife: float = 63.0,
-        refresh: int = 21,
-        min_observations: int = 20,
+        huber: Annotated[float, Gt(0.0)] | None = None,
+        max_iter: Annotated[int, Ge(1)] = 50,
+        tol: Annotated[float, Gt(0.0)] = 1e-6,
+        halflife: Annotated[float, Gt(1.0)] = 63.0,
+        refresh: Annotated[int, Ge(1)] = 21,
+        min_observations: Annotated[int, Ge(2)] = 20,
         missing_industries: Literal["nan", "market"] = "nan",
-        newey_west_lags: int | None = None,
-        min_stocks: int | None = None,
+        newey_west_lags: Annotated[int, Ge(0)] | None = None,
+        min_stocks: Annotated[int, Ge(2)] | None = None,
     ) -> None:
         self.weighting = weighting
         self.constraint = constraint
@@ -131,7 +147,10 @@ class CrossSectionalModel(GramModel):
     n_dropped_: int
     n_missing_: int
     n_unfinished_: int
-    averages_: dict[str, FloatArray]
+    mean_abs_t_: FloatArray
+    share_significant_: FloatArray
+    mean_vif_: FloatArray
+    mean_r_squared_: FloatArray
     specific_weights_: rows.SpecificWeights | None
 
     def design(self, panel: Panel) -> Design | None:
@@ -149,8 +168,9 @@ class CrossSectionalModel(GramModel):
         Raises
         ------
         ModelError
-            If a parameter is not one of its values, `orthogonalise` names a characteristic that the panel lacks, or
-            fewer than two dates can be regressed.
+            If `orthogonalise` names a characteristic that the panel lacks, or fewer than two dates can be regressed.
+        ConfigError
+            If a parameter is unknown or out of bounds.
         """
         self._check_parameters()
         rows.check_orthogonalise(self.orthogonalise, panel.chars)
@@ -169,6 +189,8 @@ class CrossSectionalModel(GramModel):
         ModelError
             If these parameters need the rows of a panel, the statistics have no intercept, or fewer than two dates
             can be regressed.
+        ConfigError
+            As in `fit`.
         """
         self._check_parameters()
         found = len(gram.industries)
@@ -301,12 +323,12 @@ class CrossSectionalModel(GramModel):
 
         Raises
         ------
-        ModelError
+        ConfigError
             If the lag is below 1.
         """
         self._check_fitted()
         if lag < 1:
-            raise ModelError(f"lag={lag} must be at least 1.")
+            raise ConfigError(f"lag={lag} must be at least 1.")
         recipe = self._own_recipe()
         regressed = recipe.regress(panel, self.industries_)
         covered, _ = self._covered(panel)
@@ -326,26 +348,13 @@ class CrossSectionalModel(GramModel):
             {"date": panel.dates, "factor": self.factors_, "style": [*self.styles_]},
         )
 
-    def statistics(self) -> dict[str, xr.DataArray]:
-        """Premia with their standard errors, and means over the training dates.
-
-        ``mean_abs_t`` and ``share_significant`` (factor): mean of abs(t), and share of dates with abs(t) > 2;
-        ``mean_vif`` (factor): NaN but for styles; ``mean_r_squared``: a scalar.
-        """
-        found = super().statistics()
-        coords = {"factor": [*self.factors_]}
-        for name, values in self.averages_.items():
-            array = xr.DataArray(values, coords, ("factor",)) if np.ndim(values) else xr.DataArray(values)
-            found[name] = array.rename(name)
-        return found
-
     def state(self) -> ModelState:
         """Premia, means over dates, the specific variances of the weights, and names."""
         self._check_fitted()
         counts = {name: getattr(self, name) for name in _COUNTS}
         meta: dict[str, Any] = {"styles": [*self.styles_], "industries": [*self.industries_], **counts}
         arrays = {"premia": self.premia_, "premia_stderr": self.premia_stderr_}
-        arrays |= {name: np.asarray(values) for name, values in self.averages_.items()}
+        arrays |= {name: np.asarray(getattr(self, f"{name}_")) for name in CrossSectionalModel.STATISTICS}
         if self.specific_weights_ is not None:
             meta["tickers"] = [*self.specific_weights_.tickers]
             meta["as_of"] = [date.isoformat() for date in self.specific_weights_.as_of]
@@ -355,11 +364,12 @@ class CrossSectionalModel(GramModel):
     @classmethod
     def from_state(cls, params: dict[str, Any], state: ModelState) -> Self:
         """Rebuild a fitted model."""
-        model, meta, arrays = cls(**params), state.meta, dict(state.arrays)
+        model, meta, arrays = cls(**params), state.meta, state.arrays
         model._name(tuple(meta["industries"]), tuple(meta["styles"]))
-        model.premia_, model.premia_stderr_ = arrays.pop("premia"), arrays.pop("premia_stderr")
-        variance = arrays.pop("specific_variance", None)
-        model.averages_ = arrays
+        model.premia_, model.premia_stderr_ = arrays["premia"], arrays["premia_stderr"]
+        variance = arrays.get("specific_variance")
+        for name in CrossSectionalModel.STATISTICS:
+            setattr(model, f"{name}_", arrays[name])
         for name in _COUNTS:
             setattr(model, name, meta[name])
         model.specific_weights_ = None
@@ -371,11 +381,11 @@ class CrossSectionalModel(GramModel):
     def _check_parameters(self) -> None:
         for name, choices in _CHOICES.items():
             if getattr(self, name) not in choices:
-                raise ModelError(f"{name}={getattr(self, name)!r} is none of {', '.join(choices)}.")
+                raise ConfigError(f"{name}={getattr(self, name)!r} is none of {', '.join(choices)}.")
         if self.huber is not None and self.huber <= 0.0:
-            raise ModelError(f"huber={self.huber} must be positive; 1.345 is usual.")
+            raise ConfigError(f"huber={self.huber} must be positive; 1.345 is usual.")
         if self.max_iter < 1 or self.refresh < 1:
-            raise ModelError("max_iter and refresh must be at least 1.")
+            raise ConfigError("max_iter and refresh must be at least 1.")
 
     @property
     def _needs_rows(self) -> bool:
@@ -428,7 +438,9 @@ class CrossSectionalModel(GramModel):
         self.n_unfinished_ = regressed.n_unfinished
         self.premia_ = np.nanmean(returns, axis=0)
         self.premia_stderr_ = premia_errors(returns, self._lags)
-        self.averages_ = averages(t_statistics(returns, errors), regressed.base.vif[kept], regressed.r_squared[kept])
+        means = averages(t_statistics(returns, errors), regressed.base.vif[kept], regressed.r_squared[kept])
+        for name, values in means.items():
+            setattr(self, f"{name}_", values)
         self._warn()
         return self
 

@@ -19,7 +19,7 @@ from models.arrays import FloatArray
 from models.families.cross_section.regression import CrossSections, regress
 from models.panel import Panel
 from models.statistics.gram import GramStatistics, Weighting, date_spans, select_characteristics, solve_gram
-from schemas.errors import ModelError
+from schemas.errors import ConfigError, ModelError
 
 Orthogonalise = Sequence[tuple[str, Sequence[str]]]
 _MAD_OF_NORMAL = float(norm.ppf(0.75))
@@ -94,7 +94,9 @@ def orthogonalised(panel: Panel, orthogonalise: Orthogonalise, weights: FloatArr
     Raises
     ------
     ModelError
-        If the panel lacks one of the styles, or one shall be orthogonal to itself.
+        If the panel lacks one of the styles.
+    ConfigError
+        If one shall be orthogonal to itself, or to nothing.
     """
     check_orthogonalise(orthogonalise, panel.chars)
     values = panel.characteristics.values.astype(np.float64)
@@ -113,13 +115,13 @@ def orthogonalised(panel: Panel, orthogonalise: Orthogonalise, weights: FloatArr
 
 
 def check_orthogonalise(orthogonalise: Orthogonalise, chars: Sequence[str]) -> None:
-    """Raise a ModelError if an entry names a characteristic that is not there, or the style itself."""
+    """Raise a ModelError if the panel lacks a characteristic, a ConfigError if an entry names no other style."""
     for style, others in orthogonalise:
         missing = sorted({style, *others} - set(chars))
         if missing:
             raise ModelError(f"orthogonalise names {missing}, which the panel lacks; it has {[*chars]}.")
         if style in others or not others:
-            raise ModelError(f"orthogonalise must name styles other than '{style}' that it shall be orthogonal to.")
+            raise ConfigError(f"orthogonalise must name styles other than '{style}' that it shall be orthogonal to.")
 
 
 def systematic(panel: Panel, styles: Sequence[str], by_stock: FloatArray, style_returns: FloatArray) -> FloatArray:
@@ -136,9 +138,9 @@ def systematic(panel: Panel, styles: Sequence[str], by_stock: FloatArray, style_
         (date, char).
     """
     values = select_characteristics(panel, styles).values
-    result = np.empty(values.shape[:2])
-    for span in date_spans(len(values), values.shape[1] * max(1, values.shape[2])):
-        result[span] = (values[span].astype(np.float64) @ style_returns[span, :, None])[..., 0]
+    result = np.zeros(values.shape[:2])
+    for place in range(values.shape[2]):  # one style after the other: no other stock has a say in how they are rounded
+        result += values[..., place] * style_returns[:, place, None]
     result += by_stock
     return result
 
@@ -206,7 +208,9 @@ class _Grouped:
         """Regressions by weights (date, ticker); the constraint has no say in residuals, and is left out."""
         n_dates, _, width = self.joint.shape
         weighted = self.joint * weights[..., None]
-        inner = weighted.transpose(0, 2, 1) @ self.joint
+        inner = np.empty((n_dates, width, width))
+        for date, enters in enumerate(self.joint[..., 0] > 0.0):  # without the rows of those that do not enter
+            inner[date] = weighted[date, enters].T @ self.joint[date, enters]
         place = (np.arange(n_dates)[:, None] * self.n_groups + self.codes).ravel()
         sums = [np.bincount(place, weighted[..., i].ravel(), n_dates * self.n_groups) for i in range(width)]
         by_group = np.stack(sums, axis=1).reshape(n_dates, self.n_groups, width)
@@ -233,7 +237,10 @@ class _Grouped:
     def residuals(self, found: CrossSections) -> FloatArray:
         """(date, ticker) returns less what the regressions explain."""
         own = by_code(found.market, found.industry, self.codes)
-        return self.joint[..., -1] - own - (self.joint[..., 1:-1] @ found.style[..., None])[..., 0]
+        left = self.joint[..., -1] - own
+        for place in range(found.style.shape[1]):
+            left -= self.joint[..., 1 + place] * found.style[:, place, None]
+        return left
 
 
 def _huber_steps(

@@ -10,11 +10,12 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping
-from typing import Any, Literal, NamedTuple, Self, get_args
+from typing import Annotated, Any, ClassVar, Literal, NamedTuple, Self, get_args
 
 import numpy as np
 import numpy.typing as npt
 import xarray as xr
+from annotated_types import Ge, Gt
 
 from models.arrays import BoolArray, FloatArray
 from models.families.base import ModelState
@@ -32,40 +33,42 @@ from models.statistics.gram import (
     select_characteristics,
     solve_gram,
 )
-from schemas.errors import ModelError
+from schemas.errors import ConfigError, ModelError
 
 Deficient = Literal["drop", "ridge", "drop_column"]
 
 
 class FamaMacBeth(GramModel):
-    """Fama and MacBeth (1973): least squares of r[t] on the characteristics X[t-1] at each date, averaged.
+    """Fama and MacBeth (1973): regressions of r[t] on the characteristics X[t-1] at each date, and their averages.
 
-    An ``intercept`` is added unless the panel has a characteristic ``constant``. A date is dropped (NaN
-    slopes) if it has fewer than ``min_stocks`` stocks. What becomes of a date whose regressors are rank deficient, by
-    the rule of `models.statistics.gram.solve_gram`, is said by ``deficient``.
+    Estimated betas are those of `models.inference.two_pass.full_sample_betas`. An ``intercept`` is added unless the
+    panel has a characteristic ``constant``. A date is dropped (NaN slopes) if it has fewer than ``min_stocks`` stocks.
+    What becomes of a date whose regressors are rank deficient, by the rule of `models.statistics.gram.solve_gram`, is
+    said by ``deficient``.
 
     Parameters
     ----------
     newey_west_lags : int, optional
-        Lags of the Bartlett kernel in the standard errors of the premia. Default: floor(4 (T / 100)^(2/9))
-        with T the dates that were not dropped. Slopes of the remaining dates are taken as neighbours.
+        Lags of the Bartlett kernel in the standard errors of the premia. Default: floor(4 (T/100)^(2/9)) with T the
+        dates that were not dropped. Slopes of the remaining dates are taken as neighbours.
     min_stocks : int, optional
-        Default: number of regressors of the date plus one, so that a slope always has a residual beside it.
+        Fewest stocks of a date; a date with fewer is dropped. Default: its regressors plus one, so that a slope always
+        has a residual beside it.
     weighting : {"equal", "cap", "sqrt_cap"}
-        Weight of a stock's squared residual: ordinary least squares, or the panel's market weight or its square root.
+        Weight of a stock in a cross-section: the same for all, its market weight, or the square root of that.
     deficient : {"drop_column", "drop", "ridge"}
-        "drop_column": a characteristic that nobody has on a date (zero for every stock of the estimation universe,
-        which is what a transform leaves of a missing one) has no slope on that date, NaN, and the other slopes are
-        estimated without it; a date that is deficient for another reason is dropped. "drop": every deficient date is
-        dropped. "ridge": as "drop_column", but collinear dates get ridge slopes instead of none.
+        What becomes of a rank-deficient date. "drop_column": a characteristic that nobody has on a date (zero for every
+        stock of the estimation universe, which is what a transform leaves of a missing one) has no slope on that date,
+        NaN, and the other slopes are estimated without it; a date that is deficient for another reason is dropped.
+        "drop": every deficient date is dropped. "ridge": as "drop_column", but collinear dates get ridge slopes instead
+        of none.
     ridge : float
-        Added to the unit diagonal of the scaled Z'WZ of a collinear date, under "ridge" only.
+        Added to the unit diagonal of the scaled Gram matrix of a collinear date; deficient "ridge" only.
     debiased : bool
-        Divide the squares of n slopes by n - 1 instead of n, as ``debiased=True`` does in ``linearmodels``.
+        Divide the squares of n slopes by n - 1 instead of n, as linearmodels does if asked to.
     estimated_betas : mapping of str to str, optional
-        Characteristics that are betas estimated in a first pass, each with the observed factor of the panel that it
-        belongs to, as `models.inference.two_pass.full_sample_betas` makes them. The premia then also get errors of
-        Shanken (1992). Characteristics that are not named are taken as known without error, and need no correction.
+        Characteristics that are betas estimated in a first pass, each with its observed factor: the premia then also
+        get errors of Shanken (1992). Characteristics that are not named are taken as known without error.
 
     Attributes
     ----------
@@ -93,13 +96,20 @@ class FamaMacBeth(GramModel):
     elsewhere.
     """
 
+    kind: ClassVar[str] = "fama_macbeth"
+    STATISTICS: ClassVar[Mapping[str, str]] = {
+        "t_statistics": "premia over their standard errors",
+        "n_slopes": "number of dates behind the premium",
+        "shanken_stderr": "standard error of the premia with Shanken's correction for estimated betas, per period",
+    }
+
     def __init__(
         self,
-        newey_west_lags: int | None = None,
-        min_stocks: int | None = None,
+        newey_west_lags: Annotated[int, Ge(0)] | None = None,
+        min_stocks: Annotated[int, Ge(1)] | None = None,
         weighting: Weighting = "equal",
         deficient: Deficient = "drop_column",
-        ridge: float = 1e-4,
+        ridge: Annotated[float, Gt(0.0)] = 1e-4,
         debiased: bool = False,
         estimated_betas: Mapping[str, str] | None = None,
     ) -> None:
@@ -139,8 +149,10 @@ class FamaMacBeth(GramModel):
         Raises
         ------
         ModelError
-            If a parameter is unknown, fewer than two dates can be regressed or have the slope of a characteristic, or
-            ``estimated_betas`` names what is not there.
+            If fewer than two dates can be regressed or have the slope of a characteristic, or ``estimated_betas``
+            names what is not there.
+        ConfigError
+            If a parameter is unknown or out of bounds.
         """
         self._check_parameters()
         found = self._regress(gram)
@@ -194,15 +206,6 @@ class FamaMacBeth(GramModel):
         self._check_fitted()
         return self._regress(gram).slopes
 
-    def statistics(self) -> dict[str, xr.DataArray]:
-        """Return premia, standard errors, t-statistics, and the number of dates behind each, all (factor)."""
-        found = super().statistics()
-        more = {"t_statistics": self.t_statistics_, "n_slopes": self.n_slopes_}
-        if self.shanken_stderr_ is not None:
-            more["shanken_stderr"] = self.shanken_stderr_
-        coords = {"factor": [*self.factors_]}
-        return found | {name: xr.DataArray(values, coords, ("factor",), name=name) for name, values in more.items()}
-
     def state(self) -> ModelState:
         """Premia with their errors, names and counts."""
         self._check_fitted()
@@ -235,9 +238,9 @@ class FamaMacBeth(GramModel):
     def _check_parameters(self) -> None:
         for name, choices in (("deficient", Deficient), ("weighting", Weighting)):
             if getattr(self, name) not in get_args(choices):
-                raise ModelError(f"{name}='{getattr(self, name)}' is unknown; choose one of {get_args(choices)}.")
+                raise ConfigError(f"{name}='{getattr(self, name)}' is unknown; choose one of {get_args(choices)}.")
         if self.deficient == "ridge" and not self.ridge > 0.0:
-            raise ModelError(f"ridge={self.ridge} must be positive.")
+            raise ConfigError(f"ridge={self.ridge} must be positive.")
 
     def _regress(self, gram: GramStatistics) -> _Slopes:
         """Regress all dates at once; a column that is lost has a unit diagonal in its place, and so no say."""

@@ -8,10 +8,12 @@ refits through time in `walk_forward`. Kernels and networks of characteristics b
 from __future__ import annotations
 
 import warnings
-from typing import Any, ClassVar, Literal, Self
+from collections.abc import Mapping
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 import numpy as np
 import xarray as xr
+from annotated_types import Ge, Gt, Le
 from sklearn.exceptions import ConvergenceWarning
 
 from models.arrays import FloatArray
@@ -24,7 +26,8 @@ from models.families.ipca.rows import RowSteps, row_triangles
 from models.families.ipca.steps import Moments, initial_coefficients
 from models.families.linear import GramModel, gram_r2
 from models.panel import Panel
-from models.statistics.gram import INTERCEPT, Design, GramStatistics, date_spans, gram_of, select_characteristics
+from models.statistics.gram import INTERCEPT, Design, GramStatistics, gram_of, select_characteristics
+from models.statistics.rowwise import covered_product
 from schemas.errors import ModelError
 
 _CERTIFICATE = (
@@ -33,31 +36,35 @@ _CERTIFICATE = (
 
 
 class IPCA(GramModel):
-    """r[t] = Z[t-1] (Gamma_alpha + Gamma_beta f[t] + Gamma_delta g[t]) + e[t], by alternating least squares.
+    """Instrumented principal components (Kelly, Pruitt and Su 2019): loadings that are linear in characteristics.
 
-    Latent factors f, observed factors g if ``observed`` names some, and Gamma_alpha if there is an ``intercept``.
-    Source: Kelly, Pruitt and Su (2019), eq. 6 (factors given Gamma) and 7 (Gamma given factors); observed factors and
-    intercept enter as factors whose returns are given. Normalisation: Gamma_beta'Gamma_beta = I, F'F / T diagonal and
-    descending, the mean of every latent factor positive, Gamma_alpha and Gamma_delta orthogonal to Gamma_beta.
+    r[t] = Z[t-1] (Gamma_alpha + Gamma_beta f[t] + Gamma_delta g[t]) + e[t], by alternating least squares. Latent
+    factors f, observed factors g if ``observed`` names some, and Gamma_alpha if there is an ``intercept``. Source:
+    Kelly, Pruitt and Su (2019), eq. 6 (factors given Gamma) and 7 (Gamma given factors); observed factors and intercept
+    enter as factors whose returns are given. Normalisation: Gamma_beta'Gamma_beta = I, F'F / T diagonal and descending,
+    the mean of every latent factor positive, Gamma_alpha and Gamma_delta orthogonal to Gamma_beta.
 
     In the terms of r = X f + e the factors are the latent ones and then the observed ones, with loadings
     Z [Gamma_beta, Gamma_delta]: X Omega X' is the whole of systematic risk. Z Gamma_alpha is no risk: it is part of
     `expected_returns` and of `fitted_returns`, hence of both R2, and not of the loadings; `alpha` gives it alone.
 
+    Where the iterations begin says `models.families.ipca.steps.initial_coefficients`; when they have settled,
+    `models.families.ipca.iteration.step_size`, which depends neither on the units of returns nor on signs or order of
+    the factors.
+
     Parameters
     ----------
     n_factors : int
-        K, the number of latent factors, at most the number of characteristics L. It may be 0 beside observed factors.
+        Number of latent factors K, at most the number of characteristics; 0 beside observed ones only.
     intercept : bool
-        Estimate Gamma_alpha.
+        Estimate Gamma_alpha: expected return that no factor earns.
     observed : tuple of str
-        Pre-specified factors: names among the panel's observed factors. Dates on which one is missing do not enter.
+        Pre-specified factors, by name among the observed ones. Dates on which one is missing do not enter.
     mode : str
         "portfolio" works on Gram statistics alone. "panel" works on the rows, reduced to triangles by QR: the same
         estimate with twice the digits where characteristics are nearly collinear, at more time and memory.
     n_starts : int
-        Starts of the iterations: the first as `models.families.ipca.steps.initial_coefficients` says, the others
-        random. The one that explains most is kept.
+        Starts of the iterations, all but the first random; the one that explains most is kept.
     memory : int
         Steps that Anderson acceleration looks back on; 0 iterates plainly.
     bootstrap : int
@@ -66,17 +73,15 @@ class IPCA(GramModel):
     max_iter : int
         Limit of the iterations of each start.
     tol : float
-        The estimate has settled when a plain step of alternating least squares turns the space spanned by Gamma_beta by
-        less (sine of the largest angle), and moves the rest by less in units of the systematic part
-        (`models.families.ipca.iteration.step_size`). It does not depend on the units of returns, nor on signs or order
-        of the factors.
+        Turn of the space spanned by Gamma_beta in a plain step, as the sine of the largest angle, at which the estimate
+        has settled; the rest must move by less in units of the systematic part.
 
     Attributes
     ----------
     gamma_ : xarray.DataArray
         (char, factor) [Gamma_beta, Gamma_delta].
-    gamma_alpha_ : xarray.DataArray
-        (char,) in units of returns; zero without an intercept.
+    gamma_alpha_ : xarray.DataArray or None
+        (char,) in units of returns; None without an intercept.
     converged_, n_iter_, last_change_ : bool, int, float
         The certificate: whether the last plain step was at most ``tol``, after how many iterations, and how large
         it was.
@@ -93,19 +98,27 @@ class IPCA(GramModel):
         If ``bootstrap``: "characteristics" (char,), "alpha" (1,) with an intercept, "observed" (observed factor,).
     """
 
+    kind: ClassVar[str] = "ipca"
+    STATISTICS: ClassVar[Mapping[str, str]] = {
+        "gamma": "weight of the characteristic in the loading on the factor",
+        "gamma_alpha": "weight of the characteristic in the intercept, per period",
+        "characteristic_p_value": "bootstrap p-value of no role of the characteristic in the loadings",
+        "observed_p_value": "bootstrap p-value of no role of the observed factor",
+        "alpha_p_value": "bootstrap p-value of no intercept",
+    }
     latent: ClassVar[bool] = True
 
     def __init__(
         self,
-        n_factors: int = 5,
+        n_factors: Annotated[int, Ge(0), Le(50)] = 5,
         intercept: bool = False,
         observed: tuple[str, ...] = (),
         mode: Literal["portfolio", "panel"] = "portfolio",
-        n_starts: int = 1,
-        memory: int = 10,
-        bootstrap: int = 0,
-        max_iter: int = 1000,
-        tol: float = 1e-6,
+        n_starts: Annotated[int, Ge(1)] = 1,
+        memory: Annotated[int, Ge(0)] = 10,
+        bootstrap: Annotated[int, Ge(0)] = 0,
+        max_iter: Annotated[int, Ge(1)] = 1000,
+        tol: Annotated[float, Gt(0.0)] = 1e-6,
     ) -> None:
         self.n_factors = n_factors
         self.intercept = intercept
@@ -118,7 +131,7 @@ class IPCA(GramModel):
         self.tol = tol
 
     gamma_: xr.DataArray
-    gamma_alpha_: xr.DataArray
+    _alpha: FloatArray
     converged_: bool
     n_iter_: int
     last_change_: float
@@ -212,7 +225,7 @@ class IPCA(GramModel):
     def alpha(self, panel: Panel) -> xr.DataArray:
         """Z[t-1] Gamma_alpha as (date, ticker): what is expected but no factor earns; zero without intercept."""
         self._check_fitted()
-        columns = self.gamma_alpha_.values[:, None]
+        columns = self._alpha[:, None]
         return self._instrumented(panel, columns).isel(factor=0, drop=True).rename("alpha")
 
     def factor_returns(self, panel: Panel) -> xr.DataArray:
@@ -231,8 +244,8 @@ class IPCA(GramModel):
     def gram_factor_returns(self, gram: GramStatistics, observed: xr.DataArray | None = None) -> FloatArray:
         """Return `factor_returns` from statistics (date, factor); ``observed`` as in `fit_gram`."""
         self._check_fitted()
-        moments = self.moments(gram.select(self._chars), observed)
-        projection = moments.project(self._coefficients())
+        gram = gram.select(self._chars)
+        projection = self.moments(gram, observed).realise(gram.zz, self._coefficients())
         factors: FloatArray = np.where(projection.kept[:, None], projection.regressors, np.nan)
         return factors[:, : len(self.factors_)]
 
@@ -247,7 +260,7 @@ class IPCA(GramModel):
     ) -> dict[str, float]:
         """Total and predictive R2 as `score`, the alpha part included, from statistics alone."""
         over = (gram if over is None else over).select(self._chars)
-        realised, alpha = self.gram_factor_returns(gram, observed), self.gamma_alpha_.values
+        realised, alpha = self.gram_factor_returns(gram, observed), self._alpha
         expected = alpha + self.gram_mapping() @ self.premia_
         return {
             "total_r2": gram_r2(over, realised @ self.gram_mapping().T + alpha),
@@ -272,8 +285,10 @@ class IPCA(GramModel):
 
         Raises
         ------
+        ConfigError
+            If the matrix is not orthogonal.
         ModelError
-            If the matrix is not orthogonal, or would mix observed factors with others.
+            If it would mix observed factors with others.
         """
         self._check_fitted()
         matrix = np.asarray(rotation)
@@ -331,25 +346,33 @@ class IPCA(GramModel):
                 found["alpha"] = given.select(slice(cut, None))
         return found
 
-    def statistics(self) -> dict[str, xr.DataArray]:
-        """Premia, Gamma and Gamma_alpha, and the p-values of the bootstrap if there was one."""
-        found = super().statistics() | {"gamma": self.gamma_}
-        if self.intercept:
-            found["gamma_alpha"] = self.gamma_alpha_
-        chars = {"char": self._chars}
-        if "characteristics" in self.p_values_:
-            found["characteristic_p_value"] = xr.DataArray(self.p_values_["characteristics"], chars, ("char",))
-        if "observed" in self.p_values_:
-            names = {"observed_factor": [*self.observed]}
-            found["observed_p_value"] = xr.DataArray(self.p_values_["observed"], names, ("observed_factor",))
-        if "alpha" in self.p_values_:
-            found["alpha_p_value"] = xr.DataArray(float(self.p_values_["alpha"][0]))
-        return found
+    @property
+    def gamma_alpha_(self) -> xr.DataArray | None:
+        """(char,) Gamma_alpha; None without an intercept."""
+        return xr.DataArray(self._alpha, {"char": self._chars}, ("char",)) if self.intercept else None
+
+    @property
+    def characteristic_p_value_(self) -> xr.DataArray | None:
+        """(char,) p-values of the bootstrap that a row of Gamma_beta is zero."""
+        return self._p_value("characteristics", "char", self._chars)
+
+    @property
+    def observed_p_value_(self) -> xr.DataArray | None:
+        """(observed_factor,) p-values of the bootstrap that a column of Gamma_delta is zero."""
+        return self._p_value("observed", "observed_factor", [*self.observed])
+
+    @property
+    def alpha_p_value_(self) -> float | None:
+        """P-value of the bootstrap that Gamma_alpha is zero."""
+        return float(self.p_values_["alpha"][0]) if "alpha" in self.p_values_ else None
+
+    def _p_value(self, test: str, dim: str, labels: list[str]) -> xr.DataArray | None:
+        return xr.DataArray(self.p_values_[test], {dim: labels}, (dim,)) if test in self.p_values_ else None
 
     def state(self) -> ModelState:
         """Gamma, premia, p-values, and the certificate of convergence."""
         self._check_fitted()
-        arrays = {"gamma": self.gamma_.values, "gamma_alpha": self.gamma_alpha_.values, "premia": self.premia_}
+        arrays = {"gamma": self.gamma_.values, "gamma_alpha": self._alpha, "premia": self.premia_}
         arrays |= {f"p_value_{name}": values for name, values in self.p_values_.items()}
         meta = {name: getattr(self, f"{name}_") for name in _CERTIFICATE}
         return ModelState(arrays, {"chars": self._chars, **meta})
@@ -400,7 +423,7 @@ class IPCA(GramModel):
             if name in warm_start.observed:
                 given[:, column] = warm_start.gamma_.sel(factor=name).values
         if self.intercept:
-            given[:, -1] = warm_start.gamma_alpha_.values
+            given[:, -1] = warm_start._alpha  # noqa: SLF001  # of the same class
         known = np.concatenate([earlier, given], axis=1)
         return initial_coefficients(moments, known) if earlier.shape[1] < self.n_factors else known
 
@@ -410,28 +433,22 @@ class IPCA(GramModel):
 
     def _coefficients(self) -> FloatArray:
         """(char, K + M) [Gamma_beta, Gamma_delta, Gamma_alpha], the last if there is an intercept."""
-        alpha = self.gamma_alpha_.values[:, None]
+        alpha = self._alpha[:, None]
         return np.concatenate([self.gamma_.values, alpha], axis=1) if self.intercept else self.gamma_.values
 
     def _restore(self, gamma: FloatArray, alpha: FloatArray, premia: FloatArray, chars: tuple[str, ...]) -> None:
         self.factors_ = [*(f"factor_{k + 1}" for k in range(self.n_factors)), *self.observed]
         self.gamma_ = xr.DataArray(gamma, {"char": [*chars], "factor": self.factors_}, ("char", "factor"), name="gamma")
-        self.gamma_alpha_ = xr.DataArray(alpha, {"char": [*chars]}, ("char",), name="gamma_alpha")
+        self._alpha = alpha
         self.premia_ = premia
 
     def _instrumented(self, panel: Panel, columns: FloatArray) -> xr.DataArray:
         """Z times the columns as (date, ticker, factor), in float64, block by block."""
         self._check_fitted()
-        blocks = [_project(select_characteristics(block, self._chars).values, columns) for block in panel.blocks()]
+        blocks = [
+            covered_product(select_characteristics(block, self._chars).values, block.coverage.values, columns)
+            for block in panel.blocks()
+        ]
         names = self.factors_ if columns.shape[1] == len(self.factors_) else [*range(columns.shape[1])]
         coords = {"date": panel.dates, "ticker": panel.tickers, "factor": names}
         return xr.DataArray(np.concatenate(blocks), coords, ("date", "ticker", "factor"))
-
-
-def _project(characteristics: FloatArray, gamma: FloatArray) -> FloatArray:
-    """(date, ticker, factor) product in float64."""
-    n_dates, n_stocks, n_chars = characteristics.shape
-    values = np.empty((n_dates, n_stocks, gamma.shape[1]))
-    for span in date_spans(n_dates, n_stocks * n_chars):
-        np.matmul(characteristics[span].astype(np.float64), gamma, out=values[span])
-    return values

@@ -115,13 +115,25 @@ class Moments:
         Dates on which Gamma'Z'Z Gamma is singular by the rule of `models.statistics.gram.solve_gram` are not kept. All
         products B'Z'Z B come from one matrix product, since each is linear in the packed triangle.
         """
-        k, size = self.n_factors, coefficients.shape[1]
-        inner = (self.packed @ _pair_weights(coefficients))[:, _pair_index(size)]
-        moment = self.zr @ coefficients
+        inner = (self.packed @ _pair_weights(coefficients))[:, _pair_index(coefficients.shape[1])]
+        return self._solve(inner, self.zr @ coefficients)
+
+    def realise(self, zz: FloatArray, coefficients: FloatArray) -> Projection:
+        """Give what `project` does, from Z'Z (date, L, L), each date multiplied by itself: others do not round it."""
+        columns = np.ascontiguousarray(coefficients)
+        right = np.ascontiguousarray(np.ascontiguousarray(zz) @ columns)
+        moment = np.ascontiguousarray(self.zr)[:, None, :] @ columns
+        return self._solve(np.ascontiguousarray(columns.T) @ right, moment[:, 0])
+
+    def _solve(self, inner: FloatArray, moment: FloatArray) -> Projection:
+        """Solve for the factors, given B'Z'Z B and B'Z'r of each date for the coefficients B."""
+        k = self.n_factors
         regressors = np.concatenate([np.zeros((len(self.zr), k)), self.given], axis=1)
         kept = self.usable.copy()
         if k:
-            right = moment[:, :k] - (inner[:, :k, k:] @ self.given[..., None])[..., 0]
+            right = moment[:, :k].copy()
+            for series, column in zip(self.given.T, np.moveaxis(inner[:, :k, k:], 2, 0), strict=True):
+                right -= column * series[:, None]
             factors, rank = solve_gram(np.ascontiguousarray(inner[:, :k, :k]), right[..., None])
             kept &= rank == k
             regressors[:, :k] = factors[..., 0]

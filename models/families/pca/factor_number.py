@@ -7,19 +7,38 @@ on an unbalanced panel belongs in `components`.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Annotated, Any, Literal, get_args
 
 import numpy as np
 import numpy.typing as npt
 import xarray as xr
+from annotated_types import Ge, Le
+from pydantic import BeforeValidator
+from pydantic_core import PydanticCustomError, PydanticKnownError
 
 from models.arrays import FloatArray
-from schemas.errors import ModelError
+from schemas.errors import ConfigError, ModelError
 
 FactorRule = Literal["bai_ng", "onatski", "ahn_horenstein"]
 RULES: tuple[FactorRule, ...] = get_args(FactorRule)
+_MOST = 50
 ONATSKI_WINDOW = 5  # eigenvalues of the regression that calibrates the threshold
 _ONATSKI_ROUNDS = 100
+
+
+def _number_or_rule(value: Any) -> Any:
+    """Say what is wrong in one line, where the alternatives of a union would each say it of themselves."""
+    if isinstance(value, str) and value not in RULES:
+        raise PydanticCustomError("factor_rule", "Input should be a number, 'bai_ng', 'onatski' or 'ahn_horenstein'")
+    if isinstance(value, int) and value < 1:
+        raise PydanticKnownError("greater_than_equal", {"ge": 1})
+    if isinstance(value, int) and value > _MOST:
+        raise PydanticKnownError("less_than_equal", {"le": _MOST})
+    return value
+
+
+FactorNumber = Annotated[Annotated[int, Ge(1), Le(_MOST)] | FactorRule, BeforeValidator(_number_or_rule)]
+"""A number of factors, or the rule that chooses it."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -71,8 +90,10 @@ def choose_factors(spectrum: Spectrum, rule: FactorRule, max_factors: int) -> in
 
     Raises
     ------
+    ConfigError
+        If the rule is unknown.
     ModelError
-        If the rule is unknown, or the panel is too small for so many factors.
+        If the panel is too small for so many factors.
     """
     if rule == "onatski":
         return onatski(spectrum, max_factors)
@@ -80,7 +101,7 @@ def choose_factors(spectrum: Spectrum, rule: FactorRule, max_factors: int) -> in
         return int(np.argmin(bai_ng(spectrum, max_factors)["ic_p2"].values))
     if rule == "ahn_horenstein":
         return int(np.argmax(ahn_horenstein(spectrum, max_factors)["gr"].values))
-    raise ModelError(f"'{rule}' is no rule for the number of factors; give a number or one of {', '.join(RULES)}.")
+    raise ConfigError(f"'{rule}' is no rule for the number of factors; give a number or one of {', '.join(RULES)}.")
 
 
 def bai_ng(spectrum: Spectrum, max_factors: int) -> xr.Dataset:

@@ -7,26 +7,29 @@ eigenvectors themselves and the treatment of gaps in `components`, criteria for 
 
 from __future__ import annotations
 
-from typing import Any, ClassVar, Literal, Self, get_args
+from collections.abc import Mapping
+from typing import Annotated, Any, ClassVar, Literal, Self, get_args
 
 import numpy as np
 import xarray as xr
+from annotated_types import Ge, Gt, Le
 
 from models.arrays import BoolArray, FloatArray
 from models.families.base import FactorModel, ModelState
 from models.families.pca.estimation import Recipe, estimate
-from models.families.pca.factor_number import RULES, FactorRule, Spectrum, choose_factors
+from models.families.pca.factor_number import RULES, FactorNumber, FactorRule, Spectrum, choose_factors
 from models.inference.regression import time_series_regression
 from models.panel import Panel
 from models.statistics.gram import solve_gram
-from schemas.errors import ModelError
+from models.statistics.rowwise import cross_sections
+from schemas.errors import ConfigError, ModelError
 
 Scale = Literal["covariance", "correlation"]
 Missing = Literal["em", "pairwise"]
 
 
 class PCA(FactorModel):
-    """r[t] = X f[t] + e[t] with X the leading eigenvectors of the covariance or correlation matrix of returns.
+    """Principal components of returns: r[t] = X f[t] + e[t] with X leading eigenvectors of their second moments.
 
     Stocks observed on at least ``min_observed`` of the dates enter the estimation; the others get the slopes of a
     time-series regression on the factors. Gaps are treated in one of two ways:
@@ -41,6 +44,9 @@ class PCA(FactorModel):
     principal components, Connor and Korajczyk 1986). Sums run over blocks, so that beyond the panel and that matrix
     memory stays at tens of megabytes.
 
+    A rule for the number of factors (`models.families.pca.factor_number`) judges, where there are gaps to fill, the
+    panel filled with the fewest k factors of which IC_p2 finds no more than k in the panel so filled.
+
     Normalisation: with s the ``scale_``, the loadings over s satisfy X'X / n = I over the n estimation stocks;
     factors are ordered by eigenvalue; the loadings of a factor over s sum to a positive number. The factor return at
     any date is the cross-sectional regression of r[t] on X over the stocks at hand, weighted by 1 / s^2: for a
@@ -49,21 +55,22 @@ class PCA(FactorModel):
     Parameters
     ----------
     n_factors : int or str
-        K, or the rule that chooses it: "bai_ng" (IC_p2), "onatski" (ED) or "ahn_horenstein" (GR), see
-        `models.families.pca.factor_number`. With gaps to fill it judges the panel filled with the fewest k factors of
-        which IC_p2 finds no more than k in the panel so filled.
+        Number of factors K from 1 to 50, or the rule that chooses it at the first fit: "bai_ng" (IC_p2), "onatski" (ED)
+        or "ahn_horenstein" (GR).
     max_factors : int
         Largest number that a rule considers.
     scale : str
-        "covariance", or "correlation": each stock's returns over their standard deviation.
+        The decomposed matrix: "covariance", or "correlation", each stock's returns over their standard deviation.
     missing : str
-        "em" or "pairwise".
+        Fill gaps by the factors ("em"), or estimate each covariance from the dates of the pair ("pairwise").
     min_observed : float
-        Share of dates, above 0 and up to 1, that a stock needs to enter the estimation.
+        Share of dates that a stock needs to enter the estimation.
     min_observations : int
-        Dates that any other stock needs to get loadings.
-    max_iter, tol : int, float
-        Limit of the rounds of the fill, and the relative change of the fitted returns at which it has settled.
+        Fewest returns with which any other stock gets loadings.
+    max_iter : int
+        Limit of the rounds that fill gaps.
+    tol : float
+        Relative change of the fitted returns at which the fill has settled.
 
     Attributes
     ----------
@@ -75,7 +82,14 @@ class PCA(FactorModel):
         (ticker,) which stocks entered the estimation.
     spectrum_ : Spectrum
         Eigenvalues of the decomposed matrix, from which `models.families.pca.factor_number` computes any criterion.
-    clipped_ : float
+    eigenvalues_, explained_share_ : numpy.ndarray
+        (factor,) of the decomposed matrix along each factor, in squared returns per period (or in units of
+        correlation), and over its trace.
+    sharpe_ratio_ : float
+        The largest of the factors in training, per period.
+    n_factors_bai_ng_, n_factors_onatski_, n_factors_ahn_horenstein_ : float
+        What each rule says; NaN if the panel is too small for ``max_factors``.
+    clipped_share_ : float
         Sum of negative eigenvalues set to zero, over that of the positive ones; 0 unless ``missing="pairwise"``.
     tangency_ : numpy.ndarray
         (factor,) weights on the factors with the largest Sharpe ratio in training, Cov(f)^-1 mean(f).
@@ -83,18 +97,28 @@ class PCA(FactorModel):
         Whether the fill settled within the limit, and after how many rounds (0 without gaps).
     """
 
+    kind: ClassVar[str] = "pca"
+    STATISTICS: ClassVar[Mapping[str, str]] = {
+        "eigenvalues": "eigenvalue of the decomposed matrix along the factor",
+        "explained_share": "share of the trace of the decomposed matrix",
+        "sharpe_ratio": "largest Sharpe ratio of the factors in training, per period",
+        "n_factors_bai_ng": "number of factors according to Bai and Ng",
+        "n_factors_onatski": "number of factors according to Onatski",
+        "n_factors_ahn_horenstein": "number of factors according to Ahn and Horenstein",
+        "clipped_share": "share of the trace that negative eigenvalues had",
+    }
     latent: ClassVar[bool] = True
 
     def __init__(
         self,
-        n_factors: int | FactorRule = 5,
-        max_factors: int = 8,
+        n_factors: FactorNumber = 5,
+        max_factors: Annotated[int, Ge(1), Le(50)] = 8,
         scale: Scale = "covariance",
         missing: Missing = "em",
-        min_observed: float = 0.5,
-        min_observations: int = 60,
-        max_iter: int = 1000,
-        tol: float = 1e-7,
+        min_observed: Annotated[float, Gt(0.0), Le(1.0)] = 0.5,
+        min_observations: Annotated[int, Ge(3)] = 60,
+        max_iter: Annotated[int, Ge(1)] = 1000,
+        tol: Annotated[float, Gt(0.0)] = 1e-7,
     ) -> None:
         self.n_factors = n_factors
         self.max_factors = max_factors
@@ -109,7 +133,7 @@ class PCA(FactorModel):
     scale_: FloatArray
     estimation_: BoolArray
     spectrum_: Spectrum
-    clipped_: float
+    clipped_share_: float
     tangency_: FloatArray
     converged_: bool
     n_iter_: int
@@ -121,9 +145,10 @@ class PCA(FactorModel):
         Raises
         ------
         ModelError
-            If a parameter is unknown; if dates, stocks or the rank of their returns do not carry so many factors, or
-            a rule finds none; if two stocks share no dates (pairwise) or the returns of a stock are constant
-            (correlation).
+            If dates, stocks or the rank of their returns do not carry so many factors, or a rule finds none; if two
+            stocks share no dates (pairwise) or the returns of a stock are constant (correlation).
+        ConfigError
+            If a parameter is unknown.
 
         Warns
         -----
@@ -141,7 +166,7 @@ class PCA(FactorModel):
         recipe = Recipe(self.n_factors, self.max_factors, self.missing, self._gamma, self.max_iter, self.tol)
         found = estimate(returns[:, self.estimation_], divisors[self.estimation_], tickers, recipe)
         self.converged_, self.n_iter_ = found.converged, found.n_iter
-        vectors, self.spectrum_, self.clipped_ = (
+        vectors, self.spectrum_, self.clipped_share_ = (
             found.components.vectors,
             found.components.spectrum,
             found.components.clipped,
@@ -183,24 +208,48 @@ class PCA(FactorModel):
         portfolio = factors[np.isfinite(factors).all(axis=1)] @ self.tangency_
         return float(portfolio.mean() / portfolio.std(ddof=1)) if len(portfolio) > 1 else float("nan")
 
-    def statistics(self) -> dict[str, xr.DataArray]:
-        """Add what the eigenvalues say to the premia.
+    @property
+    def eigenvalues_(self) -> FloatArray:
+        """(factor,) eigenvalues of the decomposed matrix, or the variation along factors that were turned."""
+        return np.diagonal(self._explained)
 
-        ``eigenvalues`` and ``explained_share`` (factor): of the decomposed matrix along each factor, in squared
-        returns per period (or in units of correlation), and over its trace. ``sharpe_ratio``: the largest in
-        training, per period. ``n_factors_bai_ng``, ``n_factors_onatski``, ``n_factors_ahn_horenstein``: what each
-        rule says, NaN if the panel is too small for ``max_factors``. ``clipped_share``: see ``clipped_``.
-        """
-        found = super().statistics()
-        coords = {"factor": self.factors_}
-        along = np.diagonal(self._explained)
-        found["eigenvalues"] = xr.DataArray(along, coords, ("factor",))
-        found["explained_share"] = xr.DataArray(along / self.spectrum_.total, coords, ("factor",))
-        found["sharpe_ratio"] = xr.DataArray(np.sqrt(max(0.0, float(self.premia_ @ self.tangency_))))
-        for rule in RULES:
-            found[f"n_factors_{rule}"] = xr.DataArray(self._number_or_nan(rule))
-        found["clipped_share"] = xr.DataArray(self.clipped_)
-        return {name: array.rename(name) for name, array in found.items()}
+    @property
+    def explained_share_(self) -> FloatArray:
+        """(factor,) share of the trace of the decomposed matrix."""
+        share: FloatArray = self.eigenvalues_ / self.spectrum_.total
+        return share
+
+    @property
+    def sharpe_ratio_(self) -> float:
+        """Largest Sharpe ratio of the factors in training, per period."""
+        return float(np.sqrt(max(0.0, float(self.premia_ @ self.tangency_))))
+
+    @property
+    def n_factors_bai_ng_(self) -> float:
+        """Number of factors by IC_p2 of Bai and Ng."""
+        return self._number_or_nan("bai_ng")
+
+    @property
+    def n_factors_onatski_(self) -> float:
+        """Number of factors by ED of Onatski."""
+        return self._number_or_nan("onatski")
+
+    @property
+    def n_factors_ahn_horenstein_(self) -> float:
+        """Number of factors by GR of Ahn and Horenstein."""
+        return self._number_or_nan("ahn_horenstein")
+
+    @property
+    def keeps_of_first(self) -> bool:
+        """Whether a rule chooses the number of factors, which stays."""
+        return isinstance(self.n_factors, str)
+
+    def refit(self, first: Self) -> Self:
+        """Keep the number of factors that a rule chose at the first fit."""
+        if isinstance(self.n_factors, int):
+            return self
+        later: Self = self.clone().set_params(n_factors=len(first.factors_))
+        return later
 
     def _turn(self, rotation: FloatArray) -> None:
         self.loadings_ = self.loadings_.copy(data=self.loadings_.values @ rotation)
@@ -224,7 +273,7 @@ class PCA(FactorModel):
             "trace": self.spectrum_.total,
             "n_dates": self.spectrum_.n_dates,
             "n_stocks": self.spectrum_.n_stocks,
-            "clipped": self.clipped_,
+            "clipped": self.clipped_share_,
             "converged": self.converged_,
             "n_iter": self.n_iter_,
         }
@@ -235,7 +284,7 @@ class PCA(FactorModel):
         """Rebuild a fitted model."""
         model = cls(**params)
         arrays, meta = state.arrays, state.meta
-        model.converged_, model.n_iter_, model.clipped_ = meta["converged"], meta["n_iter"], meta["clipped"]
+        model.converged_, model.n_iter_, model.clipped_share_ = meta["converged"], meta["n_iter"], meta["clipped"]
         model.premia_, model.tangency_, model.scale_ = arrays["premia"], arrays["tangency"], arrays["scale"]
         model.estimation_, model._explained = arrays["estimation"], arrays["explained"]
         model.spectrum_ = Spectrum(arrays["eigenvalues"], meta["trace"], meta["n_dates"], meta["n_stocks"])
@@ -287,9 +336,9 @@ class PCA(FactorModel):
     def _check_parameters(self) -> None:
         for name, value, known in (("scale", self.scale, Scale), ("missing", self.missing, Missing)):
             if value not in get_args(known):
-                raise ModelError(f"{name}='{value}' must be one of {', '.join(get_args(known))}.")
+                raise ConfigError(f"{name}='{value}' must be one of {', '.join(get_args(known))}.")
         if isinstance(self.n_factors, str) and self.n_factors not in RULES:
-            raise ModelError(f"n_factors='{self.n_factors}' must be a number or one of {', '.join(RULES)}.")
+            raise ConfigError(f"n_factors='{self.n_factors}' must be a number or one of {', '.join(RULES)}.")
 
     def _check_capacity(self, n_dates: int, n_stocks: int) -> None:
         most = max(0, min(n_dates - 1, n_stocks))
@@ -315,13 +364,7 @@ def _cross_sectional_factors(returns: FloatArray, loadings: FloatArray, scale: F
     Source of the rule of rank: `models.statistics.gram.solve_gram`. ``returns`` is NaN where unknown.
     """
     has = np.isfinite(loadings).all(axis=1) & (scale > 0.0)
-    loadings = loadings[has]
-    weighted = loadings / np.square(scale[has, None])
-    n_stocks, n_factors = loadings.shape
-    outer = (loadings[:, :, None] * weighted[:, None, :]).reshape(n_stocks, n_factors**2)
-    values = returns[:, has]
-    known = np.isfinite(values)
-    gram = (known.astype(np.float64) @ outer).reshape(-1, n_factors, n_factors)
-    moment = np.where(known, values, 0.0).astype(np.float64) @ weighted
+    values, weight = returns[:, has], 1.0 / np.square(scale[has])
+    gram, moment = cross_sections(loadings[has], values, np.where(np.isfinite(values), weight, 0.0))
     factors, rank = solve_gram(gram, moment[..., None])
-    return np.where((rank == n_factors)[:, None], factors[..., 0], np.nan)
+    return np.where((rank == loadings.shape[1])[:, None], factors[..., 0], np.nan)

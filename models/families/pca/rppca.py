@@ -6,39 +6,43 @@ PCA belongs in `pca` and `components`.
 
 from __future__ import annotations
 
-from typing import Any, Self
+from collections.abc import Mapping
+from typing import Annotated, Any, ClassVar, Self
 
 import numpy as np
 import xarray as xr
+from annotated_types import Ge, Gt, Le
 
 from models.arrays import FloatArray
 from models.families.base import ModelState
-from models.families.pca.factor_number import FactorRule
+from models.families.pca.factor_number import FactorNumber
 from models.families.pca.model import PCA, Missing, Scale
 from models.inference.regression import time_series_regression
 from models.panel import Panel
-from schemas.errors import ModelError
+from schemas.errors import ConfigError
 
 
 class RPPCA(PCA):
-    """r[t] = X f[t] + e[t] with X the leading eigenvectors of X'X / T + gamma m m', m the mean returns.
+    """Risk-premium principal components (Lettau and Pelger 2020): PCA on second moments in which means weigh more.
 
-    They minimise the unexplained variation plus (1 + gamma) times the mean squared pricing error, 1/(nT) sum_t |r[t]
-    - m - X (f[t] - f_bar)|^2 + (1 + gamma)/n |m - X f_bar|^2: factors with a high Sharpe ratio are found though their
-    variance be small. ``gamma`` = -1 is PCA on the covariance, 0 on the uncentred second moments. Gaps, scale, rules,
-    normalisation and factor returns are those of `PCA`; a rule judges the eigenvalues of this matrix. Under the scale
-    "correlation" the returns, means included, are divided by their standard deviations first.
+    r[t] = X f[t] + e[t] with X the leading eigenvectors of R'R / T + gamma m m', m the mean returns. They minimise the
+    unexplained variation plus (1 + gamma) times the mean squared pricing error, 1/(nT) sum_t |r[t] - m - X (f[t] -
+    f_bar)|^2 + (1 + gamma)/n |m - X f_bar|^2: factors with a high Sharpe ratio are found though their variance be
+    small. ``gamma`` = -1 is PCA on the covariance, 0 on the uncentred second moments. Gaps, scale, rules, normalisation
+    and factor returns are those of `PCA`; a rule judges the eigenvalues of this matrix. Under the scale "correlation"
+    the returns, means included, are divided by their standard deviations first.
 
     Source: Lettau and Pelger (2020), "Factors That Fit the Time Series and Cross-Section of Stock Returns", Review of
     Financial Studies 33, eq. 5-6; asymptotics in "Estimating Latent Asset-Pricing Factors", Journal of Econometrics
     218.
 
+    Parameters that are not named here are those of `PCA`.
+
     Parameters
     ----------
-    n_factors, max_factors, scale, missing, min_observed, min_observations, max_iter, tol
-        As in `PCA`.
     gamma : float
-        Weight of the means, at least -1. The paper uses 10 for monthly returns of characteristic-sorted portfolios.
+        Weight of the means, at least -1, which is PCA. The paper uses 10 for monthly returns of portfolios sorted on
+        characteristics.
 
     Attributes
     ----------
@@ -49,17 +53,23 @@ class RPPCA(PCA):
         In training, as `evaluate` gives them.
     """
 
+    kind: ClassVar[str] = "rp_pca"
+    STATISTICS: ClassVar[Mapping[str, str]] = {
+        "rms_alpha": "root mean square pricing error in training, per period",
+        "unexplained_share": "mean share of the variance of a stock that the factors leave in training",
+    }
+
     def __init__(
         self,
-        n_factors: int | FactorRule = 5,
-        gamma: float = 10.0,
-        max_factors: int = 8,
+        n_factors: FactorNumber = 5,
+        gamma: Annotated[float, Ge(-1.0)] = 10.0,
+        max_factors: Annotated[int, Ge(1), Le(50)] = 8,
         scale: Scale = "covariance",
         missing: Missing = "em",
-        min_observed: float = 0.5,
-        min_observations: int = 60,
-        max_iter: int = 1000,
-        tol: float = 1e-7,
+        min_observed: Annotated[float, Gt(0.0), Le(1.0)] = 0.5,
+        min_observations: Annotated[int, Ge(3)] = 60,
+        max_iter: Annotated[int, Ge(1)] = 1000,
+        tol: Annotated[float, Gt(0.0)] = 1e-7,
     ) -> None:
         super().__init__(n_factors, max_factors, scale, missing, min_observed, min_observations, max_iter, tol)
         self.gamma = gamma
@@ -78,6 +88,8 @@ class RPPCA(PCA):
         Raises
         ------
         ModelError
+            As `PCA.fit`.
+        ConfigError
             As `PCA.fit`, and if gamma is below -1.
 
         Warns
@@ -86,7 +98,7 @@ class RPPCA(PCA):
             As `PCA.fit`.
         """
         if not self.gamma >= -1.0:
-            raise ModelError(f"gamma={self.gamma} must be at least -1, where means have no weight.")
+            raise ConfigError(f"gamma={self.gamma} must be at least -1, where means have no weight.")
         super().fit(panel)
         known = panel.mask.values
         shortest = max(self.min_observations, len(self.factors_) + 2)
@@ -127,13 +139,6 @@ class RPPCA(PCA):
             "rms_alpha": float(np.sqrt(_mean(np.square(alpha)))),
             "unexplained_share": float(_mean(share)),
         }
-
-    def statistics(self) -> dict[str, xr.DataArray]:
-        """Add ``rms_alpha`` (decimals per period) and ``unexplained_share`` (share) of the training sample to PCA's."""
-        found = super().statistics()
-        found["rms_alpha"] = xr.DataArray(self.rms_alpha_, name="rms_alpha")
-        found["unexplained_share"] = xr.DataArray(self.unexplained_share_, name="unexplained_share")
-        return found
 
     def _errors(self, panel: Panel) -> FloatArray:
         """(date, ticker) r[t] - beta f[t]; NaN where any of them is."""

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from models.arrays import BoolArray, FloatArray
-from schemas.errors import ModelError
+from schemas.errors import ConfigError, ModelError
 
 Rule = Literal["min", "one_se"]
 
@@ -42,9 +42,9 @@ class BlockedFolds:
 
     def __post_init__(self) -> None:
         if self.n_folds < 2:
-            raise ModelError(f"Cross-validation needs n_folds of at least 2, not {self.n_folds}.")
+            raise ConfigError(f"Cross-validation needs n_folds of at least 2, not {self.n_folds}.")
         if self.purge < 0 or self.embargo < 0:
-            raise ModelError(f"purge={self.purge} and embargo={self.embargo} are numbers of dates: 0 or more.")
+            raise ConfigError(f"purge={self.purge} and embargo={self.embargo} are numbers of dates: 0 or more.")
 
     def masks(self, n_dates: int) -> tuple[BoolArray, BoolArray]:
         """Return which dates each fold trains on, and which it tests on, both as (fold, date).
@@ -156,11 +156,11 @@ def choose_penalty(error: FloatArray, stderr: FloatArray, rule: Rule) -> npt.NDA
 
     Raises
     ------
-    ModelError
+    ConfigError
         If the rule is unknown.
     """
     if rule not in get_args(Rule):
-        raise ModelError(f"rule '{rule}' is none of {', '.join(get_args(Rule))}.")
+        raise ConfigError(f"rule '{rule}' is none of {', '.join(get_args(Rule))}.")
     known: BoolArray = np.logical_and.reduce(np.isfinite(error), axis=-1)
     error = np.where(known[..., None], error, 0.0)
     least = error.argmin(axis=-1)

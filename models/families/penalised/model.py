@@ -6,11 +6,13 @@ Here belong labels, factors, state and what is said to the user. The numbers com
 from __future__ import annotations
 
 import warnings
-from typing import Any, Literal, Self, get_args
+from collections.abc import Mapping
+from typing import Annotated, Any, ClassVar, Literal, Self, get_args
 
 import numpy as np
 import numpy.typing as npt
 import xarray as xr
+from annotated_types import Ge, Gt, Le, MinLen
 from sklearn.exceptions import ConvergenceWarning
 
 from models.arrays import FloatArray
@@ -23,7 +25,7 @@ from models.families.penalised.tickers import estimate_tickers, observed_factors
 from models.panel import Panel
 from models.panel.assembly import CONSTANT
 from models.statistics.gram import INTERCEPT, Design, GramStatistics, Weighting, gram_of, select_characteristics
-from schemas.errors import ModelError
+from schemas.errors import ConfigError, ModelError
 
 Mode = Literal["time_series", "cross_section"]
 Penalty = Literal["ridge", "lasso", "elastic_net"]
@@ -61,41 +63,49 @@ class PenalisedModel(GramModel):
     With r and Z centred (so that the intercept is not penalised) and standardised, n the sum of weights, the slopes
     minimise |r - Z b|^2 / (2 n) + lambda l1_ratio |b|_1 + lambda (1 - l1_ratio) / 2 |b|^2, which is the objective of
     scikit-learn's ``ElasticNet`` with lambda for ``alpha``; its ``Ridge`` has alpha = n lambda. Everything is computed
-    from sums of cross-products by date.
+    from sums of cross-products by date. The path is that of `lambda_grid`, the folds are `BlockedFolds`, and
+    `choose_penalty` chooses.
 
     Parameters
     ----------
     mode : {"cross_section", "time_series"}
+        Pooled regression on the characteristics, or each ticker's on the observed factors.
     penalty : {"elastic_net", "lasso", "ridge"}
-        "lasso" has l1_ratio 1, "ridge" 0.
+        Form of the penalty: "lasso" has an l1_ratio of 1, "ridge" of 0.
     l1_ratio : float
-        Share of the l1 part, above 0 and at most 1; "elastic_net" only.
+        Share of the l1 part; penalty "elastic_net" only.
     n_lambdas : int
-        Length of the path, see `lambda_grid`.
+        Penalties on the path.
     lambda_ : float, optional
         The penalty, for all tickers alike. Default: chosen by cross-validation over the path.
-    n_folds, purge, embargo : int
-        Blocks of dates, and dates left out around each: see `BlockedFolds`.
+    n_folds : int
+        Blocks of dates of the cross-validation.
+    purge : int
+        Dates left out of training on either side of a tested block.
+    embargo : int
+        Further dates left out after a tested block.
     rule : {"one_se", "min"}
-        See `choose_penalty`.
+        Strongest penalty within one standard error of the least error, or that of the least error.
     standardise : bool
         Divide regressors and returns by their standard deviations, so that units have no say and penalties have none;
         slopes are always given in the units of the data. False penalises slopes as they are, as scikit-learn does.
         Returns in decimals then hardly feel the l2 part of an elastic net.
     weighting : {"equal", "cap", "sqrt_cap"}
-        Of the squared errors, as in `Design`; "cross_section" only.
+        Weight of each stock's squared errors, by its share of the market; mode "cross_section" only.
     min_observations : int
-        Tickers with fewer returns have no loadings (NaN); "time_series" only.
+        Fewest returns with which a stock is covered; mode "time_series" only.
     factors : tuple of str, optional
-        Observed factors to use. Default: all of the panel's. "time_series" only.
-    n_bootstraps, seed : int
-        Samples drawn by date for `selection_frequency_bootstrap_`, and the seed of the draws. 0 draws none.
+        Observed factors to use. Default: all of them. Mode "time_series" only.
+    n_bootstraps : int
+        Samples drawn by date that show how stable the selection is; 0 draws none.
+    seed : int
+        Seed of these draws.
 
     Attributes
     ----------
     coefficients_, selected_ : xarray.DataArray
         ([ticker,] factor) slopes in the units of the data, and which are not zero.
-    alpha_, n_obs_ : xarray.DataArray
+    alpha_, n_obs_ : xarray.DataArray or None
         (ticker) intercept per period and number of returns; "time_series" only.
     lambdas_, path_ : xarray.DataArray
         ([ticker,] penalty) penalties, and ([ticker,] penalty, factor) slopes at each, in the units of the data.
@@ -111,23 +121,39 @@ class PenalisedModel(GramModel):
         Solutions out of tolerance, and training dates that were ridged ("cross_section").
     """
 
+    kind: ClassVar[str] = "penalised"
+    STATISTICS: ClassVar[Mapping[str, str]] = {
+        "coefficients": "slope at the chosen penalty",
+        "selected": "1 where the slope at the chosen penalty is not zero",
+        "selection_frequency_folds": "share of the folds that select the factor",
+        "selection_frequency_bootstrap": "share of the bootstrap samples that select the factor",
+        "path": "slope along the path of penalties",
+        "lambdas": "penalty along the path",
+        "cv_error": "cross-validated mean squared error along the path",
+        "cv_error_stderr": "standard error of the cross-validated error",
+        "chosen_lambda": "penalty that was chosen",
+        "duality_gap": "largest relative duality gap along the path: a bound on how far it is from the optimum",
+        "alpha": "intercept of the regression, per period",
+        "n_obs": "number of returns behind the estimate",
+    }
+
     def __init__(
         self,
         mode: Mode = "cross_section",
         penalty: Penalty = "elastic_net",
-        l1_ratio: float = 0.5,
-        n_lambdas: int = 100,
-        lambda_: float | None = None,
-        n_folds: int = 5,
-        purge: int = 1,
-        embargo: int = 0,
+        l1_ratio: Annotated[float, Gt(0.0), Le(1.0)] = 0.5,
+        n_lambdas: Annotated[int, Ge(2), Le(1000)] = 100,
+        lambda_: Annotated[float, Ge(0.0)] | None = None,
+        n_folds: Annotated[int, Ge(2)] = 5,
+        purge: Annotated[int, Ge(0)] = 1,
+        embargo: Annotated[int, Ge(0)] = 0,
         rule: Rule = "one_se",
         standardise: bool = True,
         weighting: Weighting = "equal",
-        min_observations: int = 60,
-        factors: tuple[str, ...] | None = None,
-        n_bootstraps: int = 100,
-        seed: int = 0,
+        min_observations: Annotated[int, Ge(3)] = 60,
+        factors: Annotated[tuple[str, ...], MinLen(1)] | None = None,
+        n_bootstraps: Annotated[int, Ge(0)] = 100,
+        seed: Annotated[int, Ge(0)] = 0,
     ) -> None:
         self.mode = mode
         self.penalty = penalty
@@ -147,8 +173,8 @@ class PenalisedModel(GramModel):
 
     coefficients_: xr.DataArray
     selected_: xr.DataArray
-    alpha_: xr.DataArray
-    n_obs_: xr.DataArray
+    alpha_: xr.DataArray | None
+    n_obs_: xr.DataArray | None
     lambdas_: xr.DataArray
     path_: xr.DataArray
     cv_error_: xr.DataArray
@@ -174,8 +200,10 @@ class PenalisedModel(GramModel):
         Raises
         ------
         ModelError
-            If a parameter is out of bounds, the dates are too few for the folds, the panel lacks the characteristics
-            or factors, or no ticker has enough returns.
+            If the dates are too few for the folds, the panel lacks the characteristics or factors, or no ticker has
+            enough returns.
+        ConfigError
+            If a parameter is unknown or out of bounds.
 
         Warns
         -----
@@ -208,6 +236,8 @@ class PenalisedModel(GramModel):
         ------
         ModelError
             As in `fit`, or in the mode "time_series".
+        ConfigError
+            As in `fit`.
         """
         how = self._penalisation()
         if self.mode == "time_series":
@@ -271,14 +301,6 @@ class PenalisedModel(GramModel):
         self._check_fitted()
         return np.diag(self.selected_.values.astype(np.float64))
 
-    def statistics(self) -> dict[str, xr.DataArray]:
-        """Premia, path, errors of cross-validation, chosen penalties, selection and its stability."""
-        found = super().statistics()
-        for name in _PROBLEM:
-            if self.mode == "time_series" or name not in _TICKERS_ONLY:
-                found[name] = getattr(self, f"{name}_")
-        return found
-
     def state(self) -> ModelState:
         """All estimates, and names."""
         self._check_fitted()
@@ -306,7 +328,8 @@ class PenalisedModel(GramModel):
     def _restore(self, arrays: dict[str, npt.NDArray[Any]], meta: dict[str, Any]) -> None:
         tickers, factors = meta["tickers"], [*meta["factors"]]
         for name, dims in _PROBLEM.items():
-            if name not in arrays:
+            if tickers is None and name in _TICKERS_ONLY:
+                setattr(self, f"{name}_", None)
                 continue
             coords: dict[str, Any] = {"factor": factors} if "factor" in dims else {}
             if tickers is None:
@@ -323,13 +346,13 @@ class PenalisedModel(GramModel):
         """Check the parameters, and put them into the terms of the estimation."""
         for name, value, known in (("mode", self.mode, Mode), ("penalty", self.penalty, Penalty)):
             if value not in get_args(known):
-                raise ModelError(f"{name} '{value}' is none of {', '.join(get_args(known))}.")
+                raise ConfigError(f"{name} '{value}' is none of {', '.join(get_args(known))}.")
         if not 0.0 < self.l1_ratio <= 1.0:
-            raise ModelError(f"l1_ratio={self.l1_ratio} must be above 0 and at most 1; for 0 take penalty='ridge'.")
+            raise ConfigError(f"l1_ratio={self.l1_ratio} must be above 0 and at most 1; for 0 take penalty='ridge'.")
         if self.lambda_ is not None and not (np.isfinite(self.lambda_) and self.lambda_ >= 0.0):
-            raise ModelError(f"lambda_={self.lambda_} must be a number that is not negative.")
+            raise ConfigError(f"lambda_={self.lambda_} must be a number that is not negative.")
         if self.n_lambdas < 2 or self.n_bootstraps < 0:
-            raise ModelError(
+            raise ConfigError(
                 f"n_lambdas={self.n_lambdas} must be at least 2, and n_bootstraps={self.n_bootstraps} not negative."
             )
         return Penalisation(

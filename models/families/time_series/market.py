@@ -6,40 +6,45 @@ factors, and all that this model shares with them, belong in `time_series`; the 
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from collections.abc import Mapping
+from typing import Annotated, Any, ClassVar
 
 import numpy as np
 import xarray as xr
+from annotated_types import Ge
 
 from models.arrays import FloatArray
 from models.families.time_series.model import ObservedFactorModel, observed_factors
 from models.inference.betas import Shrinkage, shrink_blume, shrink_vasicek
 from models.inference.regression import CovType, TimeSeriesRegression
 from models.panel import Panel
-from schemas.errors import ModelError
+from schemas.errors import ConfigError
 
 MARKET = "market"
 
 
 class MarketModel(ObservedFactorModel):
-    """r_i[t] = alpha_i + beta_i m[t] + e_i[t], each stock over its own history, all in one batched solve.
+    """Market model / CAPM: r_i[t] = alpha_i + beta_i m[t] + e_i[t], each stock over its own history.
+
+    All stocks are regressed in one batched solve. What the parameters say is done by
+    `models.inference.regression.time_series_regression` (standard errors) and `models.inference.betas` (shrinkage).
 
     Parameters
     ----------
     market : str, optional
-        Name of an observed factor of the panel. Default: the universe's own return, weighted by
-        ``market_weight`` and renormalised over the stocks with a return.
+        Observed factor that is the market. Default: the universe's own return, by market weight over the stocks that
+        have one.
     window : int, optional
-        Fit on the last so many dates that have a market return. Default: all.
+        Periods of the regression: the last so many that have a market return. Default: all.
     min_observations : int
-        Stocks with fewer returns in the window get no beta (NaN).
+        Fewest returns in the window with which a stock is covered; others get no beta (NaN).
     cov_type : str
-        Standard errors by the names of statsmodels, "nonrobust", "HC0" to "HC3" or "HAC" (Newey-West): see
-        `models.inference.regression.time_series_regression`.
+        Standard errors by the names of statsmodels; "HAC" is Newey-West.
     newey_west_lags : int, optional
-        Lags of "HAC". Default: `models.inference.regression.automatic_lags`.
+        Lags of cov_type "HAC". Default: floor(4 (T/100)^(2/9)).
     shrinkage : str, optional
-        "vasicek" or "blume": see `models.inference.betas`. Default: betas of least squares.
+        Shrink betas towards their cross-section ("vasicek") or by Blume's regression ("blume"). Default: betas of least
+        squares.
 
     Attributes
     ----------
@@ -50,16 +55,18 @@ class MarketModel(ObservedFactorModel):
         that regression too. `expected_returns` sets alpha to zero.
     """
 
+    kind: ClassVar[str] = "market"
+    STATISTICS: ClassVar[Mapping[str, str]] = {"beta_ols": "least-squares beta, before any shrinkage"}
     _per_stock: ClassVar[tuple[str, ...]] = (*ObservedFactorModel._per_stock, "beta_ols")  # noqa: SLF001  # its parent
     beta_ols_: xr.DataArray
 
     def __init__(
         self,
         market: str | None = None,
-        window: int | None = None,
-        min_observations: int = 60,
+        window: Annotated[int, Ge(24)] | None = None,
+        min_observations: Annotated[int, Ge(3)] = 60,
         cov_type: CovType = "nonrobust",
-        newey_west_lags: int | None = None,
+        newey_west_lags: Annotated[int, Ge(0)] | None = None,
         shrinkage: Shrinkage | None = None,
     ) -> None:
         self.market = market
@@ -92,7 +99,7 @@ class MarketModel(ObservedFactorModel):
             return shrink_vasicek(beta, sampling_variance)
         if self.shrinkage == "blume":
             return shrink_blume(beta)
-        raise ModelError(f"shrinkage='{self.shrinkage}' is not known; it is None, 'vasicek' or 'blume'.")
+        raise ConfigError(f"shrinkage='{self.shrinkage}' is not known; it is None, 'vasicek' or 'blume'.")
 
     def _names(self, panel: Panel) -> list[str]:  # noqa: ARG002  # its own name, whatever the panel has
         return [self.market or MARKET]
@@ -103,6 +110,7 @@ class MarketModel(ObservedFactorModel):
         returns = panel.returns.values.astype(np.float64)
         weight = panel.market_weight.values.astype(np.float64)
         held = np.isfinite(returns) & (weight > 0.0)
-        gain = np.where(held, weight * returns, 0.0).sum(axis=1)
-        total = np.where(held, weight, 0.0).sum(axis=1)
+        # One after the other: stocks without a return in between do not change the rounding.
+        gain = np.cumsum(np.where(held, weight * returns, 0.0), axis=1)[:, -1]
+        total = np.cumsum(np.where(held, weight, 0.0), axis=1)[:, -1]
         return np.where(total > 0.0, gain / np.where(total > 0.0, total, 1.0), np.nan)[:, None]

@@ -8,11 +8,13 @@ Here belong models whose factor returns are given and whose loadings are regress
 from __future__ import annotations
 
 from abc import abstractmethod
-from typing import Any, ClassVar, Literal, Self
+from collections.abc import Mapping
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 import numpy as np
 import pandas as pd
 import xarray as xr
+from annotated_types import Ge, MinLen
 
 from models.arrays import BoolArray, FloatArray
 from models.families.base import FactorModel, ModelState
@@ -27,7 +29,7 @@ from models.inference.regression import (
     time_series_regression,
 )
 from models.panel import Panel
-from schemas.errors import ModelError
+from schemas.errors import ConfigError, ModelError
 
 _STOCKS = ("alpha", "beta", "alpha_stderr", "beta_stderr", "r_squared", "return_variance", "residual_variance", "n_obs")
 _TESTS = ("grs", "grs_pvalue", "alpha_chi2", "alpha_chi2_pvalue", "n_tested")
@@ -45,15 +47,33 @@ class ObservedFactorModel(FactorModel):
         (ticker, factor).
     premia_, premia_stderr_ : numpy.ndarray
         (factor,) premia per period and their standard errors.
-    tests_ : dict of float
-        Joint tests that all alphas are zero, over the ``n_tested`` stocks with a return on every date that has the
-        factors: ``grs`` and ``alpha_chi2`` with their p-values. NaN where they cannot be had.
+    return_variance_systematic_, return_variance_specific_ : xarray.DataArray
+        (ticker) ``return_variance_`` split by ``r_squared_``; the two add up to it.
+    grs_, grs_pvalue_, alpha_chi2_, alpha_chi2_pvalue_, n_tested_ : xarray.DataArray
+        Joint tests that all alphas are zero, over the ``n_tested_`` stocks with a return on every date that has the
+        factors. NaN where they cannot be had, with the reason in the attribute ``comment``.
     tests_comment_ : str
-        Why a test is NaN; empty if none is.
+        That reason; empty if none is NaN.
     n_dropped_ : int
         Dates that premia from the cross-section leave out: too few stocks, or collinear betas.
     """
 
+    STATISTICS: ClassVar[Mapping[str, str]] = {
+        "alpha": "intercept of the regression, per period",
+        "alpha_stderr": "standard error of alpha, per period",
+        "beta_stderr": "standard error of the loadings",
+        "r_squared": "systematic share of the variance (centred R2 of the regression)",
+        "return_variance": "sample variance of the return, per period",
+        "residual_variance": "variance of the residual",
+        "n_obs": "number of returns behind the estimate",
+        "return_variance_systematic": "part of return_variance that the factors explain",
+        "return_variance_specific": "part of return_variance that they do not",
+        "grs": "F statistic of Gibbons, Ross and Shanken that all alphas are zero",
+        "grs_pvalue": "p-value of grs",
+        "alpha_chi2": "asymptotic statistic that all alphas are zero, with the errors of the model",
+        "alpha_chi2_pvalue": "p-value of alpha_chi2",
+        "n_tested": "number of stocks in the joint tests of alpha: those with complete histories",
+    }
     _per_stock: ClassVar[tuple[str, ...]] = _STOCKS
     window: int | None
     min_observations: int
@@ -69,7 +89,11 @@ class ObservedFactorModel(FactorModel):
     residual_variance_: xr.DataArray
     n_obs_: xr.DataArray
     premia_stderr_: FloatArray
-    tests_: dict[str, float]
+    grs_: xr.DataArray
+    grs_pvalue_: xr.DataArray
+    alpha_chi2_: xr.DataArray
+    alpha_chi2_pvalue_: xr.DataArray
+    n_tested_: xr.DataArray
     tests_comment_: str
     n_dropped_: int
 
@@ -88,6 +112,8 @@ class ObservedFactorModel(FactorModel):
         ------
         ModelError
             If the panel lacks a factor, no stock has enough returns, or premia cannot be had as asked for.
+        ConfigError
+            If no factor is named, one is named twice, or a parameter is unknown.
         """
         names = self._names(panel)
         observed = self._observed(panel, names)
@@ -189,27 +215,22 @@ class ObservedFactorModel(FactorModel):
         )
         return path.assign_coords(date=panel.dates, ticker=panel.tickers, factor=names)
 
-    def statistics(self) -> dict[str, xr.DataArray]:
-        """Return the inference of every stock, the premia, and the joint tests of alpha.
+    @property
+    def return_variance_systematic_(self) -> xr.DataArray:
+        """(ticker) part of the variance of the return that the factors explain."""
+        return self.return_variance_ * self.r_squared_
 
-        ``return_variance_systematic`` and ``return_variance_specific`` split the ``return_variance`` of a stock by its
-        R2, and add up to it. Betas are in `loadings`. A joint test that cannot be had is NaN and says why in its
-        attribute ``comment``.
-        """
-        found = super().statistics() | {name: getattr(self, f"{name}_") for name in self._per_stock if name != "beta"}
-        found["return_variance_systematic"] = self.return_variance_ * self.r_squared_
-        found["return_variance_specific"] = self.return_variance_ * (1.0 - self.r_squared_)
-        for name, value in self.tests_.items():
-            comment = {"comment": self.tests_comment_} if np.isnan(value) else {}
-            found[name] = xr.DataArray(value, name=name, attrs=comment)
-        return {name: array.rename(name) for name, array in found.items()}
+    @property
+    def return_variance_specific_(self) -> xr.DataArray:
+        """(ticker) part of the variance of the return that they do not."""
+        return self.return_variance_ * (1.0 - self.r_squared_)
 
     def state(self) -> ModelState:
         """Estimates of every stock, premia and tests."""
         self._check_fitted()
         arrays = {name: getattr(self, f"{name}_").values for name in self._per_stock}
         arrays |= {"premia": self.premia_, "premia_stderr": self.premia_stderr_}
-        arrays["tests"] = np.array([self.tests_[name] for name in _TESTS])
+        arrays["tests"] = np.array([float(getattr(self, f"{name}_")) for name in _TESTS])
         tickers = [str(name) for name in self.alpha_["ticker"].values]
         return ModelState(
             arrays,
@@ -235,42 +256,48 @@ class ObservedFactorModel(FactorModel):
             values = xr.DataArray(arrays[name], {dim: coords[dim] for dim in dims}, dims, name=name)
             setattr(self, f"{name}_", values)
         self.premia_, self.premia_stderr_ = arrays["premia"], arrays["premia_stderr"]
-        self.tests_ = dict(zip(_TESTS, arrays["tests"].tolist(), strict=True))
+        for name, value in zip(_TESTS, arrays["tests"].tolist(), strict=True):
+            comment = {"comment": meta["comment"]} if np.isnan(value) else {}
+            setattr(self, f"{name}_", xr.DataArray(value, name=name, attrs=comment))
         self.tests_comment_, self.n_dropped_ = meta["comment"], meta["n_dropped"]
         self.factors_ = list(meta["factors"])
 
 
 class TimeSeriesModel(ObservedFactorModel):
-    """Every stock regressed on given factors, such as those of Fama and French (1993).
+    """Regression of every stock on observed factors, such as those of Fama and French (1993).
+
+    ``cov_type`` also says which errors the premia and the joint test of alpha have: "nonrobust" for independent errors
+    of one variance (of premia from the cross-section: Shanken's), "HC0" to "HC3" robust to heteroskedasticity (GMM),
+    "HAC" also to autocorrelation. See `models.inference.regression.time_series_regression`, and
+    `models.inference.factor_premia` for premia from the cross-section.
 
     Parameters
     ----------
     factors : tuple of str, optional
-        Names of observed factors of the panel, in the order wanted. Default: all of them.
+        Observed factors, in order. Default: all of the cube's.
     window : int, optional
-        Fit on the last so many dates that have all factors. Default: all.
+        Periods of the regression: the last so many that have all factors. Default: all.
     min_observations : int
-        Stocks with fewer returns in the window get no beta (NaN).
+        Fewest returns in the window with which a stock is covered; others get no beta (NaN).
     cov_type : str
-        Standard errors by the names of statsmodels: see `models.inference.regression.time_series_regression`. It also
-        says which errors the premia and the joint test of alpha have: "nonrobust" for independent errors of one
-        variance (of premia from the cross-section: Shanken's), "HC0" to "HC3" robust to heteroskedasticity (GMM), "HAC"
-        also to autocorrelation.
+        Standard errors by the names of statsmodels, of betas, premia and the joint test of alpha; "HAC" is Newey-West.
     newey_west_lags : int, optional
-        Lags of "HAC". Default: `models.inference.regression.automatic_lags`.
+        Lags of cov_type "HAC". Default: floor(4 (T/100)^(2/9)).
     premia : str
-        "mean": the mean of each factor, the premium of a traded factor. For factors that need not be traded: "ols",
-        from the cross-section of all stocks with a beta, date by date; "gls", from that of mean returns of the stocks
-        with complete histories. See `models.inference.factor_premia`.
+        "mean": the mean of each factor, the premium of a traded one. For factors that need not be traded: "ols", from
+        the cross-section of all stocks with a beta, date by date; "gls", from that of mean returns of the stocks with
+        complete histories.
     """
+
+    kind: ClassVar[str] = "time_series"
 
     def __init__(
         self,
-        factors: tuple[str, ...] | None = None,
-        window: int | None = None,
-        min_observations: int = 60,
+        factors: Annotated[tuple[str, ...], MinLen(1)] | None = None,
+        window: Annotated[int, Ge(24)] | None = None,
+        min_observations: Annotated[int, Ge(3)] = 60,
         cov_type: CovType = "nonrobust",
-        newey_west_lags: int | None = None,
+        newey_west_lags: Annotated[int, Ge(0)] | None = None,
         premia: Literal["mean", "ols", "gls"] = "mean",
     ) -> None:
         self.factors = factors
@@ -284,7 +311,7 @@ class TimeSeriesModel(ObservedFactorModel):
         given = [str(name) for name in panel.factors["observed_factor"].values]
         names = given if self.factors is None else list(self.factors)
         if not names or len(set(names)) < len(names):
-            raise ModelError(f"A time-series model needs one factor or more, each once, not {names}.")
+            raise ConfigError(f"A time-series model needs one factor or more, each once, not {names}.")
         return names
 
     def _observed(self, panel: Panel, names: list[str]) -> FloatArray:

@@ -1,0 +1,79 @@
+"""What a fitted model says of rows of a panel: loadings, factor returns, residuals, expected returns.
+
+Here belongs the way of asking, block by block and with the rows that a model looks back on. What the risk is made of
+it belongs in `following`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from models.arrays import Float64Array
+from models.families.base import FactorModel, contributing
+from models.panel import Panel
+
+_BLOCK_ROWS = 256
+
+
+class Rows(Protocol):
+    """Whatever gives rows of a panel by position: a `Panel`, or a reader that makes them when they are asked for."""
+
+    @property
+    def tickers(self) -> list[str]:
+        """Names of the stocks of every row, in order."""
+        ...
+
+    def rows(self, start: int, stop: int) -> Panel:
+        """Return consecutive rows, in memory and in one layout."""
+        ...
+
+
+@dataclass(frozen=True, eq=False)
+class Answers:
+    """What a model says of consecutive rows of a panel, each beside the return r[t] of its date.
+
+    Attributes
+    ----------
+    first : int
+        Position of the first row in the panel.
+    loadings : numpy.ndarray
+        (row, ticker, factor) X[t-1], float32 as published; NaN where a stock is not covered.
+    expected_returns : numpy.ndarray
+        (row, ticker) float32.
+    factor_returns : numpy.ndarray
+        (row, factor) f[t], float64.
+    residuals : numpy.ndarray
+        (row, ticker) r[t] - X[t-1] f[t], float32.
+    """
+
+    first: int
+    loadings: npt.NDArray[np.float32]
+    expected_returns: npt.NDArray[np.float32]
+    factor_returns: Float64Array
+    residuals: npt.NDArray[np.float32]
+
+
+def answers(model: FactorModel, panel: Rows, start: int, stop: int) -> Iterator[Answers]:
+    """Ask a fitted model about the rows from ``start`` to ``stop`` by position, a block in memory at a time.
+
+    Each row is looked at with as many rows before it as the model says (`FactorModel.row_memory`), as far as there are
+    any, and has the same bits in any block.
+    """
+    for first in range(start, stop, _BLOCK_ROWS):
+        last = min(first + _BLOCK_ROWS, stop)
+        begin = max(first - model.row_memory, 0)
+        yield _asked(model, panel.rows(begin, last), first - begin, first)
+
+
+def _asked(model: FactorModel, rows: Panel, before: int, first: int) -> Answers:
+    loadings = model.loadings(rows).transpose("date", "ticker", "factor").values[before:].astype(np.float32)
+    realised = model.factor_returns(rows).transpose("date", "factor").values[before:].astype(np.float64)
+    expected = model.expected_returns(rows).transpose("date", "ticker").values[before:].astype(np.float32)
+    explained = (loadings * contributing(realised)[:, np.newaxis]).sum(axis=2)
+    residuals = (rows.returns.values[before:] - explained).astype(np.float32)
+    return Answers(first, loadings, expected, realised, residuals)

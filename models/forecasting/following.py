@@ -1,0 +1,222 @@
+"""Omega and specific variance through time, and the rows that one fit serves.
+
+The estimators of risk have a state: a path is the fold of their steps, so that one more day costs one day. A state that
+was kept is taken up again where the model and the data up to its date are the same; who keeps it decides that. How the
+rows of several fits become a version belongs in `joining` and `rows`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from models.arrays import Float64Array, FloatArray, NamedArrays
+from models.families.base import FactorModel
+from models.forecasting.answers import Answers, Rows, answers
+from models.risk.covariance import FactorCovariance
+from models.risk.specific import SpecificRisk
+from schemas.errors import ModelError
+
+KEPT_DATES = 64
+"""A state is kept after each so many dates, and after the last one."""
+
+
+@dataclass(frozen=True, eq=False)
+class RiskState:
+    """What the estimators remember of the dates before a position.
+
+    Attributes
+    ----------
+    n_dates : int
+        How many dates of the panel are behind it.
+    tickers : tuple of str
+        Axis of ``specific``.
+    covariance, specific : dict[str, numpy.ndarray]
+        States of the two estimators.
+    """
+
+    n_dates: int
+    tickers: tuple[str, ...]
+    covariance: NamedArrays
+    specific: NamedArrays
+
+    def on(self, tickers: tuple[str, ...], start: NamedArrays) -> RiskState:
+        """Bring the state to other tickers; those that it lacks are as in ``start``, before the first date."""
+        if tickers == self.tickers:
+            return self
+        at = pd.Index(tickers).get_indexer(pd.Index(self.tickers))
+        specific = {name: array.copy() for name, array in start.items()}
+        for name, array in self.specific.items():
+            specific[name][at] = array
+        return RiskState(self.n_dates, tickers, self.covariance, specific)
+
+
+@dataclass(frozen=True)
+class RiskEstimators:
+    """How Omega and specific variance are estimated; one state for the two."""
+
+    covariance: FactorCovariance
+    specific: SpecificRisk
+
+    def start(self, n_factors: int, tickers: tuple[str, ...]) -> RiskState:
+        """Return the state before the first date."""
+        return RiskState(0, tickers, self.covariance.start(n_factors), self.specific.start(len(tickers)))
+
+    def step(self, state: RiskState, factor_returns: Float64Array, residuals: FloatArray) -> RiskState:
+        """Return the state after one more date: (factor,) returns and (ticker,) residuals, NaN where unknown."""
+        covariance = self.covariance.step(state.covariance, factor_returns)
+        return RiskState(state.n_dates + 1, state.tickers, covariance, self.specific.step(state.specific, residuals))
+
+    def read(self, state: RiskState) -> tuple[Float64Array, npt.NDArray[np.float32]]:
+        """Return Omega (factor, factor_) and the variance (ticker,) of every stock; NaN where history is too short."""
+        everyone = np.ones(len(state.tickers), dtype=np.bool_)
+        return self.covariance.read(state.covariance), self.specific.read(state.specific, everyone)
+
+    def require_enough(self, state: RiskState) -> None:
+        """Refuse a state from which no risk can be read.
+
+        Raises
+        ------
+        ModelError
+            The message says what is short.
+        """
+        if not self.covariance.is_enough(state.covariance):
+            raise ModelError(self.covariance.shortage(state.covariance))
+        if not (state.specific["count"] >= self.specific.min_observations).any():
+            raise ModelError(self.specific.shortage())
+
+
+class Checkpoints(Protocol):
+    """Where states are kept between runs. Who keeps them knows which model and data they belong to."""
+
+    def find(self, n_dates: int) -> RiskState | None:
+        """Return the last state that is known with at most so many dates behind it."""
+        ...
+
+    def keep(self, state: RiskState) -> None:
+        """Keep a state."""
+        ...
+
+
+class NoCheckpoints:
+    """Keeps nothing: everything is followed from the first date."""
+
+    def find(self, n_dates: int) -> RiskState | None:  # noqa: ARG002  # of the protocol
+        """There is none."""
+        return None
+
+    def keep(self, state: RiskState) -> None:
+        """Forget it."""
+
+
+@dataclass(frozen=True, eq=False)
+class Served:
+    """The rows that one fit serves: as-of dates from the date that it was made as of, up to the next refit.
+
+    Attributes
+    ----------
+    begin : int
+        Position of the first as-of date.
+    tickers : tuple of str
+        Those of the panel that the fit has looked at.
+    loadings : numpy.ndarray
+        (as_of, ticker, factor) known at the close of the date, float32.
+    expected_returns : numpy.ndarray
+        (as_of, ticker) of the next date, float32.
+    factor_returns : numpy.ndarray
+        (as_of + 1, factor) what this fit says was realised on each of these dates, and on the one after the last; NaN
+        if that is yet to come.
+    omega : numpy.ndarray
+        (as_of, factor, factor_); NaN on dates before the fit.
+    specific_variance : numpy.ndarray
+        (as_of, ticker) float32; NaN on dates before the fit.
+    """
+
+    begin: int
+    tickers: tuple[str, ...]
+    loadings: npt.NDArray[np.float32]
+    expected_returns: npt.NDArray[np.float32]
+    factor_returns: Float64Array
+    omega: Float64Array
+    specific_variance: npt.NDArray[np.float32]
+
+
+def serve(
+    model: FactorModel,
+    panel: Rows,
+    begin: int,
+    end: int,
+    estimators: RiskEstimators,
+    *,
+    first: int | None = None,
+    checkpoints: Checkpoints | None = None,
+) -> Served:
+    """Make the rows of the as-of dates from ``begin`` to ``end`` (exclusive, by position) of one fit.
+
+    Row t of a panel holds X[t-1] beside r[t], so that the row after an as-of date has what is known at its close: the
+    panel must reach to the row ``end``, which may be the next session, without a return.
+
+    Parameters
+    ----------
+    model : FactorModel
+        Fitted, in the coordinates of the version.
+    panel : Rows
+        A `Panel`, or whatever gives rows of one, up to ``end`` at least.
+    begin, end : int
+        Positions of as-of dates; risk is known from ``begin`` on.
+    estimators : RiskEstimators
+    first : int, optional
+        Give loadings, expected and factor returns from this as-of date on, before ``begin``: in sample.
+    checkpoints : Checkpoints, optional
+        Where states may be taken up from, and are kept.
+
+    Raises
+    ------
+    ModelError
+        If the last date has not enough history behind it.
+    """
+    kept = checkpoints or NoCheckpoints()
+    tickers = tuple(panel.tickers)
+    start = estimators.start(len(model.factors_), tickers)
+    found = kept.find(begin + 1)
+    state = start if found is None else found.on(tickers, start.specific)
+    shown = begin if first is None else first
+    n_rows, shape = end - shown, (len(tickers), len(model.factors_))
+    served = Served(
+        begin=shown,
+        tickers=tickers,
+        loadings=np.full((n_rows, *shape), np.nan, dtype=np.float32),
+        expected_returns=np.full((n_rows, shape[0]), np.nan, dtype=np.float32),
+        factor_returns=np.full((n_rows + 1, shape[1]), np.nan),
+        omega=np.full((n_rows, shape[1], shape[1]), np.nan),
+        specific_variance=np.full((n_rows, shape[0]), np.nan, dtype=np.float32),
+    )
+    if state.n_dates == begin + 1:
+        _read(served, estimators, state)
+    for block in answers(model, panel, min(state.n_dates, shown), end + 1):
+        _show(served, block)
+        for row in range(max(state.n_dates - block.first, 0), min(len(block.residuals), end - block.first)):
+            state = estimators.step(state, block.factor_returns[row], block.residuals[row])
+            if state.n_dates > begin:
+                _read(served, estimators, state)
+            if state.n_dates % KEPT_DATES == 0 or state.n_dates == end:
+                kept.keep(state)
+    estimators.require_enough(state)
+    return served
+
+
+def _show(served: Served, block: Answers) -> None:
+    """Put what a block of rows says under the as-of dates before them."""
+    place = np.arange(block.first, block.first + len(block.residuals)) - served.begin
+    served.factor_returns[place[place >= 0]] = block.factor_returns[place >= 0]
+    served.loadings[place[place >= 1] - 1] = block.loadings[place >= 1]
+    served.expected_returns[place[place >= 1] - 1] = block.expected_returns[place >= 1]
+
+
+def _read(served: Served, estimators: RiskEstimators, state: RiskState) -> None:
+    row = state.n_dates - 1 - served.begin
+    served.omega[row], served.specific_variance[row] = estimators.read(state)

@@ -1,0 +1,125 @@
+"""Several fits become one series: latent factors turned into one set of coordinates, rows put one after the other.
+
+Latent factors are identified only up to a rotation, so each fit is turned towards the one before it; every risk number
+is the same in any coordinates. What follows from the joined rows belongs in `rows`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+
+import numpy as np
+import pandas as pd
+import xarray as xr
+
+from models.arrays import Float64Array, IntArray
+from models.families.base import FactorModel
+from models.families.rotation import align
+from models.forecasting.following import Served
+from models.panel import Panel
+from schemas.errors import ModelError
+
+
+@dataclass(frozen=True, eq=False)
+class Realised:
+    """Factor returns of a fit, in its own coordinates, over all dates up to the last that it serves.
+
+    Attributes
+    ----------
+    dates : numpy.ndarray
+        (date,) days since 1970.
+    factor_returns : numpy.ndarray
+        (date, factor) decimals per period.
+    """
+
+    dates: IntArray
+    factor_returns: Float64Array
+
+    @classmethod
+    def of(cls, model: FactorModel, panel: Panel) -> Realised:
+        """Ask a fitted model for its factor returns on all dates of a panel."""
+        values = [model.factor_returns(block).transpose("date", "factor").values for block in panel.blocks()]
+        days: IntArray = panel.dates.to_numpy().astype("datetime64[D]").astype(np.int64)
+        return cls(days, np.concatenate(values).astype(np.float64))
+
+
+def rotations(fits: Sequence[Realised], *, latent: bool) -> list[Float64Array]:
+    """Rotation of every fit onto the one before, over the dates that both have seen; the first stays as it is."""
+    n_factors = fits[0].factor_returns.shape[1]
+    found = [np.eye(n_factors)]
+    for earlier, later in pairwise(fits):
+        if not latent:
+            found.append(np.eye(n_factors))
+            continue
+        _, first, second = np.intersect1d(earlier.dates, later.dates, return_indices=True)
+        reference = earlier.factor_returns[first] @ found[-1]
+        found.append(align(later.factor_returns[second], reference).astype(np.float64))
+    return found
+
+
+def in_coordinates(model: FactorModel, rotation: Float64Array) -> FactorModel:
+    """Return the fitted model in the coordinates of the version; given factors have no others."""
+    return model.rotate(rotation) if model.latent else model
+
+
+def check_axis(name: str, fits: Sequence[tuple[str, int]], factors: Sequence[str]) -> None:
+    """Refuse fits, given as (date, number of factors), with other numbers of factors than the last.
+
+    Raises
+    ------
+    ModelError
+        The factor axis of a version is one.
+    """
+    for as_of, count in fits:
+        if count != len(factors):
+            raise ModelError(
+                f"{name}: the fit as of {as_of} has {count} factors and the last one {len(factors)} "
+                f"({', '.join(factors)}); an industry or characteristic that comes later is a new factor: start "
+                "walk_forward.first after it, or leave it out."
+            )
+
+
+def join(fits: Sequence[Served], dates: pd.Index, tickers: pd.Index, factors: Sequence[str]) -> xr.Dataset:
+    """Put the rows of consecutive fits one after the other, on the axes of a version.
+
+    Parameters
+    ----------
+    fits : sequence of Served
+        In the order of their dates, of one set of coordinates; the first from the first date on.
+    dates, tickers
+        Axes of the version; a ticker that a fit did not know has nothing in its rows.
+    factors : sequence of str
+        Names of the factors.
+
+    Returns
+    -------
+    xarray.Dataset
+        ``loadings``, ``expected_returns``, ``factor_returns``, ``omega`` and ``specific_variance`` as in
+        `schemas.contracts.VERSION`. A factor return is of the fit that was in force on the date before.
+    """
+    placed = [_placed(fit, tickers) for fit in fits]
+    realised = np.concatenate([fits[0].factor_returns[:1], *(fit.factor_returns[1:] for fit in fits)])
+    return xr.Dataset(
+        {
+            "loadings": (("date", "ticker", "factor"), np.concatenate([fit.loadings for fit in placed])),
+            "expected_returns": (("date", "ticker"), np.concatenate([fit.expected_returns for fit in placed])),
+            "factor_returns": (("date", "factor"), realised[: len(dates)]),
+            "omega": (("date", "factor", "factor_"), np.concatenate([fit.omega for fit in fits])),
+            "specific_variance": (("date", "ticker"), np.concatenate([fit.specific_variance for fit in placed])),
+        },
+        coords={"date": dates, "ticker": tickers, "factor": [*factors], "factor_": [*factors]},
+    )
+
+
+def _placed(fit: Served, tickers: pd.Index) -> Served:
+    at = tickers.get_indexer(pd.Index(fit.tickers))
+    if len(at) == len(tickers) and (at == np.arange(len(tickers))).all():
+        return fit
+    wide = {}
+    for name in ("loadings", "expected_returns", "specific_variance"):
+        values = getattr(fit, name)
+        wide[name] = np.full((len(values), len(tickers), *values.shape[2:]), np.nan, dtype=values.dtype)
+        wide[name][:, at] = values
+    return Served(fit.begin, tuple(map(str, tickers)), factor_returns=fit.factor_returns, omega=fit.omega, **wide)

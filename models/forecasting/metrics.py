@@ -1,0 +1,47 @@
+"""The few numbers that say how good a version is, from its own series over the dates out of sample."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+import xarray as xr
+
+from models.evaluation import forecasts
+
+Metrics = dict[str, float | None]
+
+
+def metrics_of(version: xr.Dataset, in_sample: Mapping[str, float | None], periods_per_year: int) -> Metrics:
+    """Return the totals of a version's scores over the dates out of sample; None where there is no number.
+
+    Parameters
+    ----------
+    version : xarray.Dataset
+        With its scores (`models.forecasting.rows.scored`).
+    in_sample : mapping
+        ``total_r2`` of the last fit on its training sample.
+    periods_per_year : int
+        By which volatilities are annualised.
+    """
+    outside = version["out_of_sample"]
+    series = version.assign(
+        {f"{kind}_sse": (1.0 - version[f"{kind}_r2"]) * version[f"{kind}_sst"] for kind in ("total", "predictive")}
+    )
+    totals = forecasts.summary(series, outside)
+    forecast = version["portfolio_variance"].shift(date=1).where(outside & version["portfolio_return"].notnull())
+    realised = version["portfolio_return"].where(outside & forecast.notnull())
+    metrics: dict[str, float] = {
+        "total_r2_in_sample": np.nan if in_sample["total_r2"] is None else in_sample["total_r2"],
+        "total_r2_out_of_sample": float(totals["total_r2"]),
+        "predictive_r2_out_of_sample": float(totals["predictive_r2"]),
+    }
+    by_portfolio: dict[str, xr.DataArray] = {
+        "bias_statistic": totals["bias_statistic"],
+        "qlike": totals["qlike"],
+        "forecast_volatility": (forecast.mean("date") * periods_per_year) ** 0.5,
+        "realised_volatility": ((realised**2).mean("date") * periods_per_year) ** 0.5,
+    }
+    for name, values in by_portfolio.items():
+        metrics |= {f"{name}.{p}": float(values.sel(portfolio=p)) for p in values["portfolio"].values}
+    return {name: value if np.isfinite(value) else None for name, value in metrics.items()}

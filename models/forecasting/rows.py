@@ -1,0 +1,107 @@
+"""The rows of a version, made whole: imputed loadings, specific variance where covered, portfolio variance, scores.
+
+Here belongs what follows from loadings, Omega and holdings of a date, and nothing of it looks at another date's, but
+for the scores, which look at the date before. It is the one place where rows are made whole: of a retrain all at once,
+of an update a few.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import xarray as xr
+
+from models.evaluation import forecasts
+from models.risk.portfolio import RiskModel
+from schemas.contracts import VERSION
+
+FORECASTS = ["loadings", "factor_returns", "expected_returns", "weights", "portfolio_variance"]
+"""What the scores of the next date look at."""
+
+
+def completed(joined: xr.Dataset, held: xr.Dataset) -> xr.Dataset:
+    """Add what follows from the rows of fits and what is held.
+
+    Parameters
+    ----------
+    joined : xarray.Dataset
+        From `models.forecasting.joining.join`.
+    held : xarray.Dataset
+        ``estimation`` (date, ticker) and ``weights`` (portfolio, date, ticker) on the same dates and tickers.
+
+    Returns
+    -------
+    xarray.Dataset
+        ``joined`` with imputed loadings, ``imputed``, ``weights``, and ``portfolio_variance`` with its parts; specific
+        variance is known where loadings are.
+    """
+    filled, imputed = impute(joined["loadings"], held)
+    covered = filled.notnull().all("factor")
+    rows = joined.assign(
+        loadings=filled,
+        imputed=imputed,
+        specific_variance=joined["specific_variance"].where(covered),
+        weights=held["weights"],
+    )
+    risk = RiskModel(rows["loadings"], rows["omega"], rows["specific_variance"])
+    return rows.merge(risk.decompose(rows["weights"]))
+
+
+def impute(loadings: xr.DataArray, held: xr.Dataset) -> tuple[xr.DataArray, xr.DataArray]:
+    """Give traded stocks without loadings of their own the cross-section's mean, and say which ones.
+
+    A portfolio that holds a new listing has a risk, and the mean stock is the best guess of it.
+
+    Parameters
+    ----------
+    loadings : xarray.DataArray
+        (date, ticker, factor); NaN where a stock is not covered.
+    held : xarray.Dataset
+        As in `completed`.
+
+    Returns
+    -------
+    filled : xarray.DataArray
+        (date, ticker, factor) float32.
+    imputed : xarray.DataArray
+        (date, ticker) bool.
+    """
+    traded = held["estimation"] | (abs(held["weights"]) > 0).any("portfolio")
+    covered = loadings.notnull().all("factor")
+    values = loadings.transpose("date", "ticker", "factor").values.astype(np.float32)
+    mean = np.full((len(values), values.shape[2]), np.nan, dtype=np.float32)
+    for date, inside in enumerate(covered.transpose("date", "ticker").values):
+        if inside.any():  # over covered stocks alone: others do not change the rounding
+            mean[date] = values[date, inside].mean(axis=0, dtype=np.float64)
+    known = xr.DataArray(np.isfinite(mean).all(axis=1), {"date": loadings["date"]}, ("date",))
+    imputed = traded.transpose("date", "ticker") & ~covered & known
+    filled = np.where(imputed.values[..., np.newaxis], mean[:, np.newaxis], values)
+    return loadings.transpose("date", "ticker", "factor").copy(data=filled), imputed
+
+
+def scored(rows: xr.Dataset, returns: xr.DataArray, mask: xr.DataArray, before: xr.Dataset | None = None) -> xr.Dataset:
+    """Add to rows how the forecasts of the date before each held.
+
+    Parameters
+    ----------
+    rows : xarray.Dataset
+        From `completed`.
+    returns, mask : xarray.DataArray
+        (date, ticker) excess returns per period and estimation universe of at least these dates and tickers.
+    before : xarray.Dataset, optional
+        `FORECASTS` of the date before the first row, on the same tickers; without it that has no scores.
+    """
+    seen = rows[FORECASTS]
+    if before is not None:
+        seen = xr.concat([before[FORECASTS], seen], "date", join="exact", coords="minimal", data_vars="all")
+        place = {"date": rows.indexes["date"], "ticker": rows.indexes["ticker"]}
+        nothing = xr.full_like(before["expected_returns"], np.nan, dtype=returns.dtype)
+        returns = xr.concat([nothing, returns.sel(place)], "date", join="exact", coords="minimal")
+        mask = xr.concat([nothing.notnull(), mask.sel(place)], "date", join="exact", coords="minimal")
+    series = forecasts.evaluate(seen, returns, mask)
+    series = series[[name for name in series if name in VERSION]]
+    return rows.merge(series.sel(date=rows.indexes["date"]))
+
+
+def out_of_sample(rows: xr.Dataset, first_fit: np.datetime64) -> xr.Dataset:
+    """Say of each date whether the fit in force at it was made before it: all after the date of the first fit are."""
+    return rows.assign(out_of_sample=("date", rows.indexes["date"] > first_fit))

@@ -1,0 +1,72 @@
+"""Products over stocks and characteristics whose bits depend on one row of a panel alone.
+
+BLAS rounds a row of a product according to how many rows there are, and a sum according to where its terms lie. Here
+belong the products that a row by itself gives with the bits that it has in a panel, whatever dates lie around it and
+whichever stocks that do not enter stand on its axis. Sums of squares and cross-products are `gram`'s.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from models.arrays import BoolArray, Float64Array, FloatArray
+
+
+def covered_product(values: FloatArray, covered: BoolArray, matrix: FloatArray) -> Float64Array:
+    """Multiply the rows of covered stocks by a matrix, each date by itself.
+
+    Parameters
+    ----------
+    values : numpy.ndarray
+        (date, ticker, char), finite where covered.
+    covered : numpy.ndarray
+        (date, ticker)
+    matrix : numpy.ndarray
+        (char, factor)
+
+    Returns
+    -------
+    numpy.ndarray
+        (date, ticker, factor) in float64; NaN where not covered.
+    """
+    product = np.full((*covered.shape, matrix.shape[1]), np.nan)
+    matrix = np.ascontiguousarray(matrix, dtype=np.float64)
+    for date, inside in enumerate(covered):
+        product[date, inside] = values[date, inside].astype(np.float64) @ matrix
+    return product
+
+
+def ordered_product(values: FloatArray, matrix: FloatArray) -> Float64Array:
+    """Multiply (row, char) by (char, factor), one characteristic after the other; for few or short rows."""
+    product = np.zeros((len(values), matrix.shape[1]))
+    for column, slopes in zip(values.T, matrix, strict=True):
+        product += column[:, None].astype(np.float64) * slopes
+    return product
+
+
+def cross_sections(values: FloatArray, returns: FloatArray, weights: FloatArray) -> tuple[Float64Array, Float64Array]:
+    """Return X'WX and X'Wr of each date, over the stocks of positive weight.
+
+    Parameters
+    ----------
+    values : numpy.ndarray
+        (date, ticker, factor) loadings, or (ticker, factor) if they are the same on every date.
+    returns, weights : numpy.ndarray
+        (date, ticker); values and returns are finite where the weight is positive.
+
+    Returns
+    -------
+    gram : numpy.ndarray
+        (date, factor, factor) in float64.
+    moment : numpy.ndarray
+        (date, factor) in float64.
+    """
+    n_dates, size = len(returns), values.shape[-1]
+    gram, moment = np.empty((n_dates, size, size)), np.empty((n_dates, size))
+    for date in range(n_dates):
+        inside = weights[date] > 0.0
+        rows = (values if values.ndim == 2 else values[date])[inside].astype(np.float64)
+        weighted = (rows * weights[date, inside, None]).T
+        gram[date] = weighted @ rows
+        moment[date] = weighted @ returns[date, inside].astype(np.float64)
+    return gram, moment

@@ -1,0 +1,210 @@
+"""A published version as the report reads it, and the small series that figures and tables draw from it.
+
+Here belong annualising, trailing windows and counting, on whole arrays and without a word about looks. Drawing belongs
+in `figures` and `figures_risk`, wording in `tables` and the template.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+import xarray as xr
+
+from models.arrays import Float64Array
+from schemas.contracts import Manifest
+from schemas.errors import DataError
+
+REALISED_WINDOW = {252: 63, 12: 12}
+"""Periods over which realised volatility looks back, by periods per year."""
+
+SPECIFIC = "specific"
+OTHER = "other factors"
+
+
+@dataclass(frozen=True)
+class PublishedVersion:
+    """One published version: its Dataset (`schemas.contracts.VERSION`) beside its manifest."""
+
+    dataset: xr.Dataset
+    manifest: Manifest
+
+    @property
+    def model(self) -> str:
+        """Name of the model."""
+        return self.manifest.model
+
+    @property
+    def path(self) -> str:
+        """Where the version lies under the root of the deployment."""
+        return f"published/{self.manifest.universe}/{self.manifest.model}/{self.manifest.version}"
+
+    @property
+    def periods_per_year(self) -> int:
+        """252 or 12."""
+        return int(self.dataset.attrs["periods_per_year"])
+
+    @property
+    def dates(self) -> pd.DatetimeIndex:
+        """Dates of the version, ascending."""
+        return pd.DatetimeIndex(self.dataset.indexes["date"])
+
+    @property
+    def portfolios(self) -> list[str]:
+        """Names of the portfolios."""
+        return [str(name) for name in self.dataset["portfolio"].values]
+
+    @property
+    def factors(self) -> list[str]:
+        """Names of the factors."""
+        return [str(name) for name in self.dataset["factor"].values]
+
+
+def check_comparable(versions: Sequence[PublishedVersion]) -> None:
+    """Refuse versions that one report cannot compare.
+
+    Raises
+    ------
+    DataError
+        If there are none, or they differ in universe or frequency.
+    """
+    if not versions:
+        raise DataError("A report needs at least one published version; none was given.")
+    kinds = {(version.manifest.universe, version.periods_per_year) for version in versions}
+    if len(kinds) > 1:
+        listed = ", ".join(f"{universe} ({periods} periods a year)" for universe, periods in sorted(kinds))
+        raise DataError(f"A report compares versions of one universe and frequency, not {listed}.")
+
+
+def portfolios_of(versions: Sequence[PublishedVersion]) -> list[str]:
+    """Names of the portfolios of all versions, each once, in their order."""
+    return list(dict.fromkeys(name for version in versions for name in version.portfolios))
+
+
+def in_sample_spans(version: PublishedVersion) -> list[tuple[pd.Timestamp, pd.Timestamp]]:
+    """First and last date of every unbroken stretch of dates that are in sample."""
+    seen = ~version.dataset["out_of_sample"].values.astype(bool)
+    edges = np.flatnonzero(np.diff(np.concatenate([[False], seen, [False]]).astype(int)))
+    dates = version.dates
+    return [(dates[start], dates[stop - 1]) for start, stop in zip(edges[::2], edges[1::2], strict=True)]
+
+
+def out_of_sample_start(version: PublishedVersion) -> pd.Timestamp | None:
+    """First date that is out of sample; None if there is none."""
+    held_out = np.flatnonzero(version.dataset["out_of_sample"].values)
+    return version.dates[held_out[0]] if len(held_out) else None
+
+
+def covered(version: PublishedVersion) -> Float64Array:
+    """(date) number of stocks with loadings on every factor."""
+    return _count(version.dataset["loadings"].notnull().all("factor"))
+
+
+def imputed(version: PublishedVersion) -> Float64Array:
+    """(date) number of stocks whose loadings are the cross-section's mean."""
+    return _count(version.dataset["imputed"])
+
+
+def _count(flags: xr.DataArray) -> Float64Array:
+    return np.asarray(flags.sum("ticker").values, dtype=np.float64)
+
+
+def trailing_mean(values: Float64Array, window: int) -> Float64Array:
+    """Mean over the last `window` dates, with at least half of them known."""
+    return pd.Series(values).rolling(window, min_periods=math.ceil(window / 2)).mean().to_numpy()
+
+
+def forecast_volatility(version: PublishedVersion, portfolio: str) -> Float64Array:
+    """(date) annualised forecast volatility in percent; NaN where the version has no such portfolio."""
+    variance = _of_portfolio(version, "portfolio_variance", portfolio)
+    return np.sqrt(variance * version.periods_per_year) * 100.0
+
+
+def realised_volatility(version: PublishedVersion, portfolio: str) -> Float64Array:
+    """(date) annualised trailing root mean square of the portfolio's returns, in percent."""
+    returns = _of_portfolio(version, "portfolio_return", portfolio)
+    window = REALISED_WINDOW[version.periods_per_year]
+    return np.sqrt(trailing_mean(returns**2, window) * version.periods_per_year) * 100.0
+
+
+def _of_portfolio(version: PublishedVersion, name: str, portfolio: str) -> Float64Array:
+    return np.asarray(version.dataset[name].reindex(portfolio=[portfolio]).squeeze("portfolio").values)
+
+
+def last_forecast(version: PublishedVersion) -> int | None:
+    """Position of the last date with a complete Omega; None before the first refit."""
+    known = np.flatnonzero(version.dataset["omega"].notnull().all(["factor", "factor_"]).values)
+    return int(known[-1]) if len(known) else None
+
+
+def factor_risk(version: PublishedVersion, position: int) -> tuple[Float64Array, Float64Array]:
+    """Annualised factor volatilities in percent (factor), and correlations (factor, factor_), at one date."""
+    omega = version.dataset["omega"].isel(date=position).transpose("factor", "factor_").values
+    volatility = np.sqrt(np.clip(np.diag(omega), 0.0, None))
+    scale = np.where(volatility > 0.0, volatility, np.nan)
+    return volatility * math.sqrt(version.periods_per_year) * 100.0, omega / np.outer(scale, scale)
+
+
+def leading_factors(version: PublishedVersion, most: int) -> list[int]:
+    """Positions of the factors that move returns most, in their own order.
+
+    A factor is measured by the variance of its returns times the mean squared loading at the last date with loadings,
+    which does not depend on how the model scales its factors.
+    """
+    if len(version.factors) <= most:
+        return list(range(len(version.factors)))
+    loadings = version.dataset["loadings"].transpose("date", "ticker", "factor")
+    known = np.flatnonzero(loadings.notnull().any(["ticker", "factor"]).values)
+    position = int(known[-1]) if len(known) else -1
+    squares = (loadings.isel(date=position).astype(np.float64) ** 2).mean("ticker").values
+    variance = version.dataset["factor_returns"].transpose("date", "factor").var("date").values
+    strength = np.nan_to_num(squares * variance)
+    return sorted(np.argsort(-strength, kind="stable")[:most].tolist())
+
+
+def variance_shares(version: PublishedVersion, most: int) -> tuple[list[str], Float64Array]:
+    """Shares of the portfolio variance in percent: (part, portfolio, date), specific last.
+
+    The parts are the leading factors, all others together if there are more than `most`, and the specific part. They
+    sum to 100; the contribution of a factor that hedges is negative.
+    """
+    total = version.dataset["portfolio_variance"].transpose("portfolio", "date").values
+    total = np.where(total > 0.0, total, np.nan)
+    factor = version.dataset["portfolio_variance_factor"].transpose("factor", "portfolio", "date").values
+    specific = version.dataset["portfolio_variance_specific"].transpose("portfolio", "date").values
+    leading = leading_factors(version, most)
+    names = [version.factors[position] for position in leading]
+    parts = [factor[position] for position in leading]
+    rest = [position for position in range(len(version.factors)) if position not in leading]
+    if rest:
+        names.append(OTHER)
+        parts.append(factor[rest].sum(axis=0))
+    return [*names, SPECIFIC], np.stack([*parts, specific]) / total * 100.0
+
+
+def specific_volatility(version: PublishedVersion) -> tuple[pd.Series[float], pd.Timestamp] | None:
+    """Annualised specific volatility by ticker in percent, at the last date that has any; None if none has."""
+    variance = version.dataset["specific_variance"].transpose("date", "ticker")
+    known = np.flatnonzero(variance.notnull().any("ticker").values)
+    if not len(known):
+        return None
+    values = variance.isel(date=int(known[-1])).values.astype(np.float64)
+    tickers = [str(name) for name in version.dataset["ticker"].values]
+    volatility = np.sqrt(values * version.periods_per_year) * 100.0
+    return pd.Series(volatility, index=tickers).dropna(), version.dates[known[-1]]
+
+
+def default_tickers(version: PublishedVersion, most: int) -> tuple[str, ...]:
+    """Return the largest holdings of the first portfolio at its last defined date; the first tickers if it has none."""
+    tickers = [str(name) for name in version.dataset["ticker"].values]
+    if not version.portfolios:
+        return tuple(tickers[:most])
+    weights = version.dataset["weights"].isel(portfolio=0).transpose("date", "ticker")
+    known = np.flatnonzero(weights.notnull().any("ticker").values)
+    if not len(known):
+        return tuple(tickers[:most])
+    size = np.nan_to_num(np.abs(weights.isel(date=int(known[-1])).values))
+    return tuple(tickers[position] for position in np.argsort(-size, kind="stable")[:most])

@@ -1,0 +1,23 @@
+"""Simulated returns whose loadings are linear in characteristics, the model of IPCA."""
+
+from __future__ import annotations
+
+import numpy as np
+
+
+def instrumented(
+    n_dates: int = 60,
+    n_stocks: int = 30,
+    n_chars: int = 5,
+    n_factors: int = 2,
+    noise: float = 0.02,
+    seed: int = 0,
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Complete returns, float32 characteristics, and the true Gamma."""
+    rng = np.random.default_rng(seed)
+    characteristics = rng.uniform(-0.5, 0.5, (n_dates, n_stocks, n_chars)).astype(np.float32)
+    characteristics += 0.2 * rng.standard_normal((1, n_stocks, n_chars)).astype(np.float32)
+    gamma = np.linalg.qr(rng.standard_normal((n_chars, n_factors)))[0]
+    factors = 0.01 + 0.05 * rng.standard_normal((n_dates, n_factors)) / np.arange(1, n_factors + 1)
+    returns = np.einsum("tnl,lk,tk->tn", characteristics, gamma, factors)
+    return returns + noise * rng.standard_normal(returns.shape), characteristics, gamma

@@ -1,0 +1,63 @@
+"""Steps of a run without Prefect and without worker processes, for tests of what the steps do."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+from small_market import make_market, write_config
+
+from schemas.refs import SnapshotRef
+from schemas.settings import Settings
+from schemas.spec import RunSpec
+from storage.configs import load_spec
+from tasks.ingesting import check_data, find_snapshot, read_source, write_cube
+
+LISTED = date(2016, 12, 2)
+"""Day on which S003 is listed in `listing_market`."""
+
+
+class Inline:
+    """Stands for a `tasks.cluster.Cluster`: runs every call here, at once."""
+
+    class _Done:
+        def __init__(self, result: Any) -> None:
+            self.result = result
+
+    def submit(self, function: Callable[..., Any], *arguments: Any, key: str) -> Any:
+        del key
+        plain = [[one.result for one in item] if isinstance(item, list) else item for item in arguments]
+        return self._Done(function(*plain))
+
+    def gather(
+        self,
+        futures: Sequence[Any],
+        describe: Callable[[Any], str],
+        progress: Callable[[int, int], None] | None = None,
+    ) -> list[Any]:
+        del describe, progress
+        return [future.result for future in futures]
+
+
+def ingested(spec: RunSpec, settings: Settings, start: date | None = None, end: date | None = None) -> SnapshotRef:
+    """Ingest as the flow does."""
+    staged = read_source(spec, settings, start, end)
+    known = find_snapshot(spec, staged, settings)
+    return known or write_cube(spec, staged, check_data(spec, staged, settings), settings)
+
+
+def listing_market() -> pl.DataFrame:
+    """Make a small market to the end of 2016, in which S003 is listed in December."""
+    unlisted = (pl.col("ticker") == "S003") & (pl.col("date") < LISTED)
+    return make_market(stocks=26).filter(~unlisted)
+
+
+def deliver(folder: Path, market: pl.DataFrame, until: date | None = None) -> RunSpec:
+    """Put a file of prices up to a date where the config of the folder expects it; return the spec."""
+    known = market if until is None else market.filter(pl.col("date") <= until)
+    folder.mkdir(parents=True, exist_ok=True)
+    known.write_parquet(folder / "prices.parquet")
+    return load_spec(write_config(folder, {}))

@@ -1,0 +1,414 @@
+"""The panel: lag, coverage, mask, transforms, and the reading of a cube span by span."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import polars as pl
+import pytest
+import xarray as xr
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as npst
+from scipy import stats
+from xarray.backends import BackendArray
+from xarray.core import indexing
+
+from models.panel import Panel
+from models.panel.assembly import panel_blocks
+from models.panel.transforms import TRANSFORMS
+from schemas.errors import ConfigError, DataError, ModelError
+
+N_DATES, N_TICKERS = 23, 7
+
+
+def make_cube(seed: int = 0, n_dates: int = N_DATES, n_tickers: int = N_TICKERS, n_chars: int = 4) -> xr.Dataset:
+    rng = np.random.default_rng(seed)
+    shape = (n_dates, n_tickers)
+    values = rng.normal(size=(*shape, n_chars)).round(1)  # ties
+    values[rng.random(values.shape) < 0.3] = np.nan
+    returns = np.where(rng.random(shape) < 0.1, np.nan, rng.normal(0, 0.02, shape))
+    weights = np.where(rng.random((2, *shape)) < 0.3, np.nan, rng.random((2, *shape)))
+    return xr.Dataset(
+        {
+            "returns": (("date", "ticker"), returns.astype(np.float32)),
+            "characteristics": (("date", "ticker", "char"), values.astype(np.float32)),
+            "estimation": (("date", "ticker"), rng.random(shape) < 0.7),
+            "risk_free": ("date", rng.random(n_dates).astype(np.float32) * 1e-3),
+            "factors": (("date", "observed_factor"), rng.normal(size=(n_dates, 2)).astype(np.float32)),
+            "weights": (("portfolio", "date", "ticker"), weights.astype(np.float32)),
+        },
+        coords={
+            "date": pd.bdate_range("2014-11-24", periods=n_dates),
+            "ticker": [f"T{i}" for i in range(n_tickers)],
+            "char": [f"c{i}" for i in range(n_chars)],
+            "observed_factor": ["mkt", "smb"],
+            "portfolio": ["cap", "other"],
+        },
+        attrs={"universe": "toy"},
+    )
+
+
+def join(cube: xr.Dataset, **options) -> xr.Dataset:
+    return xr.concat(list(panel_blocks(cube, **options)), dim="date", data_vars="minimal")
+
+
+def make_frame(cube: xr.Dataset) -> pd.DataFrame:
+    frame = cube["characteristics"].to_dataset("char").assign(ret=cube["returns"]).to_dataframe().reset_index()
+    return frame.astype({"ticker": "str"})
+
+
+class TestTransforms:
+    sections = npst.arrays(
+        np.float64,
+        (2, 9, 2),
+        elements=st.sampled_from([np.nan, np.inf, -np.inf, -1.5, 0.0, 0.25, 1.0, 2.0, 3.0]) | st.floats(-9, 9),
+    )
+    coverages = npst.arrays(np.bool_, (2, 9))
+
+    @staticmethod
+    def reference(name: str, column: np.ndarray) -> np.ndarray:
+        """One date and characteristic, known values only, the obvious way."""
+        n = len(column)
+        if name == "rank":
+            return 2 * (stats.rankdata(column) - 1) / (n - 1) - 1 if n > 1 else np.zeros(n)
+        if name == "winsorise":
+            column = np.clip(column, *np.quantile(column, [0.01, 0.99]))
+        if name == "none":
+            return column
+        return np.zeros(n) if np.ptp(column) < 1e-12 else stats.zscore(column)
+
+    @pytest.mark.parametrize("name", TRANSFORMS)
+    @settings(max_examples=60, deadline=None)
+    @given(values=sections, coverage=coverages)
+    def test_agrees_with_scipy_one_cross_section_at_a_time(self, name, values, coverage):
+        result = TRANSFORMS[name](values, coverage)
+        assert result.dtype == np.float32
+        assert np.isnan(result[~coverage]).all()
+        for t, c in np.ndindex(2, 2):
+            known = coverage[t] & np.isfinite(values[t, :, c])
+            if known.any() and (name in {"rank", "none"} or np.ptp(values[t, known, c]) > 1e-3):
+                expected = self.reference(name, values[t, known, c])
+                np.testing.assert_allclose(result[t, known, c], expected, rtol=1e-5, atol=1e-6)
+            assert (result[t, coverage[t] & ~known, c] == 0).all()
+
+    @pytest.mark.parametrize("name", ["rank", "standardise", "winsorise"])
+    def test_one_stock_or_equal_values_say_nothing(self, name):
+        values = np.array([[[0.1], [np.nan], [np.nan]], [[0.1], [0.1], [0.1]]])
+        assert (TRANSFORMS[name](values, np.ones((2, 3), bool)) == 0).all()
+
+
+class TestFromLong:
+    def test_is_the_obvious_pandas(self):
+        frame = make_frame(make_cube()).dropna(subset="ret")
+        frame = frame[~((frame["ticker"] == "T3") & (frame["date"] == "2014-12-03"))]  # a gap in its rows
+        panel = Panel.from_long(
+            frame.sample(frac=1, random_state=1), characteristics=["c1", "c0"], lag=1, constant=False
+        )
+        wide = frame.pivot(index="date", columns="ticker", values=["ret", "c0", "c1"])  # noqa: PD010
+        known = wide[["c0", "c1"]].notna().T.groupby("ticker").any().T.shift(1, fill_value=False)
+        for name in ("c0", "c1"):
+            ranks = wide[name].rank(axis=1)
+            expected = (2 * (ranks - 1)).div(ranks.notna().sum(axis=1) - 1, axis=0) - 1
+            expected = expected.shift(1).fillna(0).where(known)
+            got = panel.characteristics.sel(char=name).to_pandas()
+            pd.testing.assert_frame_equal(got, expected, check_dtype=False, check_names=False, check_index_type=False)
+        assert panel.chars == ["c1", "c0"]
+        np.testing.assert_array_equal(panel.coverage, known)
+        np.testing.assert_array_equal(panel.mask, known & wide["ret"].notna())
+        np.testing.assert_array_equal(panel.returns, wide["ret"])
+
+    def test_polars_is_pandas(self):
+        frame = make_frame(make_cube())
+        one = Panel.from_long(frame, characteristics=["c0", "c1"])
+        other = Panel.from_long(pl.from_pandas(frame), characteristics=["c0", "c1"])
+        xr.testing.assert_identical(one.data, other.data)
+
+    def test_lag_zero_and_minimal_coverage(self):
+        frame = make_frame(make_cube())
+        chars = ["c0", "c1", "c2", "c3"]
+        share = frame.set_index(["date", "ticker"])[chars].notna().mean(axis=1).unstack()  # noqa: PD010
+        for minimum, expected in [(0.0, share > 0), (0.75, share >= 0.75), (1.0, share == 1.0)]:
+            panel = Panel.from_long(frame, characteristics=chars, lag=0, min_coverage=minimum)
+            np.testing.assert_array_equal(panel.coverage, expected)
+        raw = Panel.from_long(frame, characteristics=chars, lag=0, transform="none")
+        np.testing.assert_array_equal(raw.coverage, share == 1.0)  # raw values have no neutral fill
+        assert np.isfinite(raw.characteristics.values[raw.coverage.values]).all()
+
+    def test_is_the_path_of_the_cube(self):
+        cube = make_cube().drop_vars("risk_free")
+        chars = ["c0", "c1", "c2", "c3"]
+        long = Panel.from_long(make_frame(cube), characteristics=chars)
+        cube["estimation"][:] = True
+        data = join(cube)
+        for name in ("characteristics", "coverage", "mask", "market_weight"):
+            np.testing.assert_array_equal(long.data[name], data[name])
+
+    def test_factors_are_matched_by_date(self):
+        frame = make_frame(make_cube())
+        factors = pd.DataFrame({"mkt": [0.02, 0.01]}, index=pd.to_datetime(["1999-01-01", "2014-11-25"]))
+        got = Panel.from_long(frame, characteristics=["c0"], factors=factors).factors.to_pandas()["mkt"]
+        assert got.dropna().to_dict() == {pd.Timestamp("2014-11-25"): 0.01}
+
+    @pytest.mark.parametrize(
+        ("change", "options", "message"),
+        [
+            (lambda f: pd.concat([f, f.iloc[[8]]]), {}, r"more than one row for \(2014-11-25, T1\)"),
+            (lambda f: f.drop(columns="c1"), {}, "no column 'c1'"),
+            (lambda f: f.drop(columns="date"), {}, "no column 'date'"),
+            (lambda f: f.astype({"c1": "str"}), {}, "Column 'c1' holds str"),
+            (lambda f: f.assign(date=20141231), {}, "numbers"),
+            (lambda f: f.assign(date="yesterday"), {}, "cannot be read"),
+            (lambda f: f.assign(date=f["date"].dt.tz_localize("UTC")), {}, "time zone"),
+            (lambda f: f.assign(date=f["date"].where(f["date"] > "2014-12")), {}, "missing"),
+            (
+                lambda f: f.assign(ticker=f["ticker"].where(f["ticker"] > "T0")),
+                {},
+                "'ticker' must not have missing",
+            ),
+            (
+                lambda f: f.rename(columns={"c0": "constant"}),
+                {"characteristics": ["constant"]},
+                "different names",
+            ),
+        ],
+    )
+    def test_refuses_what_it_cannot_mean(self, change, options, message):
+        with pytest.raises(DataError, match=message):
+            Panel.from_long(
+                change(make_frame(make_cube())),
+                **{"characteristics": ["c0", "c1"], **options},
+            )
+
+    @pytest.mark.parametrize("options", [{"lag": -1}, {"transform": "zscore"}])
+    def test_refuses_unknown_options(self, options):
+        with pytest.raises(ConfigError):
+            Panel.from_long(make_frame(make_cube()), characteristics=["c0"], **options)
+
+
+class TestBlocks:
+    options = st.fixed_dictionaries(
+        {
+            "transform": st.sampled_from(sorted(TRANSFORMS)),
+            "lag": st.integers(1, 3),
+            "constant": st.booleans(),
+            "market_portfolio": st.sampled_from([None, "cap"]),
+            "characteristics": st.sampled_from([None, ["c2", "c0"], []]),
+            "next_date": st.sampled_from([None, pd.Timestamp("2015-01-02")]),
+        }
+    )
+
+    @settings(max_examples=40, deadline=None)
+    @given(options=options, block=st.integers(1, N_DATES + 3))
+    def test_block_size_changes_no_bit(self, options, block):
+        whole = join(make_cube(), **options, block=1000)
+        parts = join(make_cube(), **options, block=block)
+        xr.testing.assert_identical(whole, parts)
+        for name in whole:
+            assert whole[name].values.tobytes() == parts[name].values.tobytes()
+
+    @settings(max_examples=40, deadline=None)
+    @given(options=options, row=st.integers(0, N_DATES - 1), seed=st.integers(1, 99))
+    def test_the_future_changes_nothing(self, options, row, seed):
+        cube, other = make_cube(), make_cube(seed)
+        future = cube["date"] >= cube["date"][row]
+        changed = xr.where(future, other, cube, keep_attrs=True).transpose(*cube.dims)
+        changed["estimation"] = changed["estimation"].astype(bool)
+        one, two = join(cube, **options, block=5), join(changed, **options, block=5)
+        known = ["characteristics", "coverage", "market_weight"]
+        xr.testing.assert_identical(one[known].isel(date=slice(row + 1)), two[known].isel(date=slice(row + 1)))
+        xr.testing.assert_identical(one.isel(date=slice(row)), two.isel(date=slice(row)))
+
+    @settings(max_examples=20, deadline=None)
+    @given(order=st.permutations(range(N_TICKERS)), transform=st.sampled_from(sorted(TRANSFORMS)))
+    def test_order_of_tickers_does_not_matter(self, order, transform):
+        cube = make_cube()
+        permuted = join(cube.isel(ticker=order), transform=transform, market_portfolio="cap")
+        expected = join(cube, transform=transform, market_portfolio="cap").isel(ticker=order)
+        xr.testing.assert_allclose(permuted, expected, rtol=1e-5, atol=1e-6)
+        if transform == "rank":
+            xr.testing.assert_identical(permuted["characteristics"], expected["characteristics"])
+
+    def test_every_variable_by_its_definition(self):
+        cube = make_cube()
+        cube["risk_free"][9] = np.nan
+        data = join(cube, lag=2, market_portfolio="cap", next_date=pd.Timestamp("2015-01-02"))
+        Panel(data)
+        assert data.sizes["date"] == N_DATES + 1
+        assert data.attrs == {"universe": "toy", "transform": "rank", "lag": 2, "risk_free_subtracted": 1}
+        enough = np.isfinite(cube["characteristics"].values).mean(axis=2) >= 0.5
+        covered = np.concatenate([np.zeros((2, N_TICKERS), bool), enough[:-1]])
+        np.testing.assert_array_equal(data["coverage"], covered)
+        excess = (cube["returns"] - cube["risk_free"]).values
+        np.testing.assert_allclose(data["returns"][:-1], excess, rtol=1e-5, atol=1e-7)
+        assert np.isnan(data["returns"][[9, -1]]).all()
+        eligible = np.concatenate([np.zeros((2, N_TICKERS), bool), cube["estimation"].values[:-1]])
+        usable = np.isfinite(excess) & cube["estimation"].values
+        usable = np.concatenate([usable, np.zeros((1, N_TICKERS), bool)])
+        np.testing.assert_array_equal(data["mask"], covered & eligible & usable)
+        weights = cube["weights"].sel(portfolio="cap").values[:-1]
+        for t in range(2, N_DATES + 1):
+            held = np.where(covered[t], np.nan_to_num(weights[t - 2]), 0)
+            np.testing.assert_allclose(data["market_weight"][t], held / held.sum(), rtol=1e-5)
+        assert np.isnan(data["market_weight"][:2]).all()
+        np.testing.assert_array_equal(data["factors"][:-1], cube["factors"])
+        constant = data["characteristics"].sel(char="constant").values
+        np.testing.assert_array_equal(constant, np.where(covered, 1.0, np.nan))
+
+    def test_without_characteristics_coverage_is_the_estimation_flag(self):
+        for cube in (make_cube().drop_dims("char"), make_cube().isel(char=[])):
+            data = join(cube, constant=True)
+            assert data["char"].values.tolist() == ["constant"]
+            np.testing.assert_array_equal(data["coverage"][1:], cube["estimation"][:-1])
+            weight = data["market_weight"].where(data["coverage"]).values
+            np.testing.assert_allclose(np.nansum(weight, axis=1)[1:], 1.0, rtol=1e-6)
+            assert join(cube, constant=False).sizes["char"] == 0
+
+    def test_without_risk_free_returns_are_raw_and_it_says_so(self):
+        cube = make_cube().drop_vars("risk_free")
+        data = join(cube)
+        np.testing.assert_array_equal(data["returns"], cube["returns"])
+        assert data.attrs["risk_free_subtracted"] == 0
+
+    def test_reads_no_more_than_a_span(self):
+        cube = make_cube(n_dates=60)
+        reads: list[int] = []
+
+        class Recorder(BackendArray):
+            def __init__(self, values: np.ndarray) -> None:
+                self.values, self.shape, self.dtype = values, values.shape, values.dtype
+
+            def __getitem__(self, key):
+                return indexing.explicit_indexing_adapter(key, self.shape, indexing.IndexingSupport.OUTER, self.read)
+
+            def read(self, key):
+                part = self.values[np.ix_(*(np.arange(n)[k] for n, k in zip(self.shape, key, strict=True)))]
+                reads.append(part.shape[0])
+                return part
+
+        array = indexing.LazilyIndexedArray(Recorder(cube["characteristics"].values))
+        lazy = cube.assign(characteristics=(("date", "ticker", "char"), array))
+        wanted = ["c3", "c1"]
+        xr.testing.assert_identical(join(lazy, block=8, characteristics=wanted), join(cube, characteristics=wanted))
+        assert max(reads) == 8
+        assert sum(reads) == 59
+
+    @pytest.mark.parametrize(
+        ("change", "options", "message"),
+        [
+            (lambda c: c.drop_vars("estimation"), {}, "no variable 'estimation'"),
+            (lambda c: c, {"characteristics": ["c0", "size"]}, "no characteristic 'size'"),
+            (lambda c: c, {"market_portfolio": "sp500"}, "no portfolio 'sp500'"),
+            (lambda c: c, {"next_date": pd.Timestamp("2014-12-01")}, "strictly increase"),
+            (lambda c: c.isel(date=[1, 0, 2]), {}, "strictly increase"),
+        ],
+    )
+    def test_refuses_what_the_cube_lacks(self, change, options, message):
+        with pytest.raises(DataError, match=message):
+            next(iter(panel_blocks(change(make_cube()), **options)))
+
+    def test_next_date_needs_a_lag(self):
+        with pytest.raises(ConfigError, match="lag of at least 1"):
+            next(iter(panel_blocks(make_cube(), lag=0, next_date=pd.Timestamp("2015-06-01"))))
+
+
+class TestPanel:
+    def panel(self) -> Panel:
+        return Panel(join(make_cube()))
+
+    def test_sel_takes_whole_months_and_both_ends(self):
+        panel = self.panel()
+        before, after = panel.sel(end="2014-11"), panel.sel(start="2014-12")
+        assert before.dates[-1] == pd.Timestamp("2014-11-28")
+        assert after.dates[0] == pd.Timestamp("2014-12-01")
+        assert len(before.dates) + len(after.dates) == N_DATES
+        assert len(panel.sel("2014-12-01", "2014-12-05").dates) == 5
+        with pytest.raises(DataError, match="no date from 2030"):
+            panel.sel(start="2030")
+
+    def test_split_is_a_partition_in_time(self):
+        parts = self.panel().split("2014-12", "2014-12-15")
+        joined = xr.concat([part.data for part in parts], "date", data_vars="minimal")
+        xr.testing.assert_identical(joined, self.panel().data)
+        assert [part.dates[0].day for part in parts] == [24, 1, 15]
+        with pytest.raises(DataError, match="empty part"):
+            self.panel().split("2014-12", "2016-01")
+
+    def test_blocks_and_load_are_the_whole(self):
+        parts = [part.data for part in self.panel().blocks(4)]
+        assert [part.sizes["date"] for part in parts] == [4, 4, 4, 4, 4, 3]
+        xr.testing.assert_identical(xr.concat(parts, "date", data_vars="minimal"), self.panel().load().data)
+
+    def test_from_arrays_defaults(self):
+        rng = np.random.default_rng(3)
+        returns, characteristics = rng.normal(size=(5, 4)), rng.normal(size=(5, 4, 2))
+        returns[0, 1] = characteristics[2, 3, 0] = np.nan
+        panel = Panel.from_arrays(returns, characteristics, dates=pd.date_range("2020", periods=5, name="Date"))
+        assert (int(panel.coverage.sum()), int(panel.mask.sum())) == (19, 18)
+        assert np.isnan(panel.characteristics.sel(date=panel.dates[2])[3]).all()
+        np.testing.assert_allclose(panel.market_weight.sum("ticker"), 1.0, rtol=1e-6)
+        bare = Panel.from_arrays(returns, mask=np.eye(5, 4, dtype=bool))
+        assert bare.chars == []
+        assert bare.coverage.all()
+        assert int(bare.mask.sum()) == 4
+        with pytest.raises(ModelError, match="no observed factors"):
+            _ = bare.factors
+
+    @pytest.mark.parametrize(
+        ("options", "message"),
+        [
+            ({"coverage": np.ones((5, 4), bool)}, "lacks a characteristic"),
+            ({"mask": np.ones((4, 5), bool)}, "`mask` has shape"),
+            ({"chars": ["one"]}, "2 chars need 2 names"),
+            ({"chars": ["one", "one"]}, "different names"),
+            ({"dates": pd.to_datetime(["2020-01-02"] * 5)}, "strictly increase"),
+            ({"dates": np.arange(5)}, "numbers"),
+        ],
+    )
+    def test_from_arrays_refuses(self, options, message):
+        characteristics = np.zeros((5, 4, 2))
+        characteristics[0, 0, 0] = np.nan
+        with pytest.raises(DataError, match=message):
+            Panel.from_arrays(np.zeros((5, 4)), characteristics, **options)
+
+    def test_industry_is_lagged_like_a_characteristic(self):
+        names = np.array([["tech", None, "bank"], ["tech", "auto", "bank"], ["oil", "auto", "bank"], [None] * 3])
+        dates = pd.bdate_range("2020-01-01", periods=4)
+        rows = {"date": np.repeat(dates, 3), "ticker": [*"abc"] * 4, "sector": names.ravel(), "x": 1.0, "ret": 0.0}
+        frame = pd.DataFrame(rows)
+        panel = Panel.from_long(frame, characteristics=["x"], industry="sector")
+        assert panel.industries == ["bank", "tech", "auto", "oil"]  # first seen first, by name within a date
+        assert panel.industry.dtype == np.int16
+        assert panel.industry.values.tolist() == [[-1, -1, -1], [1, -1, 0], [1, 2, 0], [3, 2, 0]]
+        earlier = Panel.from_long(frame[frame.date <= dates[1]], characteristics=["x"], industry="sector")
+        assert earlier.industries == panel.industries[:3]
+        np.testing.assert_array_equal(earlier.industry, panel.industry[:2])
+        for kept in (panel.load(), panel.sel(end="2020-01-02"), Panel(panel.data.isel(date=[0])), *panel.blocks(3)):
+            assert kept.industries == panel.industries
+
+    def test_industry_of_a_cube_is_the_same_in_blocks_of_any_size(self):
+        cube, codes = make_cube(), np.random.default_rng(1).integers(-1, 3, (N_DATES, N_TICKERS)).astype(np.int16)
+        cube["industry"] = (("date", "ticker"), codes)
+        cube = cube.assign_coords(industry_name=["a", "b", "c"])
+        whole = Panel(join(cube, lag=2))
+        known = np.pad(codes, ((2, 0), (0, 0)), constant_values=-1)[:N_DATES]
+        np.testing.assert_array_equal(whole.industry, np.where(whole.coverage, known, -1))
+        xr.testing.assert_identical(join(cube, lag=2, block=5), whole.data)
+
+    def test_industries_of_arrays(self):
+        codes = np.array([[0, 1, -1], [2, 1, 0]])
+        panel = Panel.from_arrays(np.zeros((2, 3)), industry=codes, industries=["a", "b", "c", "unused"])
+        assert panel.industries == ["a", "b", "c", "unused"]
+        np.testing.assert_array_equal(panel.industry, codes)
+        assert Panel.from_arrays(np.zeros((2, 3)), industry=codes).industries == ["industry0", "industry1", "industry2"]
+        without = Panel.from_arrays(np.zeros((2, 3)))
+        assert without.industries == []
+        with pytest.raises(ModelError, match="no industries"):
+            _ = without.industry
+        for names in (["a", "b"], ["a", "b", "b"]):
+            with pytest.raises(DataError, match="Industry codes must be positions"):
+                Panel.from_arrays(np.zeros((2, 3)), industry=codes, industries=names)
+
+    def test_needs_its_variables(self):
+        with pytest.raises(DataError, match="'mask'"):
+            Panel(self.panel().data.drop_vars("mask"))

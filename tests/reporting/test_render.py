@@ -1,0 +1,279 @@
+"""The report: what it says is right, it loads nothing, it runs nothing, and equal inputs give equal bytes."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+from html.parser import HTMLParser
+
+import matplotlib as mpl
+import numpy as np
+import pandas as pd
+import pytest
+import xarray as xr
+from fixtures_versions import make_checks, make_versions
+
+from reporting import PublishedVersion, render_report
+from reporting.canvas import thin
+from reporting.readings import (
+    in_sample_spans,
+    leading_factors,
+    realised_volatility,
+    specific_volatility,
+    variance_shares,
+)
+from schemas.checks import CheckReport, FlaggedRow
+from schemas.contracts import GateDecision
+from schemas.errors import DataError
+
+NASTY = ["<script>alert(1)</script>", "$x^{$", "_under", "A&B", "\"q' onload='x", "C\x01D", "]]>", "A" * 60]
+
+
+class Page(HTMLParser):
+    """Tags, ids, attribute names and links of a page, its texts with the tag they stand in, and its table rows."""
+
+    def __init__(self, html: str):
+        super().__init__()
+        self.tags, self.attributes, self.ids, self.links = set(), set(), [], []
+        self.texts, self.rows, self.within = [], [], []
+        self.feed(html)
+
+    def handle_starttag(self, tag, attrs):
+        self.within.append(tag)
+        self.tags.add(tag)
+        self.attributes |= {name for name, _ in attrs}
+        self.ids += [value for name, value in attrs if name == "id"]
+        self.links += [value for name, value in attrs if name in ("src", "href", "xlink:href", "srcset", "data")]
+        if tag == "tr":
+            self.rows.append([])
+        if tag in ("td", "th"):
+            self.rows[-1].append("")
+
+    def handle_startendtag(self, tag, attrs):
+        self.handle_starttag(tag, attrs)
+        self.within.pop()
+
+    def handle_endtag(self, tag):
+        while tag in self.within and self.within.pop() != tag:
+            pass
+
+    def handle_data(self, data):
+        tag = self.within[-1] if self.within else ""
+        self.texts.append((tag, data))
+        if tag in ("td", "th"):
+            self.rows[-1][-1] += data
+
+
+@pytest.fixture(scope="module")
+def versions():
+    return make_versions(("market", "ipca"), n_dates=600)
+
+
+@pytest.fixture(scope="module")
+def html(versions):
+    return render_report(versions, make_checks(), title="us_large", tickers=["T001", "T015", "NOPE"])
+
+
+def test_the_page_loads_and_runs_nothing(html):
+    page = Page(html)
+    assert not page.tags & {"script", "link", "img", "image", "iframe", "object", "embed", "base", "form"}
+    assert not [name for name in page.attributes if name.startswith("on")]
+    assert all(link.startswith("#") for link in page.links)
+    targets = {link[1:] for link in page.links} | set(re.findall(r"url\(#([^)]*)\)", html))
+    assert len(re.findall(r"url\(", html)) == len(re.findall(r"url\(#", html))
+    assert "@import" not in html
+    assert len(page.ids) == len(set(page.ids))
+    assert len(targets) > 20
+    assert targets <= set(page.ids)
+
+
+def test_whatever_comes_from_data_stays_text():
+    names = ["<i>f1$", "f_2", "&f3"]
+    made = make_versions(("ipca",), n_dates=300, tickers=NASTY)[0]
+    dataset = made.dataset.assign_coords(factor=names, factor_=names, portfolio=["</svg><i>", "$p$", "_p"])
+    config = {"note": "</pre><script>alert(3)</script>", "odd": (1, 2)}
+    version = PublishedVersion(dataset, made.manifest.model_copy(update={"config": config}))
+    flagged = FlaggedRow(
+        date="2018-01-02", ticker=NASTY[0], check="<i>c", severity="block", detail="<img src=x onerror=y>"
+    )
+    checks = CheckReport(results=make_checks().results, flagged_rows=(flagged,), data_docs="javascript:alert(1)")
+    page = Page(render_report([version], checks, title="</title><script>alert(2)</script>", tickers=NASTY))
+    assert not page.tags & {"script", "img"}
+    assert not [name for name in page.attributes if name.startswith("on")]
+    assert all(link.startswith("#") for link in page.links)
+    in_pictures = {text for tag, text in page.texts if tag == "text"}
+    assert {
+        "<script>alert(1)</script>"[:23] + "…",
+        "$x^{$",
+        "_under",
+        "A&B",
+        "C\N{REPLACEMENT CHARACTER}D",
+    } <= in_pictures
+    assert {"</svg><i>", "$p$", "_p", "<i>f1$", "f_2", "&f3"} <= in_pictures
+    assert {*NASTY[:5], "A" * 60} <= in_pictures, "the legend cuts nothing so short"
+    assert ("td", "<img src=x onerror=y>") in page.texts
+    assert ("h1", "</title><script>alert(2)</script>") in page.texts
+    assert any(tag == "pre" and "</pre><script>" in text for tag, text in page.texts)
+
+
+def test_equal_inputs_give_equal_bytes_whatever_the_settings_of_the_caller(versions, html):
+    with mpl.rc_context({"font.size": 30.0, "svg.fonttype": "path", "axes.grid": False}):
+        again = render_report(versions, make_checks(), title="us_large", tickers=["T001", "T015", "NOPE"])
+        assert mpl.rcParams["font.size"] == 30.0
+    assert again == html
+    lazy = [replace(version, dataset=version.dataset.chunk({"date": 100})) for version in versions]
+    assert render_report(lazy, make_checks(), title="us_large", tickers=["T001", "T015", "NOPE"]) == html
+
+
+def test_tables_say_what_the_version_holds(versions, html):
+    rows = Page(html).rows
+    ipca = versions[1]
+    metrics = ipca.manifest.metrics
+    summary = next(row for row in rows if row[0] == "ipca" and len(row) == 9)
+    biases = [metrics[f"bias_statistic.{portfolio}"] for portfolio in ipca.portfolios]
+    assert summary[3:5] == [f"{metrics[name] * 100:.2f}%" for name in ("total_r2_in_sample", "total_r2_out_of_sample")]
+    assert summary[6] == f"{np.mean(biases):.2f}"
+    assert [row[-1] for row in rows if len(row) == 9 and row[0] in ("market", "ipca")] == ["passed", "held back"]
+    last = ipca.dataset.sel(portfolio="concentrated").isel(date=-1)
+    total = float(last["portfolio_variance"])
+    share = float(last["portfolio_variance_specific"]) / total * 100.0
+    risk = [row for row in rows if len(row) == 8 and row[1] == "ipca" and row[2] == str(ipca.manifest.as_of)]
+    assert risk[2][3] == f"{np.sqrt(total * 252) * 100:.1f}%"
+    assert risk[2][5] == f"{share:.1f}%"
+    half = np.sqrt(2.0 / 449)
+    band = [row for row in rows if len(row) == 9 and row[5] == f"{1 - half:.2f} to {1 + half:.2f}"]
+    assert [row[6] for row in band] == ["449"] * 6
+    for row, (portfolio, version) in zip(band, [(p, v) for p in ipca.portfolios for v in versions], strict=True):
+        statistic = version.manifest.metrics[f"bias_statistic.{portfolio}"]
+        below, above = statistic < 1 - half, statistic > 1 + half
+        assert row[7] == ("risk overstated" if below else "risk understated" if above else "within")
+
+
+def test_what_the_last_fit_says_is_shown_by_its_axes_and_stays_text(versions):
+    ipca = versions[1]
+    tickers, factors = ipca.dataset["ticker"], ipca.dataset["factor"]
+    alpha = np.where(np.arange(len(tickers)) < 4, np.arange(1.0, len(tickers) + 1.0), np.nan)
+    statistics = {
+        "odd_test": xr.DataArray(2.5),
+        "alpha": xr.DataArray(alpha, {"ticker": tickers}),
+        "n_slopes": xr.DataArray(np.full(len(factors), 1234.0), {"factor": factors}),
+        "gamma": xr.DataArray(np.full((2, len(factors)), -0.25), {"char": ["<b>mom", "size"], "factor": factors}),
+        "path": xr.DataArray(np.triu(np.ones((30, len(factors))), -1), {"penalty": np.arange(30), "factor": factors}),
+        "lambdas": xr.DataArray(np.full(30, np.nan), {"penalty": np.arange(30)}),
+    }
+    for name, array in statistics.items():
+        array.attrs["long_name"] = f"<i>meaning of {name}"
+    page = Page(render_report([replace(ipca, dataset=ipca.dataset.assign(statistics))], None, title="inference"))
+    assert ["odd_test", "2.5", "<i>meaning of odd_test"] in page.rows
+    for name in set(statistics) - {"odd_test"}:
+        assert any(f"{name}: <i>meaning of {name}." in text for tag, text in page.texts if tag == "p"), name
+    assert ["alpha", "", "2.5", "1.15", "1.75", "2.5", "3.25", "3.85", "4"] in page.rows
+    assert [str(factors.values[0]), "1,234"] in page.rows
+    assert ["<b>mom", *["\N{MINUS SIGN}0.25"] * len(factors)] in page.rows
+    path = [row for row in page.rows if len(row) == 3 and row[2] == "–"]
+    assert (path[0], len(path)) == (["1", str(len(factors)), "–"], 12)
+
+
+def test_monthly_numbers_are_annualised_by_twelve(html):
+    monthly = render_report(make_versions(("ipca",), n_dates=120, frequency="monthly"), None, title="monthly")
+    assert "√12" in monthly
+    assert "realised, trailing 12 dates" in monthly
+    assert "252" not in re.sub(r"<svg.*?</svg>", "", monthly, flags=re.DOTALL)
+    assert "√252" in html
+    assert "No check report was given" in monthly
+
+
+def test_what_is_missing_is_left_out_or_shown_as_missing(versions):
+    full = versions[1]
+    dataset = full.dataset.drop_vars(["expected_returns", "premia_stderr"])
+    dataset["predictive_r2"] = dataset["predictive_r2"] * np.nan
+    manifest = full.manifest.model_copy(update={"metrics": {}, "refits": (), "params": {}, "sources": ()})
+    page = Page(render_report([PublishedVersion(dataset, manifest)], None, title="bare"))
+    assert next(row for row in page.rows if row[0] == "ipca")[3:8] == ["–"] * 5
+    no_portfolios = dataset.isel(portfolio=slice(0, 0))
+    assert "No portfolio is declared" in render_report([PublishedVersion(no_portfolios, manifest)], None, title="none")
+
+
+def test_before_the_first_refit_there_is_a_report_without_forecasts(versions):
+    early = [replace(version, dataset=version.dataset.isel(date=slice(0, 100))) for version in versions]
+    html = render_report(early, make_checks(), title="early")
+    assert "no model has made a forecast yet" in html
+    assert "No model has made a forecast yet" in html
+
+
+def test_versions_that_cannot_be_compared_are_refused(versions):
+    with pytest.raises(DataError, match="at least one"):
+        render_report([], None, title="x")
+    monthly = make_versions(("pca",), n_dates=60, frequency="monthly")
+    with pytest.raises(DataError, match=r"us_large \(12 periods a year\), us_large \(252 periods a year\)"):
+        render_report([versions[0], *monthly], None, title="x")
+
+
+def test_long_histories_stay_small():
+    short, long = (make_versions(n_dates=n, n_factors=5, n_tickers=10) for n in (1200, 8300))
+    sizes = [len(render_report(made, make_checks(), title="size").encode()) for made in (short, long)]
+    assert sizes[1] < 3_000_000
+    assert sizes[1] < 1.6 * sizes[0]
+
+
+@pytest.mark.parametrize(("length", "points"), [(1, 700), (700, 700), (701, 700), (8300, 700), (8300, 250)])
+def test_thinning_keeps_the_last_date_and_even_steps(length, points):
+    kept = np.arange(length)[thin(length, points)]
+    assert kept[-1] == length - 1
+    assert kept[0] >= 0
+    assert len(kept) <= points
+    assert len(set(np.diff(kept))) <= 1
+
+
+def test_series_match_pandas(versions):
+    version = versions[1]
+    returns = version.dataset["portfolio_return"].transpose("date", "portfolio").to_pandas()
+    expected = np.sqrt((returns**2).rolling(63, min_periods=32).mean() * 252) * 100
+    for portfolio in version.portfolios:
+        np.testing.assert_allclose(realised_volatility(version, portfolio), expected[portfolio], rtol=1e-9)
+    specific, stamp = specific_volatility(version)
+    assert stamp == version.dates[-1]
+    variance = version.dataset["specific_variance"].isel(date=-1).to_pandas().dropna()
+    np.testing.assert_allclose(specific.to_numpy(), np.sqrt(variance.astype(float) * 252) * 100, rtol=1e-6)
+    flags = xr.zeros_like(version.dataset["out_of_sample"])
+    flags[3:5] = True
+    flags[7:] = True
+    spans = in_sample_spans(replace(version, dataset=version.dataset.assign(out_of_sample=flags)))
+    assert spans == [(version.dates[0], version.dates[2]), (version.dates[5], version.dates[6])]
+
+
+def test_leading_factors_do_not_depend_on_scale_and_shares_add_up():
+    version = make_versions(("ipca",), n_dates=300, n_factors=8)[0]
+    rng = np.random.default_rng(1)
+    scale = xr.DataArray(rng.uniform(1e-3, 1e3, 8), dims="factor", coords={"factor": version.factors})
+    rescaled = version.dataset.assign(
+        loadings=version.dataset["loadings"] * scale, factor_returns=version.dataset["factor_returns"] / scale
+    )
+    leading = leading_factors(version, 3)
+    assert leading == leading_factors(replace(version, dataset=rescaled), 3)
+    assert 0 in leading
+    names, shares = variance_shares(version, 3)
+    assert names == [*[version.factors[position] for position in leading], "other factors", "specific"]
+    total = pd.DataFrame(shares.sum(axis=0)).dropna(axis=1)
+    assert total.shape[1] > 200
+    np.testing.assert_allclose(total, 100.0, rtol=1e-6)
+
+
+def test_the_gate_section_shows_criteria_champion_and_held_out_dates(versions, html):
+    rows = [[cell.strip() for cell in row] for row in Page(html).rows]
+    gate = versions[1].manifest.gate
+    assert gate.champion is not None
+    compared = next(row for row in rows if gate.champion in row)
+    assert f"{gate.first_date} to {gate.last_date} (252)" in compared
+    assert "bias statistic 2.31 is above 2.00" in compared
+    alone = next(row for row in rows if "none yet" in row)
+    assert "–" in alone
+    assert ["", "mean bias statistic", "2.3100", "–", "between 0.5 and 2", "failed"] in rows
+    assert ["", "total R2", "0.4213", "0.4101", "at least the champion less 0.02", "passed"] in rows
+    assert ["", "QLIKE", "–", "–", "not applicable, no portfolio in common", "not applicable"] in rows
+    without = [replace(one, manifest=one.manifest.model_copy(update={"gate": _bare(one)})) for one in versions]
+    assert "Criteria" not in render_report(without, None, title="t")
+
+
+def _bare(version: PublishedVersion) -> GateDecision:
+    return version.manifest.gate.model_copy(update={"criteria": ()})

@@ -1,0 +1,224 @@
+"""Run specs and settings: every mistake gets one line that names it, and nothing that is read runs code."""
+
+from __future__ import annotations
+
+import copy
+import json
+import re
+from pathlib import Path
+
+import pytest
+import yaml
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import ValidationError
+
+from models.characteristics import CHARACTERISTICS
+from schemas.checks import CHECKS
+from schemas.errors import ConfigError
+from schemas.settings import Settings, load_settings
+from schemas.sources import LongPanel
+from schemas.spec import LongShort, RunSpec
+from storage.configs import load_spec
+
+EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
+SPEC = {
+    "universe": "us_test",
+    "data": {"shape": "wide_prices", "origin": {"kind": "files", "paths": ["prices.csv"]}},
+    "models": [{"kind": "market"}, {"kind": "pca", "n_factors": 3}],
+    "walk_forward": {"first": "2015-12-31"},
+}
+
+
+def changed(path: str, value: object) -> dict:
+    spec = copy.deepcopy(SPEC)
+    *parents, last = path.split(".")
+    place = spec
+    for part in parents:
+        place = place[int(part)] if part.isdigit() else place.setdefault(part, {})
+    key = int(last) if last.isdigit() else last
+    if value is None:
+        del place[key]
+    else:
+        place[key] = value
+    return spec
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "message"),
+    [
+        ("walk_foward", {}, "unknown key 'walk_foward' (did you mean 'walk_forward'?)"),
+        ("data.tikers", [], "unknown key 'data.tikers' (did you mean 'tickers'?)"),
+        ("data.origin.path", "x", "unknown key 'data.origin.path' (did you mean 'paths'?)"),
+        ("models.0.windw", 60, "unknown key 'models.0.windw' (did you mean 'window'?)"),
+        ("panel.transfrom", "rank", "unknown key 'panel.transfrom' (did you mean 'transform'?)"),
+        ("checks.overrides", {"x": {"severty": "warn"}}, "(did you mean 'severity'?)"),
+        ("models.1.kind", "pcaa", "'models.1.kind': unknown kind 'pcaa' (did you mean 'pca'?)"),
+        ("data.shape", "wide", "'data.shape': unknown shape 'wide'"),
+        ("data.shape", None, "key 'data.shape' is missing"),
+        ("data.origin.kind", None, "key 'data.origin.kind' is missing (one of: files, package, plugin, sql)"),
+        ("universe", None, "key 'universe' is missing"),
+        ("universe", "../escape", "'universe'"),
+        ("models", [], "'models': give at least one"),
+        ("models.1.n_factors", 0, "'models.1.n_factors': Input should be greater than or equal to 1 (given: 0)"),
+        ("data.tickers", [True], "'data.tickers.0': expected text; put it in quotes (given: True)"),  # YAML's `ON`
+        ("frequency", "weekly", "'frequency': Input should be 'daily' or 'monthly' (given: 'weekly')"),
+        ("panel.market_portfolio", "caps", "panel.market_portfolio 'caps' is not one of the portfolios"),
+        ("models.1", {"kind": "market"}, "'models': the name market is given twice"),
+        ("walk_forward.first", "2015-02-30", "'walk_forward.first'"),
+    ],
+)
+def test_every_mistake_is_one_line_that_names_the_key_as_it_is_written(path, value, message):
+    with pytest.raises(ConfigError) as error:
+        RunSpec.parse(changed(path, value), origin="run.yaml")
+    said = str(error.value)
+    assert said.startswith("run.yaml: ")
+    assert message in said
+    assert "\n" not in said
+
+
+def test_a_mistake_is_told_without_its_consequences():
+    with pytest.raises(ConfigError) as error:  # pydantic adds that the list, less its bad item, is too short
+        RunSpec.parse(changed("models", [{"kind": "pca", "n_factors": 0}]), origin="x")
+    assert str(error.value) == "x: 'models.0.n_factors': Input should be greater than or equal to 1 (given: 0)"
+
+
+def test_all_mistakes_are_told_at_once():
+    spec = changed("frequency", "weekly") | {"curency": "USD"}
+    with pytest.raises(ConfigError, match=r"frequency.*curency.*currency"):
+        RunSpec.parse(spec, origin="run.yaml")
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("universe: !!python/object/apply:os.mkdir [escaped]", "not valid YAML"),
+        ("universe: !!python/name:os.system", "not valid YAML"),
+        ("universe: [", "not valid YAML"),
+        ("- universe", "expected a mapping"),
+        ("", "expected a mapping"),
+        ("universe: \x00", "not valid YAML"),
+    ],
+)
+def test_yaml_runs_no_code_and_must_be_a_mapping(tmp_path, monkeypatch, text, message):
+    monkeypatch.chdir(tmp_path)
+    path = tmp_path / "run.yaml"
+    path.write_text(text)
+    with pytest.raises(ConfigError, match=message) as error:
+        load_spec(path)
+    assert str(path) in str(error.value)
+    assert not (tmp_path / "escaped").exists()
+
+
+def test_a_missing_or_binary_file_is_named(tmp_path):
+    with pytest.raises(ConfigError, match=r"nowhere\.yaml: no such file"):
+        load_spec(tmp_path / "nowhere.yaml")
+    (tmp_path / "binary.yaml").write_bytes(b"\xff\xfe\x00\xd8")
+    with pytest.raises(ConfigError, match=r"binary\.yaml: cannot be read"):
+        load_spec(tmp_path / "binary.yaml")
+
+
+@pytest.mark.parametrize("path", sorted(EXAMPLES.glob("*.yaml")), ids=lambda path: path.stem)
+def test_every_example_validates_and_survives_a_trip_through_json(path):
+    spec = load_spec(path)
+    again = RunSpec.parse(json.loads(spec.model_dump_json()), origin="json")
+    assert again == spec
+    assert again.digest() == spec.digest()
+
+
+@pytest.mark.parametrize("path", sorted(EXAMPLES.glob("*.yaml")), ids=lambda path: path.stem)
+def test_examples_name_characteristics_and_checks_that_exist(path):
+    spec = load_spec(path)
+    brought = spec.data.characteristics if isinstance(spec.data, LongPanel) else tuple(CHARACTERISTICS)
+    named = [portfolio.characteristic for portfolio in spec.portfolios if isinstance(portfolio, LongShort)]
+    assert {*(spec.characteristics or ()), *(spec.panel.characteristics or ()), *named} <= set(brought)
+    assert set(spec.checks.overrides) <= {check.name for check in CHECKS}
+
+
+def test_the_snippets_of_the_examples_readme_validate():
+    text = (EXAMPLES / "README.md").read_text()
+    snippets = re.findall(r"```yaml\n(.*?)```", text, flags=re.DOTALL)
+    assert len(snippets) == 3
+    for snippet in snippets:
+        RunSpec.parse(SPEC | yaml.safe_load(snippet), origin="README.md")
+    for path in EXAMPLES.glob("*.yaml"):
+        assert f"[{path.name}]({path.name})" in text, "the table lists every example"
+
+
+def test_digest_depends_on_what_is_said_and_not_on_the_order_of_saying_it():
+    spec = RunSpec.parse(SPEC, origin="a")
+    backwards = RunSpec.parse(dict(reversed(SPEC.items())), origin="b")
+    assert backwards.digest() == spec.digest()
+    assert RunSpec.parse(changed("models.1.n_factors", 4), origin="c").digest() != spec.digest()
+
+
+def test_relative_paths_are_taken_from_the_folder_of_the_config(tmp_path):
+    (tmp_path / "run.yaml").write_text(yaml.safe_dump(SPEC))
+    assert load_spec(tmp_path / "run.yaml").data.origin.paths == (tmp_path / "prices.csv",)
+    home = RunSpec.parse(changed("data.origin.paths", ["~/prices.csv", "/abs.csv"]), origin="x").resolved(tmp_path)
+    assert home.data.origin.paths == (Path.home() / "prices.csv", Path("/abs.csv"))
+
+
+@given(st.text(max_size=70))
+def test_a_name_that_passes_cannot_leave_its_folder(name):
+    try:
+        universe = RunSpec.parse(SPEC | {"universe": name}, origin="x").universe
+    except ConfigError:
+        return
+    assert re.fullmatch(r"[a-z0-9][a-z0-9_-]*", universe)
+
+
+def test_a_spec_cannot_be_changed():
+    with pytest.raises(ValidationError):
+        RunSpec.parse(SPEC, origin="x").universe = "other"
+
+
+def test_json_schemas_can_be_printed():
+    schema = json.loads(json.dumps(RunSpec.model_json_schema()))
+    assert {"universe", "data", "models", "walk_forward"} <= set(schema["properties"])
+    assert schema["additionalProperties"] is False
+    assert "root" in json.loads(json.dumps(Settings.model_json_schema()))["properties"]
+
+
+def test_settings_come_from_the_environment(monkeypatch, tmp_path):
+    monkeypatch.setenv("FACTORCUBE_ROOT", str(tmp_path / "store"))
+    monkeypatch.setenv("FACTORCUBE_WORKERS", "3")
+    settings = load_settings()
+    assert (settings.root, settings.workers) == (tmp_path / "store", 3)
+    assert settings.root.is_absolute()
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "message"),
+    [
+        ("FACTORCUBE_ROOTS", "x", "unknown setting FACTORCUBE_ROOTS (did you mean 'FACTORCUBE_ROOT'?)"),
+        ("FACTORCUBE_WORKERS", "many", "FACTORCUBE_WORKERS"),
+        ("FACTORCUBE_WORKERS", "0", "FACTORCUBE_WORKERS"),
+        ("FACTORCUBE_DASK_SCHEDULER", "http://x", "FACTORCUBE_DASK_SCHEDULER"),
+    ],
+)
+def test_a_wrong_setting_is_named(monkeypatch, variable, value, message):
+    monkeypatch.setenv(variable, value)
+    with pytest.raises(ConfigError, match=r"^environment: ") as error:
+        load_settings()
+    assert message in str(error.value)
+
+
+def test_the_database_url_is_never_shown(monkeypatch):
+    monkeypatch.setenv("FACTORCUBE_SQL_URL", "postgresql://me:hunter2@db/market")
+    settings = load_settings()
+    shown = repr(settings) + str(settings) + settings.model_dump_json()
+    assert "hunter2" not in shown
+    assert settings.sql_url is not None
+    assert "hunter2" in settings.sql_url.get_secret_value()
+    monkeypatch.setenv("FACTORCUBE_WORKERS", "hunter2-is-not-a-number")
+    with pytest.raises(ConfigError) as error:
+        load_settings()
+    assert "hunter2" not in str(error.value)
+
+
+def test_a_key_given_twice_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "config.yaml"
+    path.write_text("universe: one\nuniverse: two\n")
+    with pytest.raises(ConfigError, match=r"'universe' is given twice.*line 1"):
+        load_spec(path)
