@@ -89,16 +89,16 @@ def promote(
 ) -> None:
     """Make a version the champion, which `latest` names; also the first one, and also an earlier one."""
     from storage.catalog import refresh_catalog
-    from tasks.promoting import promote_version, shown
+    from tasks.promoting import promote_version
     from tasks.workspace import Workspace
 
     layout = Workspace.of(load_settings()).layout
     ref, before = promote_version(layout, version, reason=reason, force=force)
     refresh_catalog(layout)
     if before == ref.version:
-        typer.echo(f"{shown(ref)} is latest already; nothing changed")
+        typer.echo(f"{ref} is latest already; nothing changed")
     else:
-        typer.echo(f"{shown(ref)} is latest now; before it was {before or 'none'}")
+        typer.echo(f"{ref} is latest now; before it was {before or 'none'}")
 
 
 def rollback(
@@ -107,13 +107,13 @@ def rollback(
 ) -> None:
     """Go back to the version that was the champion before the present one; again, to the one before that."""
     from storage.catalog import refresh_catalog
-    from tasks.promoting import roll_back, shown
+    from tasks.promoting import roll_back
     from tasks.workspace import Workspace
 
     layout = Workspace.of(load_settings()).layout
     ref, before = roll_back(layout, model, reason=reason)
     refresh_catalog(layout)
-    typer.echo(f"{shown(ref)} is latest now; rolled back from {before}")
+    typer.echo(f"{ref} is latest now; rolled back from {before}")
 
 
 def pin(
@@ -123,14 +123,14 @@ def pin(
     """Keep a version, whatever the retention rule says."""
     from storage import published
     from storage.catalog import refresh_catalog
-    from tasks.promoting import find_version, shown
+    from tasks.promoting import find_version
     from tasks.workspace import Workspace
 
     layout = Workspace.of(load_settings()).layout
     ref = find_version(layout, version)
     published.pin(layout, ref.universe, ref.model, ref.version, reason=_some(reason))
     refresh_catalog(layout)
-    typer.echo(f"{shown(ref)} is pinned")
+    typer.echo(f"{ref} is pinned")
 
 
 def unpin(
@@ -139,14 +139,14 @@ def unpin(
     """Leave a version to the retention rule again."""
     from storage import published
     from storage.catalog import refresh_catalog
-    from tasks.promoting import find_version, shown
+    from tasks.promoting import find_version
     from tasks.workspace import Workspace
 
     layout = Workspace.of(load_settings()).layout
     ref = find_version(layout, version)
     published.unpin(layout, ref.universe, ref.model, ref.version)
     refresh_catalog(layout)
-    typer.echo(f"{shown(ref)} is no longer pinned")
+    typer.echo(f"{ref} is no longer pinned")
 
 
 def parse_moment(text: str) -> datetime:

@@ -20,7 +20,6 @@ from schemas.refs import VersionRef
 from schemas.settings import Settings
 from schemas.spec import RunSpec
 from storage import published
-from tasks.promoting import shown
 from tasks.publishing import checks_of, report_path
 from tasks.workspace import Workspace
 
@@ -40,7 +39,7 @@ def print_run(console: Console, spec: RunSpec, versions: Sequence[VersionRef], s
         console.print(f"  {published.locate(space.layout, ref)}", soft_wrap=True, highlight=False, markup=False)
     for ref in (ref for ref in versions if not published.promotions(space.layout, ref.universe, ref.model)):
         console.print(
-            f"[bold]No champion yet[/] of {ref.model}: factorcube promote {shown(ref)}", soft_wrap=True, highlight=False
+            f"[bold]No champion yet[/] of {ref.model}: factorcube promote {ref}", soft_wrap=True, highlight=False
         )
     console.print(f"[bold]Report[/]\n  {report_path(space, spec, versions)}", soft_wrap=True, highlight=False)
     docs = space.layout.data_docs(spec.universe) / "index.html"

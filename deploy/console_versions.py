@@ -15,7 +15,6 @@ from schemas.errors import CorruptionError
 from schemas.refs import VersionRef
 from storage import published
 from storage.layout import VERSIONS, Layout
-from tasks.promoting import shown
 
 
 def versions_listed(layout: Layout, refs: Sequence[VersionRef]) -> list[dict[str, Any]]:
@@ -24,8 +23,8 @@ def versions_listed(layout: Layout, refs: Sequence[VersionRef]) -> list[dict[str
     listed = []
     for ref in refs:
         line: dict[str, Any] = {
-            "version": shown(ref),
-            "as_of": ref.version[:10],
+            "version": str(ref),
+            "as_of": str(ref.as_of),
             "champion": ref.promoted,
             "pinned": pinned[ref.universe, ref.model].get(ref.version),
         }
@@ -75,7 +74,7 @@ def print_versions(console: Console, layout: Layout, refs: Sequence[VersionRef])
 def print_version(console: Console, layout: Layout, ref: VersionRef) -> None:
     """Describe one version: what it is made from, the gate's word, its metrics and its variables."""
     manifest = published.read_manifest(layout, ref)
-    console.print(f"[bold]{shown(ref)}[/]", highlight=False)
+    console.print(f"[bold]{ref}[/]", highlight=False)
     for name, value in _facts(layout, ref, manifest).items():
         console.print(f"  {name:9s} {value}", soft_wrap=True, highlight=False, markup=False)
     if manifest.gate.criteria:

@@ -35,10 +35,10 @@ def ingest(spec: Config, start: Start = None, end: End = None, on_session: OnSes
     settings = load_settings()
     if on_session:
         require_session(spec)
-    staged = read_source(spec, settings, start, end)
-    snapshot = find_snapshot(spec, staged, settings)
+    raw = read_source(spec, settings, start, end)
+    snapshot = find_snapshot(spec, raw, settings)
     if snapshot is None:
-        checks = check_data(spec, staged, settings)
-        snapshot = write_cube(spec, staged, checks, settings)
+        checks = check_data(spec, raw, settings)
+        snapshot = write_cube(spec, raw, checks, settings)
     report_stale_champions(spec.universe, settings)
     return snapshot

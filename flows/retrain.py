@@ -12,7 +12,6 @@ from tasks.cluster import open_cluster
 from tasks.ingesting import head_snapshot
 from tasks.logs import run_logger
 from tasks.parameters import Config
-from tasks.planning import chosen
 from tasks.publishing import write_report
 from tasks.runs import ends_early, hold_models, run_name
 from tasks.training import train
@@ -50,7 +49,7 @@ def retrain(
     """
     settings = load_settings()
     snapshot = snapshot or head_snapshot(spec.universe, settings)
-    wanted = chosen(spec, models)
+    wanted = spec.models_named(models)
     with hold_models(spec.universe, wanted, settings), open_cluster(settings, run_logger().info) as cluster:
         versions = train(spec, wanted, snapshot, as_of, cluster, settings, promote_first=promote_first)
         write_report(spec, snapshot, versions, settings)

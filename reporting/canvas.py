@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import io
 import re
+import textwrap
 import threading
 import unicodedata
 from collections.abc import Iterator, Sequence
@@ -182,9 +183,13 @@ def shown(text: str, most: int = 24) -> str:
 
 
 def legend(figure: Figure, entries: Sequence[tuple[Artist, str]]) -> None:
-    """Write a legend above the panels, in as many columns as fit; the figure grows by its height."""
+    """Write a legend above the panels, in as many columns as fit, long labels on lines of their own.
+
+    The figure grows by its height.
+    """
     handles = [handle for handle, _ in entries]
-    labels = [shown(label, 120) for _, label in entries]
+    across = int(7.5 * figure.get_figwidth())
+    labels = [textwrap.fill(shown(label, 4 * across), across) for _, label in entries]
     for columns in range(len(entries), 0, -1):
         written = figure.legend(handles, labels, loc="outside upper left", ncols=columns)
         extent = written.get_window_extent()

@@ -174,10 +174,9 @@ def _omega(version: PublishedVersion, position: int, key: str) -> Picture:
     ax.grid(visible=False)
     ax.tick_params(length=0)
     ax.spines[:].set_visible(False)
-    bar = figure.colorbar(picture, ax=ax, shrink=0.8, aspect=25, ticks=[-1, -0.5, 0, 0.5, 1])
+    bar = figure.colorbar(picture, ax=ax, shrink=0.8, aspect=25, ticks=[-1, -0.5, 0, 0.5, 1], label="correlation, 1")
     if bar.solids is not None:
-        bar.solids.set(rasterized=False, edgecolor="face")
-    bar.set_label("correlation, 1")
+        bar.solids.set_edgecolor("face")
     bar.outline.set_visible(False)
     alt = f"Factor correlations and volatilities of {version.model}"
     return Picture(version.model, f"as of {version.dates[position]:%Y-%m-%d}", to_svg(figure, key), alt)

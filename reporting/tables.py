@@ -6,8 +6,9 @@ Tables about risk belong in `tables_risk`.
 
 from __future__ import annotations
 
+import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import yaml
@@ -58,6 +59,12 @@ def num(text: str) -> Cell:
 def heads(*words: str | Cell) -> tuple[Cell, ...]:
     """Return the heads of a table."""
     return tuple(word if isinstance(word, Cell) else Cell(word) for word in words)
+
+
+def grouped(rows: Iterable[tuple[Cell, ...]]) -> tuple[tuple[Cell, ...], ...]:
+    """Write the first cell only where it changes."""
+    groups = itertools.groupby(rows, key=lambda row: row[0])
+    return tuple((Cell("", "same"), *row[1:]) if at else row for _, group in groups for at, row in enumerate(group))
 
 
 def mean_metric(version: PublishedVersion, name: str) -> float | None:
@@ -126,19 +133,19 @@ def gates(versions: Sequence[PublishedVersion]) -> Table:
 
 def criteria(versions: Sequence[PublishedVersion]) -> Table:
     """One row per criterion of every gate decision: the version's number, the champion's, and what is asked for."""
-    rows = [(version, criterion) for version in versions for criterion in version.manifest.gate.criteria]
     return Table(
         heads("Model", "Criterion", num("Version"), num("Champion"), "Asked for", "Result"),
-        tuple(
+        grouped(
             (
-                Cell("", "same") if place and rows[place - 1][0] is version else Cell(version.model, "key"),
+                Cell(version.model, "key"),
                 Cell(criterion.name),
                 num(number(criterion.value, 4)),
                 num(number(criterion.champion, 4)),
                 Cell(criterion.limit),
                 _result(criterion),
             )
-            for place, (version, criterion) in enumerate(rows)
+            for version in versions
+            for criterion in version.manifest.gate.criteria
         ),
         "Against the champion both are scored on the same held-out dates, stocks, returns and portfolios; the other "
         "criteria are about all out-of-sample dates of the version. QLIKE: lower is better.",

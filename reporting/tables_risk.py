@@ -10,7 +10,7 @@ import numpy as np
 
 from models.evaluation.forecasts import bias_band
 from reporting.readings import PublishedVersion, factor_risk, last_forecast, portfolios_of
-from reporting.tables import MISSING, Cell, Table, heads, num, number, percent
+from reporting.tables import MISSING, Cell, Table, grouped, heads, num, number, percent
 
 WITHIN, UNDERSTATED, OVERSTATED = "within", "risk understated", "risk overstated"
 
@@ -73,7 +73,7 @@ def bias(versions: Sequence[PublishedVersion]) -> Table:
     statistic = num("Bias statistic"), num("95% band"), num("Dates")
     return Table(
         heads("Portfolio", "Model", *volatilities, *statistic, "Verdict", num("QLIKE")),
-        _grouped(rows),
+        grouped(rows),
         f"Out of sample. Volatilities are annualised (× √{versions[0].periods_per_year}). The bias statistic is the "
         "standard deviation of returns over their forecast volatility; with right forecasts of normal returns about "
         "95% of them lie in 1 ± √(2/T). Fat tails widen the true band. QLIKE: compare models within a portfolio only.",
@@ -91,7 +91,7 @@ def portfolio_risk(versions: Sequence[PublishedVersion]) -> Table:
     parts = num("Volatility"), num("Systematic"), num("Specific")
     return Table(
         heads("Portfolio", "Model", "As of", *parts, "Largest factor", num("Its share")),
-        _grouped(rows),
+        grouped(rows),
         "At the last date with a forecast. Volatility is annualised "
         f"(× √{versions[0].periods_per_year}); systematic, specific and the largest factor (by size of its Euler "
         "contribution) are shares of the variance.",
@@ -122,7 +122,7 @@ def factors(versions: Sequence[PublishedVersion]) -> Table:
     numbers = num("Premium a year"), num("Standard error"), num("t"), num("Volatility a year")
     return Table(
         heads("Model", "Factor", *numbers),
-        _grouped(rows),
+        grouped(rows),
         f"Premium: mean factor return of the last training sample, annualised (× {periods}); its standard error, where "
         f"the model gives one, is Newey-West. Volatility: from Omega as of its last date, annualised (× √{periods}).",
     )
@@ -146,12 +146,4 @@ def _risk_row(version: PublishedVersion, portfolio: str) -> tuple[Cell, ...]:
         num(percent(float(last["portfolio_variance_specific"]) / total)),
         Cell(version.factors[largest]),
         num(percent(float(shares[largest]))),
-    )
-
-
-def _grouped(rows: Sequence[tuple[Cell, ...]]) -> tuple[tuple[Cell, ...], ...]:
-    """Write the first cell only where it changes."""
-    return tuple(
-        (Cell("", "same"), *row[1:]) if place and row[0] == rows[place - 1][0] else row
-        for place, row in enumerate(rows)
     )

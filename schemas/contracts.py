@@ -257,6 +257,10 @@ class Manifest(Frozen):
         default_factory=dict, description="SHA-256 of every file of the version, by path."
     )
 
+    def __str__(self) -> str:
+        """Name the version as users do: ``universe/model/version``."""
+        return f"{self.universe}/{self.model}/{self.version}"
+
 
 class Promotion(Frozen):
     """One entry of the history of `latest`."""

@@ -11,7 +11,7 @@ add theirs in the same way.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cache
 from importlib.metadata import EntryPoint, entry_points
 from typing import Annotated, Any, Literal, Union, get_type_hints
@@ -86,6 +86,40 @@ def model_spec(values: Mapping[str, Any]) -> ModelSpec:
         If there is no such family here, or it refuses them.
     """
     return _One.parse({"model": values}, origin="spec").model
+
+
+def with_bases(models: Sequence[ModelSpec], among: Sequence[ModelSpec]) -> list[ModelSpec]:
+    """Return models and those on whose residuals they are fitted, each once, before those that need it.
+
+    Parameters
+    ----------
+    models : sequence of ModelSpec
+        Some models of a run.
+    among : sequence of ModelSpec
+        All models of the run.
+
+    Raises
+    ------
+    ConfigError
+        If a model needs one that the run does not have, or that needs it in turn.
+    """
+    by_name = {model.name: model for model in among}
+    found: dict[str, ModelSpec] = {}
+
+    def add(model: ModelSpec, waiting: tuple[str, ...]) -> None:
+        base = family(model.kind)(**model.params()).base
+        if base is not None:
+            if base not in by_name:
+                hint = nearest(base, [*by_name])
+                raise ConfigError(f"model '{model.name}' needs the residuals of '{base}', which is not there ({hint})")
+            if base in (*waiting, model.name):
+                raise ConfigError(f"models '{model.name}' and '{base}' each need the residuals of the other")
+            add(by_name[base], (*waiting, model.name))
+        found.setdefault(model.name, model)
+
+    for model in models:
+        add(model, ())
+    return [*found.values()]
 
 
 def kinds() -> list[str]:

@@ -26,8 +26,8 @@ class SnapshotRef(Frozen):
     checks_key: Key = Field(description="Where the check report of the ingest is kept.")
 
 
-class StagedRef(Frozen):
-    """Raw data read from the sources and staged for checking; not yet in a cube."""
+class RawRef(Frozen):
+    """Raw data as they were read from the sources, kept for checking; not yet in a cube."""
 
     universe: Name
     key: Key = Field(description="Names the ingest: source, the ingest part of the spec, and the code.")
@@ -84,3 +84,17 @@ class VersionRef(Frozen):
     version: str = Field(pattern=r"^\d{4}-\d{2}-\d{2}-[0-9a-f]{8}$")
     promoted: bool = False
     changed: bool = Field(default=True, description="Whether this run published it; False if it was there already.")
+
+    @property
+    def qualified_model(self) -> str:
+        """The model that it is a version of, as users name it: ``universe/model``."""
+        return f"{self.universe}/{self.model}"
+
+    @property
+    def as_of(self) -> date:
+        """The last date that it knows, which its name begins with."""
+        return date.fromisoformat(self.version[:10])
+
+    def __str__(self) -> str:
+        """Name the version as users do: ``universe/model/version``."""
+        return f"{self.qualified_model}/{self.version}"

@@ -8,15 +8,17 @@ config file is read by `storage.configs`.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import date
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
-from schemas.base import Frozen, Name
+from schemas.base import Frozen, Name, nearest
 from schemas.checks import CheckOverrides
-from schemas.families import AnyModel
+from schemas.errors import ConfigError
+from schemas.families import AnyModel, ModelSpec, with_bases
 from schemas.sources import FactorSource, IndustrySource, MarketSource
 
 Frequency = Literal["daily", "monthly"]
@@ -221,6 +223,20 @@ class RunSpec(Frozen):
         """Everything that an ingest reads."""
         return (self.data, *self.factors, *([] if self.industries is None else [self.industries]))
 
+    def models_named(self, names: Sequence[str] | None) -> list[ModelSpec]:
+        """Return the models of these names, in the order of the spec; all of them if no names are given.
+
+        Raises
+        ------
+        ConfigError
+            If there is no model of such a name.
+        """
+        known = [model.name for model in self.models]
+        for name in names or ():
+            if name not in known:
+                raise ConfigError(f"{self.universe} has no model '{name}'; {nearest(name, known)}")
+        return [model for model in self.models if names is None or model.name in names]
+
     @field_validator("models", "portfolios")
     @classmethod
     def _unique_names(cls, items: tuple[Any, ...]) -> tuple[Any, ...]:
@@ -234,6 +250,10 @@ class RunSpec(Frozen):
     def _consistent(self) -> Self:
         if self.panel.market_portfolio and self.panel.market_portfolio not in {item.name for item in self.portfolios}:
             raise ValueError(f"panel.market_portfolio '{self.panel.market_portfolio}' is not one of the portfolios")
+        try:
+            with_bases(self.models, self.models)
+        except ConfigError as error:
+            raise ValueError(str(error)) from None
         return self
 
     def resolved(self, folder: Path) -> Self:

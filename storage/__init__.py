@@ -14,7 +14,7 @@ know what an upsert does to which cell          `storage.upsert`
 publish or promote a version                    `storage.published`
 find, read or verify a version                  `storage.versions`
 know how `latest` moves, and what it keeps      `storage.pointer`
-check and write the files of a version          `storage.staged`
+check and write the files of a version          `storage.version_files`
 keep an intermediate result                     `storage.work`
 say what is damaged instead of a traceback      `storage.damage`
 expire snapshots, re-read a cube                `storage.cube_upkeep`

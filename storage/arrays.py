@@ -34,7 +34,7 @@ from zarr.codecs import BloscCodec, Crc32cCodec, ZstdCodec
 from zarr.storage import LocalStore
 
 from schemas.errors import AlignmentError
-from storage.damage import Guard, GuardedStore
+from storage.damage import Guard, GuardedStore, naming
 
 CHUNK_BYTES = 4 * 2**20
 MAX_CHUNK_DATES = 256
@@ -176,7 +176,8 @@ def read_dataset(store: Any, *, guard: Guard | None = None, consolidated: bool =
 
 
 def _read(store: GuardedStore, *, consolidated: bool) -> xr.Dataset:
-    dataset: xr.Dataset = xr.open_zarr(store, consolidated=consolidated, chunks=None, zarr_format=3)
+    with naming():
+        dataset: xr.Dataset = xr.open_zarr(store, consolidated=consolidated, chunks=None, zarr_format=3)
     labels = {
         name: (coordinate.dims, np.array(coordinate.values.tolist(), dtype=str), coordinate.attrs)
         for name, coordinate in dataset.coords.items()

@@ -31,7 +31,7 @@ import zarr
 from schemas.contracts import FORMAT_VERSION
 from schemas.errors import ConflictError, CubeError
 from storage.arrays import read_dataset
-from storage.damage import Guard, GuardedStore, panicked, seal
+from storage.damage import Guard, GuardedStore, metadata_seal, panicked
 from storage.files import user
 from storage.layout import Layout
 from storage.upsert import Labels, Merge, apply, checked
@@ -185,7 +185,7 @@ class Cube:
             session.discard_changes()
             return Commit(base, changed=False)
         facts = {"user": user(), **_summary(merge), **metadata}
-        facts[_SEAL] = seal(session.store, facts)
+        facts[_SEAL] = metadata_seal(session.store, facts)
         return Commit(session.commit(message, metadata=facts), changed=True)
 
     def _committed(self, mine: str) -> Commit | None:
@@ -239,7 +239,7 @@ class Cube:
         sealed = facts.pop(_SEAL, None)
         guard = self._guard(snapshot_id)
         with guard.told():
-            found = None if sealed is None else seal(store, facts)
+            found = None if sealed is None else metadata_seal(store, facts)
         if found != sealed:
             raise guard.damaged("its metadata", "are not what was committed")
         return store

@@ -9,13 +9,14 @@ takes an absent chunk for one that holds nothing but missing values. Icechunk kn
 does not check its own metadata: a flipped bit in a snapshot file can change an attribute or hide a chunk without
 an error, which is why every commit carries the seal of what it holds.
 
-Importing this module makes `NamingPipeline` Zarr's decoder for this process. It decodes as Zarr's own does, and
-differs only in what it says about a `GuardedStore`; setting it per opening instead would race between threads.
+Zarr takes the decoder of an array from its configuration when the array is opened. `naming` makes it `NamingPipeline`
+for that moment, one opening at a time; whatever else a process opens meanwhile is decoded by it as by Zarr's own.
 """
 
 from __future__ import annotations
 
 import hashlib
+import threading
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -103,8 +104,17 @@ class NamingPipeline(BatchedCodecPipeline):
             await super().read_batch(batch, out, drop_axes)
 
 
-register_pipeline(NamingPipeline)
-zarr.config.set({"codec_pipeline.path": f"{NamingPipeline.__module__}.{NamingPipeline.__qualname__}"})
+register_pipeline(NamingPipeline)  # so that Zarr finds it by its name; nothing uses it yet
+_PIPELINE = {"codec_pipeline.path": f"{NamingPipeline.__module__}.{NamingPipeline.__qualname__}"}
+_OPENING = threading.Lock()
+"""Zarr's configuration is one for all threads, and two that set it at once would restore it wrongly."""
+
+
+@contextmanager
+def naming() -> Iterator[None]:
+    """Let arrays that are opened inside name the chunk that cannot be decoded, whenever it is read."""
+    with _OPENING, zarr.config.set(_PIPELINE):
+        yield
 
 
 def panicked(error: BaseException) -> bool:
@@ -118,7 +128,7 @@ def chunk_of(key: str) -> str:
     return f"array '{array}', chunk {chunk}" if separator else f"file {key}"
 
 
-def seal(store: Store, facts: Mapping[str, Any]) -> str:
+def metadata_seal(store: Store, facts: Mapping[str, Any]) -> str:
     """Hash all metadata of a Zarr hierarchy, which chunks it has, and facts that belong to it.
 
     The content of chunks is not part of it: their codec has a checksum of its own.
@@ -137,7 +147,8 @@ def unreadable(group: zarr.Group, keys: Iterable[str]) -> Iterator[str]:
         name, separator, chunk = key.partition("/c/")
         if separator:
             try:
-                array: Any = group[name]
+                with naming():
+                    array: Any = group[name]
                 array.get_block_selection(tuple(int(part) for part in chunk.split("/")))
             except FactorcubeError as error:
                 yield str(error)

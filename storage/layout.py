@@ -60,7 +60,7 @@ class Layout:
         parts = [VERSIONS, _name("universe", universe)] + ([] if model is None else [_name("model", model)])
         return "/".join(parts)
 
-    def published(self, universe: str, model: str | None = None) -> Path:
+    def home_folder(self, universe: str, model: str | None = None) -> Path:
         """Folder of `home`, where versions lie on a local disk; `published.locate` knows where they lie anywhere."""
         return self.store.path(self.home(universe, model))
 

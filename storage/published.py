@@ -33,7 +33,7 @@ from pydantic import ValidationError
 from schemas.contracts import Manifest
 from schemas.errors import ConflictError, CorruptionError, ExecutionError, PublishError
 from schemas.refs import VersionRef
-from storage import pointer, staged
+from storage import pointer, version_files
 from storage.layout import Layout
 from storage.pointer import Pointer
 from storage.versions import (
@@ -112,14 +112,14 @@ def publish(layout: Layout, dataset: xr.Dataset, manifest: Manifest, state: dict
     CorruptionError
         If what was read back is not what was written.
     """
-    ref = staged.reference(manifest)
-    complete = staged.completed(dataset, manifest)
+    ref = version_files.reference(manifest)
+    complete = version_files.completed(dataset, manifest)
     store, home = layout.store, layout.home(ref.universe, ref.model)
-    with _told(_shown(ref)):
+    with _told(ref):
         _finish_removals(layout, ref)
         with store.staging(home) as folder:
-            staged.write(folder, complete, manifest, state)
-            mine = staged.read_back(folder, complete)
+            version_files.write(folder, complete, manifest, state)
+            mine = version_files.read_back(folder, complete)
             key = f"{home}/{ref.version}"
             changed = store.place(folder, key, lambda there: _refuse_other(there, mine))
         if not changed:
@@ -172,14 +172,14 @@ def promote(
         if champion == version:
             return now
         if expected not in (ANY, champion):
-            raise ConflictError(f"{_shown(ref)} is not promoted: {_told_champion(now)}, expected {expected or 'none'}")
+            raise ConflictError(f"{ref} is not promoted: {_told_champion(now)}, expected {expected or 'none'}")
         if version in now.removing or find(layout, universe, model, version) is None:
-            raise PublishError(f"{_shown(ref)} is being removed; publish it again first")
+            raise PublishError(f"{ref} is being removed; publish it again first")
         if forward_only and champion is not None and champion[:10] > version[:10]:
             return now
         return now.promoted(version, reason)
 
-    with _told(_shown(ref)):
+    with _told(ref):
         after = pointer.change(layout, universe, model, step)
     return ref.model_copy(update={"promoted": after.champion == version})
 
@@ -190,10 +190,10 @@ def pin(layout: Layout, universe: str, model: str, version: str, *, reason: str)
 
     def step(now: Pointer) -> Pointer:
         if version in now.removing:
-            raise PublishError(f"{_shown(ref)} is being removed; publish it again first")
+            raise PublishError(f"{ref} is being removed; publish it again first")
         return now.model_copy(update={"pins": {**now.pins, version: reason}})
 
-    with _told(_shown(ref)):
+    with _told(ref):
         pointer.change(layout, universe, model, step)
 
 
@@ -230,16 +230,16 @@ def remove(layout: Layout, ref: VersionRef) -> None:
 
     def begin(now: Pointer) -> Pointer:
         if now.champion == ref.version:
-            raise PublishError(f"{_shown(ref)} is the champion; promote another version first")
+            raise PublishError(f"{ref} is the champion; promote another version first")
         if ref.version in now.pins:
-            raise PublishError(f"{_shown(ref)} is pinned ({now.pins[ref.version]}); unpin it first")
+            raise PublishError(f"{ref} is pinned ({now.pins[ref.version]}); unpin it first")
         return now.model_copy(update={"removing": {**now.removing, ref.version: datetime.now(UTC)}})
 
     def end(now: Pointer) -> Pointer:
         left = {one: since for one, since in now.removing.items() if one != ref.version}
         return now.model_copy(update={"removing": left})
 
-    with _told(_shown(ref)):
+    with _told(ref):
         pointer.change(layout, ref.universe, ref.model, begin)
         layout.store.remove(f"{layout.home(ref.universe, ref.model)}/{ref.version}")
         pointer.change(layout, ref.universe, ref.model, end)
@@ -252,14 +252,14 @@ def _finish_removals(layout: Layout, ref: VersionRef) -> None:
         return
     if datetime.now(UTC) - since < _REMOVAL:
         raise ConflictError(
-            f"{_shown(ref)} is being removed since {since:%Y-%m-%d %H:%M} UTC; run again when that has ended, or "
+            f"{ref} is being removed since {since:%Y-%m-%d %H:%M} UTC; run again when that has ended, or "
             f"{_REMOVAL} after it began if it has died"
         )
     remove(layout, ref)
 
 
 def _refuse_other(there: bytes, mine: Manifest) -> None:
-    what = f"{mine.universe}/{mine.model}/{mine.version}"
+    what = str(mine)
     try:
         theirs = Manifest.model_validate_json(there)
     except ValidationError:
@@ -274,7 +274,7 @@ def _refuse_other(there: bytes, mine: Manifest) -> None:
 
 
 @contextmanager
-def _told(what: str) -> Iterator[None]:
+def _told(what: object) -> Iterator[None]:
     """Turn the errors of writing into one line that names the version."""
     try:
         yield
@@ -287,7 +287,3 @@ def _told_champion(now: Pointer) -> str:
         return "there is no champion"
     last = now.promotions[-1]
     return f"the champion is {last.version}, promoted by {last.by} at {last.promoted_at:%F %T} UTC ({last.reason})"
-
-
-def _shown(ref: VersionRef) -> str:
-    return f"{ref.universe}/{ref.model}/{ref.version}"

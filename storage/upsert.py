@@ -42,6 +42,7 @@ from storage.arrays import (
     fill_value,
     same_bits,
 )
+from storage.damage import naming
 
 Labels = Mapping[str, pd.Index]
 Array = npt.NDArray[Any]
@@ -152,7 +153,9 @@ def apply(merge: Merge, dataset: xr.Dataset, old: zarr.Group, new: zarr.Group) -
         Whether any bit of the cube changes.
     """
     labels = [_write_labels(new, dim, merge) for dim in merge.merged]
-    variables = [_Variable(name, merge, old.get(name), dataset.get(name)) for name in CUBE]
+    with naming():
+        held = {name: old.get(name) for name in CUBE}
+    variables = [_Variable(name, merge, held[name], dataset.get(name)) for name in CUBE]
     values = [variable.write(new) for variable in variables if variable.known]
     return any(labels + values)
 

@@ -128,7 +128,7 @@ def resolve(layout: Layout, text: str) -> VersionRef:
         universe, model, version = parts
         ref = latest(layout, universe, model) if version == LATEST else find(layout, universe, model, version)
     if ref is None:
-        names = [f"{one.universe}/{one.model}/{one.version}" for one in list_versions(layout)]
+        names = [str(one) for one in list_versions(layout)]
         known = ", ".join(names) or f"nothing is published under {everything} yet"
         raise PublishError(f"there is no published version '{text}'; known: {known}")
     return ref
@@ -183,7 +183,7 @@ def read_manifest(layout: Layout, ref: VersionRef) -> Manifest:
         raise PublishError(f"{layout.store.locate(key)}: no such published version")
     manifest = manifest_in(layout.store, key)
     if (manifest.universe, manifest.model, manifest.version) != (ref.universe, ref.model, ref.version):
-        described = f"describes {manifest.universe}/{manifest.model}/{manifest.version}"
+        described = f"describes {manifest}"
         raise _damaged(layout.store, f"{key}/{MANIFEST}", described)
     return manifest
 
@@ -230,7 +230,7 @@ def manifest_in(store: Store, key: str) -> Manifest:
     where = f"{key}/{MANIFEST}"
     try:
         content = store.read(where)
-        if store.read(f"{key}/{SEAL}") != seal(content):
+        if store.read(f"{key}/{SEAL}") != manifest_seal(content):
             raise _damaged(store, where, f"does not match {SEAL}")
         return Manifest.model_validate_json(content)
     except StoreError:
@@ -239,7 +239,7 @@ def manifest_in(store: Store, key: str) -> Manifest:
         raise _damaged(store, where, f"cannot be read ({type(error).__name__})") from error
 
 
-def seal(manifest: bytes) -> bytes:
+def manifest_seal(manifest: bytes) -> bytes:
     """Return the line that seals a manifest, as ``sha256sum`` writes it."""
     return f"{hashlib.sha256(manifest).hexdigest()}  {MANIFEST}\n".encode()
 

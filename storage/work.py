@@ -1,6 +1,6 @@
 """Intermediate results, each kept once under the hash of what it was made from.
 
-Here belong panels, fits, staged data and other things that can be made again. What users read belongs in
+Here belong panels, fits, raw data and other things that can be made again. What users read belongs in
 `storage.published`, what must never be lost in `storage.cube`.
 
 An entry is a folder that is staged, synced and renamed: it is there whole or not at all, and is never changed. Two
@@ -16,6 +16,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import replace
+from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
@@ -38,22 +39,60 @@ _FILES = "files.json"
 _NOTED_SECONDS = 3600.0
 
 
+class Kind(StrEnum):
+    """What an entry is; its folder has this name."""
+
+    RAW = "raw"
+    """Market data, factors and industries as they were read (dataset)."""
+    CHECKS = "checks"
+    """Check reports (JSON)."""
+    DERIVED = "derived"
+    """What an ingest of several spans commits span by span (dataset)."""
+    INGESTS = "ingests"
+    """Snapshots that hold an ingest (JSON)."""
+    DIGESTS = "digests"
+    """Chained digests of the dates of a snapshot (arrays)."""
+    PANELS = "panels"
+    """Panels (dataset)."""
+    HELD = "held"
+    """Portfolio weights and estimation universe beside a panel (dataset)."""
+    GRAMS = "grams"
+    """Statistics of spans of dates (arrays)."""
+    PIECES = "pieces"
+    """Parts of fits, such as the networks of an ensemble (arrays)."""
+    FITS = "fits"
+    """Fitted models (arrays)."""
+    REALISED = "realised"
+    """Factor returns of a fit over all dates (arrays)."""
+    ROWS = "rows"
+    """Rows that a fit serves (arrays)."""
+    RISK_STATES = "risk-states"
+    """States of the estimators of risk as of a date (arrays)."""
+    RISKS = "risks"
+    """Assembled risk models (dataset)."""
+    STATES = "states"
+    """State of the last fit of a risk model (arrays)."""
+    EVALUATIONS = "evaluations"
+    """Forecasts of a risk model, scored by date (dataset)."""
+    METRICS = "metrics"
+    """Scores of a risk model (JSON)."""
+
+
 class WorkStore:
     """The intermediate results of one installation; safe to use from many processes at once.
 
-    A `kind` (`"fits"`, `"panels"`) is a folder, a `key` an entry in it: up to 64 lower-case letters and
-    digits, as `schemas.base.digest` gives them.
+    A `key` has up to 64 lower-case letters and digits, as `schemas.base.digest` gives them.
     """
 
     def __init__(self, layout: Layout) -> None:
         self._layout = layout
 
-    def has(self, kind: str, key: Key) -> bool:
+    def has(self, kind: Kind, key: Key) -> bool:
         """Whether there is such an entry; asking counts as using it, see `storage.leftovers`."""
         entry = self._entry(kind, key)
         return entry.is_dir() and _used(entry)
 
-    def put_arrays(self, kind: str, key: Key, arrays: Mapping[str, npt.NDArray[Any]], meta: Mapping[str, Any]) -> None:
+    def put_arrays(self, kind: Kind, key: Key, arrays: Mapping[str, npt.NDArray[Any]], meta: Mapping[str, Any]) -> None:
         """Keep named numeric arrays and JSON facts; does nothing if the entry exists."""
 
         def write(folder: Path) -> None:
@@ -63,7 +102,7 @@ class WorkStore:
 
         self._put(kind, key, write)
 
-    def get_arrays(self, kind: str, key: Key) -> tuple[dict[str, npt.NDArray[Any]], dict[str, Any]]:
+    def get_arrays(self, kind: Kind, key: Key) -> tuple[dict[str, npt.NDArray[Any]], dict[str, Any]]:
         """Return the arrays and the facts.
 
         Raises
@@ -79,17 +118,17 @@ class WorkStore:
             raise CorruptionError(f"{folder / _ARRAYS}: does not match its checksum; remove {folder} and run again")
         return load_state(folder / _ARRAYS), value["meta"]
 
-    def put_json(self, kind: str, key: Key, value: Any) -> None:
+    def put_json(self, kind: Kind, key: Key, value: Any) -> None:
         """Keep a JSON value; does nothing if the entry exists."""
         self._put(kind, key, lambda folder: write_atomic(folder / _JSON, _sealed(value)))
 
-    def get_json(self, kind: str, key: Key) -> Any:
+    def get_json(self, kind: Kind, key: Key) -> Any:
         """Return the JSON value; raises as `get_arrays` does."""
         return _unsealed(self._existing(kind, key, _JSON) / _JSON)
 
     def put_dataset(
         self,
-        kind: str,
+        kind: Kind,
         key: Key,
         blocks: xr.Dataset | Iterable[xr.Dataset],
         *,
@@ -121,7 +160,7 @@ class WorkStore:
 
         self._put(kind, key, write)
 
-    def open_dataset(self, kind: str, key: Key) -> xr.Dataset:
+    def open_dataset(self, kind: Kind, key: Key) -> xr.Dataset:
         """Open a dataset lazily.
 
         Raises
@@ -144,7 +183,7 @@ class WorkStore:
             raise guard.damaged(f"file {_METADATA}", "does not match its checksum")
         return read_dataset(folder, guard=replace(guard, expected=written), consolidated=True)
 
-    def _put(self, kind: str, key: Key, write: Callable[[Path], None]) -> None:
+    def _put(self, kind: Kind, key: Key, write: Callable[[Path], None]) -> None:
         entry = self._entry(kind, key)
         if entry.is_dir():
             return
@@ -155,7 +194,7 @@ class WorkStore:
         except OSError as error:
             raise ExecutionError(f"{entry}: cannot be written: {error}; mend that and run again") from error
 
-    def _existing(self, kind: str, key: Key, file: str) -> Path:
+    def _existing(self, kind: Kind, key: Key, file: str) -> Path:
         entry = self._entry(kind, key)
         if not entry.is_dir():
             raise ExecutionError(f"{entry}: no such intermediate result; run the step that makes it again")
@@ -164,7 +203,7 @@ class WorkStore:
         _used(entry)
         return entry
 
-    def _entry(self, kind: str, key: Key) -> Path:
+    def _entry(self, kind: Kind, key: Key) -> Path:
         try:
             return self._layout.work(kind) / _KEY.validate_python(key, strict=True)
         except ValidationError:

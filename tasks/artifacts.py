@@ -115,7 +115,7 @@ def publish_gate_table(ref: VersionRef, decision: GateDecision) -> None:
         }
         for one in decision.criteria
     ]
-    shown = f"Gate of {ref.universe}/{ref.model}/{ref.version} against {beside}: {'; '.join(decision.reasons)}"
+    shown = f"Gate of {ref} against {beside}: {'; '.join(decision.reasons)}"
     publish_table("gate", f"{ref.universe}-{ref.model}", rows, shown)
 
 

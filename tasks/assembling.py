@@ -21,16 +21,16 @@ from schemas.families import ModelSpec
 from schemas.refs import FitRef, Key, PanelRef, RiskRef
 from schemas.settings import Settings
 from schemas.spec import RunSpec
+from storage.work import Kind
 from tasks.artifacts import publish_metrics_table
 from tasks.checkpoints import KeptStates, fit_identity
 from tasks.cluster import Cluster
-from tasks.digests import Inputs
+from tasks.digests import DataDigests
 from tasks.fitting import restore
 from tasks.logs import run_logger
+from tasks.naming import code_of
 from tasks.panels import known_holdings, known_panel, panel_inputs, panel_until
-from tasks.planning import code_of
 from tasks.provenance import key
-from tasks.registry import covariance_of, specific_of
 from tasks.stages import Stage
 from tasks.steps import step
 from tasks.workspace import Workspace
@@ -76,34 +76,31 @@ def _scored(total_r2: float | None) -> str:
     return "no date out of sample yet" if total_r2 is None else f"out-of-sample total R2 {total_r2:.4f}"
 
 
-def risk_estimators(spec: RunSpec) -> RiskEstimators:
-    """Make the estimators of risk that a spec describes."""
-    return RiskEstimators(covariance_of(spec.covariance), specific_of(spec.specific))
-
-
 def serve_fit(root: Path, panel: PanelRef, spec: RunSpec, model: ModelSpec, fits: tuple[FitRef, ...]) -> Key:
     """Make the rows of the last of these fits, turned towards those before it; return their key. Runs on a worker."""
     space, fit, inputs = Workspace(root), fits[-1], panel_inputs(Workspace(root), panel)
     estimators = spec.model_dump(mode="json", include={"covariance", "specific"})
     name = key(Stage.ROWS.code(), fits=[each.realised for each in fits], **estimators)
-    if not space.work.has("rows", name):
+    if not space.work.has(Kind.ROWS, name):
         turned = _turned(space, model, fits)
         served = serve(
             turned,
             panel_until(space, panel, fit.until),
             inputs.position(fit.as_of),
             inputs.position(panel.as_of) + 1 if fit.until > panel.as_of else inputs.position(fit.until),
-            risk_estimators(spec),
+            RiskEstimators.of(spec.covariance, spec.specific),
             first=0 if len(fits) == 1 else None,
             checkpoints=kept_states(space, spec, model, turned.state(), inputs),
         )
         arrays = {field.name: getattr(served, field.name) for field in fields(served)}
         tickers, begin = arrays.pop("tickers"), arrays.pop("begin")
-        space.work.put_arrays("rows", name, arrays, {"tickers": tickers, "begin": begin})
+        space.work.put_arrays(Kind.ROWS, name, arrays, {"tickers": tickers, "begin": begin})
     return name
 
 
-def kept_states(space: Workspace, spec: RunSpec, model: ModelSpec, state: ModelState, inputs: Inputs) -> KeptStates:
+def kept_states(
+    space: Workspace, spec: RunSpec, model: ModelSpec, state: ModelState, inputs: DataDigests
+) -> KeptStates:
     """Find and keep the states of risk that follow from a fitted model."""
     fit = fit_identity(code_of(Stage.STATES, spec, model), model.kind, model.params(), state)
     return KeptStates(space, fit, inputs, spec)
@@ -112,7 +109,7 @@ def kept_states(space: Workspace, spec: RunSpec, model: ModelSpec, state: ModelS
 def _turned(space: Workspace, model: ModelSpec, fits: tuple[FitRef, ...]) -> FactorModel:
     """Return the last of these fits in the coordinates of the first."""
     fitted = restore(space, model, fits[-1].key)
-    histories = [Realised(**space.work.get_arrays("realised", fit.realised)[0]) for fit in fits]
+    histories = [Realised(**space.work.get_arrays(Kind.REALISED, fit.realised)[0]) for fit in fits]
     counts = [(f"{fit.as_of}", each.factor_returns.shape[1]) for fit, each in zip(fits, histories, strict=True)]
     check_axis(model.name, counts, fitted.factors_)
     return in_coordinates(fitted, rotations(histories, latent=fitted.latent)[-1])
@@ -125,37 +122,37 @@ def assemble_risk(
     space = Workspace(root)
     portfolios = [item.name for item in spec.portfolios]
     name = key(Stage.ROWS.code(), rows=rows, portfolios=portfolios)
-    if not space.work.has("risks", name):
+    if not space.work.has(Kind.RISKS, name):
         last = _turned(space, model, fits)
         held = known_holdings(space, panel)
         joined = join(
             [_served(space, each) for each in rows], held.indexes["date"], held.indexes["ticker"], last.factors_
         )
         risk = out_of_sample(completed(joined, held), pd.Timestamp(fits[0].as_of).to_datetime64())
-        state, learnt = last.state(), space.work.get_arrays("fits", fits[-1].key)[1]
+        state, learnt = last.state(), space.work.get_arrays(Kind.FITS, fits[-1].key)[1]
         facts = {"kind": model.kind, "params": model.model_dump(mode="json"), "in_sample": learnt["in_sample"]}
-        space.work.put_arrays("states", name, state.arrays, {"state": state.meta, **facts})
-        space.work.put_dataset("risks", name, with_statistics(risk, last.statistics()))
+        space.work.put_arrays(Kind.STATES, name, state.arrays, {"state": state.meta, **facts})
+        space.work.put_dataset(Kind.RISKS, name, with_statistics(risk, last.statistics()))
     return RiskRef(model=model.name, key=name, fits=fits)
 
 
 def _served(space: Workspace, name: Key) -> Served:
-    arrays, meta = space.work.get_arrays("rows", name)
+    arrays, meta = space.work.get_arrays(Kind.ROWS, name)
     return Served(begin=meta["begin"], tickers=tuple(meta["tickers"]), **arrays)
 
 
 def evaluate_risk(root: Path, panel: PanelRef, spec: RunSpec, risk: RiskRef) -> Metrics:
     """Add the evaluation of one model's forecasts, and return its metrics. Runs on a worker."""
     space, name = Workspace(root), evaluation_key(risk)
-    if not space.work.has("metrics", name):  # kept last
+    if not space.work.has(Kind.METRICS, name):  # kept last
         data = known_panel(space, panel).data.isel(date=slice(0, -1))
-        rows = space.work.open_dataset("risks", risk.key).load()
+        rows = space.work.open_dataset(Kind.RISKS, risk.key).load()
         whole = scored(rows, data["returns"].load(), data["mask"].load())
         series: xr.Dataset = whole[[name for name in whole if name not in rows]]
-        space.work.put_dataset("evaluations", name, series)
-        in_sample = space.work.get_arrays("states", risk.key)[1]["in_sample"]
-        space.work.put_json("metrics", name, metrics_of(whole, in_sample, spec.periods_per_year))
-    found: Metrics = space.work.get_json("metrics", name)
+        space.work.put_dataset(Kind.EVALUATIONS, name, series)
+        in_sample = space.work.get_arrays(Kind.STATES, risk.key)[1]["in_sample"]
+        space.work.put_json(Kind.METRICS, name, metrics_of(whole, in_sample, spec.periods_per_year))
+    found: Metrics = space.work.get_json(Kind.METRICS, name)
     return found
 
 

@@ -15,12 +15,11 @@ from models.forecasting.following import KEPT_DATES, RiskState
 from schemas.base import digest
 from schemas.refs import Key
 from schemas.spec import RunSpec
-from tasks.digests import Inputs
+from storage.work import Kind
+from tasks.digests import DataDigests
 from tasks.provenance import key
 from tasks.stages import Stage
 from tasks.workspace import Workspace
-
-_KIND = "riskstates"
 
 
 def fit_identity(code: str, kind: str, params: Mapping[str, Any], state: ModelState) -> str:
@@ -38,7 +37,7 @@ def fit_identity(code: str, kind: str, params: Mapping[str, Any], state: ModelSt
 class KeptStates:
     """The states that follow from one fit and one set of data (`models.forecasting.following.Checkpoints`)."""
 
-    def __init__(self, space: Workspace, fit: str, inputs: Inputs, spec: RunSpec) -> None:
+    def __init__(self, space: Workspace, fit: str, inputs: DataDigests, spec: RunSpec) -> None:
         self._space = space
         self._inputs = inputs
         self._facts = {
@@ -51,8 +50,8 @@ class KeptStates:
         """Return the last state that is kept with at most so many dates behind it."""
         block = n_dates // KEPT_DATES * KEPT_DATES
         for count in (*range(n_dates, block, -1), *range(block, 0, -KEPT_DATES)):
-            if self._space.work.has(_KIND, self._name(count)):
-                arrays, meta = self._space.work.get_arrays(_KIND, self._name(count))
+            if self._space.work.has(Kind.RISK_STATES, self._name(count)):
+                arrays, meta = self._space.work.get_arrays(Kind.RISK_STATES, self._name(count))
                 parts = {
                     part: {
                         name.removeprefix(f"{part}."): array for name, array in arrays.items() if name.startswith(part)
@@ -66,7 +65,7 @@ class KeptStates:
         """Keep a state, unless it is there."""
         arrays = {f"covariance.{name}": array for name, array in state.covariance.items()}
         arrays |= {f"specific.{name}": array for name, array in state.specific.items()}
-        self._space.work.put_arrays(_KIND, self._name(state.n_dates), arrays, {"tickers": state.tickers})
+        self._space.work.put_arrays(Kind.RISK_STATES, self._name(state.n_dates), arrays, {"tickers": state.tickers})
 
     def _name(self, n_dates: int) -> Key:
         return key(Stage.STATES.code(), inputs=self._inputs.digests[n_dates - 1], dates=n_dates, **self._facts)

@@ -24,7 +24,6 @@ from schemas.refs import VersionRef
 from storage import published
 from storage.arrays import date_blocks, same_bits
 from storage.layout import Layout
-from tasks.promoting import shown
 
 _AXES = ("date", "ticker", "factor", "portfolio")
 _INPUTS = ("made_by", "parent", "input_digest", "snapshot_id", "ingest_key", "code_version", "kind")
@@ -109,8 +108,8 @@ def compare_versions(layout: Layout, one: VersionRef, other: VersionRef) -> Vers
     arrays = tuple(_difference(name, *sums) for name, sums in sorted(found.items()))
     same = all(array.identical for array in arrays) and pair[0].data_vars.keys() == pair[1].data_vars.keys()
     return VersionDifference(
-        one=shown(one),
-        other=shown(other),
+        one=str(one),
+        other=str(other),
         identical=same and all(not axis.added and not axis.removed for axis in axes.values()),
         identical_where_common=same,
         axes=axes,

@@ -27,6 +27,7 @@ import xarray as xr
 from schemas.errors import DataError
 from schemas.refs import Key, SnapshotRef
 from schemas.spec import RunSpec
+from storage.work import Kind
 from tasks.provenance import key
 from tasks.snapshots import open_span
 from tasks.stages import Stage
@@ -36,7 +37,7 @@ _BLOCK_DATES = 64
 
 
 @dataclass(frozen=True, eq=False)
-class Inputs:
+class DataDigests:
     """The dates of a span with their digests, and its tickers with the dates on which they first appear.
 
     Attributes
@@ -104,14 +105,14 @@ def input_digests(space: Workspace, spec: RunSpec, snapshot: SnapshotRef) -> dic
     return {stamp.date(): digest for stamp, digest in zip(inputs.dates, inputs.digests, strict=True)}
 
 
-def read_inputs(space: Workspace, spec: RunSpec, snapshot: SnapshotRef) -> Inputs:
+def read_inputs(space: Workspace, spec: RunSpec, snapshot: SnapshotRef) -> DataDigests:
     """Hash the span of a snapshot that a spec uses, block by block; kept in the work store."""
     portfolios = [item.name for item in spec.portfolios]
     span = spec.panel.model_dump(mode="json", include={"start", "end", "characteristics"})
     name = key(
         Stage.DIGESTS.code(), universe=spec.universe, snapshot=snapshot.snapshot_id, span=span, portfolios=portfolios
     )
-    if not space.work.has("digests", name):
+    if not space.work.has(Kind.DIGESTS, name):
         cube = open_span(space, spec, snapshot)
         digests, first_seen = _chain(cube, _characteristics(cube, spec), portfolios)
         facts = {
@@ -119,14 +120,14 @@ def read_inputs(space: Workspace, spec: RunSpec, snapshot: SnapshotRef) -> Input
             "digests": digests,
             "tickers": [str(ticker) for ticker in cube["ticker"].values],
         }
-        space.work.put_arrays("digests", name, {"first_seen": first_seen}, facts)
+        space.work.put_arrays(Kind.DIGESTS, name, {"first_seen": first_seen}, facts)
     return stored_inputs(space, name)
 
 
-def stored_inputs(space: Workspace, name: Key) -> Inputs:
+def stored_inputs(space: Workspace, name: Key) -> DataDigests:
     """Read from the work store what `read_inputs` has kept there."""
-    arrays, facts = space.work.get_arrays("digests", name)
-    return Inputs(
+    arrays, facts = space.work.get_arrays(Kind.DIGESTS, name)
+    return DataDigests(
         key=name,
         dates=pd.DatetimeIndex(facts["dates"]).as_unit("ns").rename("date"),
         digests=tuple(facts["digests"]),

@@ -20,16 +20,16 @@ from models.families.registry import build
 from models.forecasting.joining import Realised
 from models.forecasting.schedule import refit_dates, training
 from models.statistics.gram import Design
-from schemas.families import ModelSpec
+from schemas.families import ModelSpec, with_bases
 from schemas.refs import FitRef, Key, PanelRef
 from schemas.settings import Settings
 from schemas.spec import RunSpec
+from storage.work import Kind
 from tasks.artifacts import Progress
 from tasks.cluster import Cluster, report_progress
 from tasks.grams import dated_grams, gram_designs, make_span, missing_spans
 from tasks.logs import run_logger
 from tasks.panels import panel_inputs, panel_until, past_panel
-from tasks.planning import with_bases
 from tasks.provenance import key
 from tasks.stages import Stage, family_code
 from tasks.steps import step
@@ -56,10 +56,10 @@ def fit_models(
         "%d model(s) x %d refit(s), %s to %s",
         len(models), len(refits), f"{refits[0]:%Y-%m-%d}", f"{refits[-1]:%Y-%m-%d}",
     )  # fmt: skip
-    needed = with_bases(spec, models)
+    needed = with_bases(models, spec.models)
     statistics = _submit_grams(spec, needed, panel, cluster, space)
     futures: dict[str, list[Future[FitRef]]] = {}
-    for model in sorted(needed, key=lambda item: (len(with_bases(spec, [item])), -build(item).effort)):
+    for model in sorted(needed, key=lambda item: (len(with_bases([item], spec.models)), -build(item).effort)):
         base = build(model).base
         before: list[Future[Any]] = [*statistics[model.name], *(futures[base] if base else [])]
         futures[model.name] = _submit_fits(spec, model, refits, panel, cluster, settings.root, before)
@@ -139,12 +139,12 @@ def fit_piece(
     space = Workspace(root)
     code = Stage.FITS.code(family_code(model.kind))
     name = key(code, fit=fit_key(space, panel, spec, model, as_of), piece=piece)
-    if not space.work.has("pieces", name):
+    if not space.work.has(Kind.PIECES, name):
         told = _Told(f"{model.name} as of {as_of:%Y-%m-%d}, {piece}")
         known = training(past_panel(space, panel, as_of), spec.walk_forward.window)
         state = _estimator(space, panel, spec, model, as_of).fit_piece(known, piece, told)
         told.finish()
-        space.work.put_arrays("pieces", name, state.arrays, state.meta)
+        space.work.put_arrays(Kind.PIECES, name, state.arrays, state.meta)
     return name
 
 
@@ -161,7 +161,7 @@ def fit_model(
     """Fit one model as of one date, and say what its factors returned up to the next refit. Runs on a worker."""
     space = Workspace(root)
     name = fit_key(space, panel, spec, model, as_of)
-    changed = not space.work.has("fits", name)
+    changed = not space.work.has(Kind.FITS, name)
     if changed:
         estimator = _estimator(space, panel, spec, model, as_of)
         in_sample = _learn(estimator, space, panel, spec, as_of, pieces)
@@ -170,13 +170,13 @@ def fit_model(
             why = "singular, too few stocks, or nobody with some characteristic"
             report_progress(f"  {model.name} as of {as_of:%Y-%m-%d}: {dropped} date(s) were left out ({why})")
         state = estimator.state()
-        space.work.put_arrays("fits", name, state.arrays, {"state": state.meta, "in_sample": in_sample})
+        space.work.put_arrays(Kind.FITS, name, state.arrays, {"state": state.meta, "in_sample": in_sample})
     inputs = panel_inputs(space, panel).digest(min(until.date(), panel.as_of))
     realised_key = key(Stage.ROWS.code(), fit=name, inputs=inputs, until=f"{until:%Y-%m-%d}")
-    if not space.work.has("realised", realised_key):
+    if not space.work.has(Kind.REALISED, realised_key):
         found = Realised.of(restore(space, model, name), panel_until(space, panel, until))
         arrays = {"dates": found.dates, "factor_returns": found.factor_returns}
-        space.work.put_arrays("realised", realised_key, arrays, {})
+        space.work.put_arrays(Kind.REALISED, realised_key, arrays, {})
     return FitRef(
         model=model.name, as_of=as_of.date(), until=until.date(), key=name, realised=realised_key, changed=changed
     )
@@ -213,7 +213,7 @@ def _learn(
         return estimator.score_gram(known[0].gram, observed=known[0].observed, over=known[-1].gram)
     train = training(past_panel(space, panel, as_of), window)
     if pieces:
-        estimator.join(train, [ModelState(*space.work.get_arrays("pieces", piece)) for piece in pieces])
+        estimator.join(train, [ModelState(*space.work.get_arrays(Kind.PIECES, piece)) for piece in pieces])
     else:
         estimator.fit(train)
     return estimator.score(train)
@@ -237,7 +237,7 @@ def fit_key(space: Workspace, panel: PanelRef, spec: RunSpec, model: ModelSpec, 
 
 def restore(space: Workspace, model: ModelSpec, name: Key) -> FactorModel:
     """Rebuild a fitted model from the work store."""
-    arrays, meta = space.work.get_arrays("fits", name)
+    arrays, meta = space.work.get_arrays(Kind.FITS, name)
     return registry.restore(model, ModelState(arrays, meta["state"]))
 
 

@@ -29,13 +29,12 @@ from models.statistics.gram import Design, GramStatistics
 from models.statistics.spans import DatedGram, dated_gram, designs_of, joined, pieces, spans
 from schemas.refs import Key, PanelRef
 from schemas.spec import RunSpec
-from tasks.digests import Inputs
+from storage.work import Kind
+from tasks.digests import DataDigests
 from tasks.panels import panel_inputs
 from tasks.provenance import key
 from tasks.stages import Stage
 from tasks.workspace import Workspace
-
-_KIND = "grams"
 
 
 def gram_designs(space: Workspace, panel: PanelRef, estimator: FactorModel) -> list[Design]:
@@ -49,7 +48,7 @@ def missing_spans(space: Workspace, panel: PanelRef, spec: RunSpec, design: Desi
     inputs = panel_inputs(space, panel)
     names = _names(spec, inputs, design)
     cover = spans(inputs.position(panel.as_of) + 1)
-    return [span for span in cover if not space.work.has(_KIND, names(*span))]
+    return [span for span in cover if not space.work.has(Kind.GRAMS, names(*span))]
 
 
 def make_span(root: Path, panel: PanelRef, spec: RunSpec, design: Design, start: int, stop: int) -> Key:
@@ -57,9 +56,9 @@ def make_span(root: Path, panel: PanelRef, spec: RunSpec, design: Design, start:
     space = Workspace(root)
     names = _names(spec, panel_inputs(space, panel), design)
     name = names(start, stop)
-    if not space.work.has(_KIND, name):
+    if not space.work.has(Kind.GRAMS, name):
         parts = []
-        for first, last, known in pieces(start, stop, lambda *span: space.work.has(_KIND, names(*span))):
+        for first, last, known in pieces(start, stop, lambda *span: space.work.has(Kind.GRAMS, names(*span))):
             rows = _opened(root, panel.key).isel(date=slice(first, last))
             parts.append(_load(space, names(first, last)) if known else dated_gram(rows, design))
         _store(space, name, joined(parts))
@@ -91,7 +90,7 @@ def dated_grams(space: Workspace, panel: PanelRef, spec: RunSpec, design: Design
     return known.until(last, inputs.dates[last], design)
 
 
-def _names(spec: RunSpec, inputs: Inputs, design: Design) -> Callable[[int, int], Key]:
+def _names(spec: RunSpec, inputs: DataDigests, design: Design) -> Callable[[int, int], Key]:
     """Give the name of a span of these data; the rest of a spec has no say in it."""
     facts = {"panel": spec.panel.model_dump(mode="json", exclude={"start", "end"}), "design": asdict(design)}
     return lambda start, stop: key(Stage.GRAMS.code(), inputs=inputs.digests[stop - 1], start=start, stop=stop, **facts)
@@ -99,7 +98,7 @@ def _names(spec: RunSpec, inputs: Inputs, design: Design) -> Callable[[int, int]
 
 @lru_cache(maxsize=2)
 def _opened(root: Path, name: Key) -> xr.Dataset:
-    return Workspace(root).work.open_dataset("panels", name)
+    return Workspace(root).work.open_dataset(Kind.PANELS, name)
 
 
 def _store(space: Workspace, name: Key, span: DatedGram) -> None:
@@ -120,11 +119,11 @@ def _store(space: Workspace, name: Key, span: DatedGram) -> None:
     if span.observed is not None:
         arrays["observed"] = span.observed.values
         facts["observed"] = [str(factor) for factor in span.observed["observed_factor"].values]
-    space.work.put_arrays(_KIND, name, arrays, facts)
+    space.work.put_arrays(Kind.GRAMS, name, arrays, facts)
 
 
 def _load(space: Workspace, name: Key) -> DatedGram:
-    arrays, facts = space.work.get_arrays(_KIND, name)
+    arrays, facts = space.work.get_arrays(Kind.GRAMS, name)
     dates = pd.DatetimeIndex(arrays["date"].view("datetime64[ns]"), name="date")
     chars = tuple(facts["chars"])
     upper = np.triu_indices(len(chars))

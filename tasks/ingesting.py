@@ -1,4 +1,4 @@
-"""The steps of an ingest: read and stage the source, check it, derive and commit the cube.
+"""The steps of an ingest: read and keep the source, check it, derive and commit the cube.
 
 Nothing becomes visible before the one commit at the end; whatever happens before leaves readers with the old snapshot.
 An ingest of a span of dates reads, checks and derives the whole source all the same, since what is known at a date
@@ -20,12 +20,13 @@ from schemas.base import digest
 from schemas.checks import CheckReport
 from schemas.contracts import CUBE, SourceFile, validate
 from schemas.errors import CheckError, CubeError, SourceError
-from schemas.refs import SnapshotRef, StagedRef
+from schemas.refs import RawRef, SnapshotRef
 from schemas.settings import Settings
 from schemas.spec import RunSpec
 from storage import sources
 from storage.cube import Cube
 from storage.files import user, write_atomic
+from storage.work import Kind
 from tasks.artifacts import publish_check_table
 from tasks.events import announce_failed_checks, announce_snapshot
 from tasks.logs import run_logger
@@ -38,8 +39,8 @@ _INGEST_FIELDS = {"universe", "frequency", "calendar", "currency", "characterist
 
 
 @step("read source", "read {spec.universe}", retried=True)
-def read_source(spec: RunSpec, settings: Settings, start: date | None = None, end: date | None = None) -> StagedRef:
-    """Read the market data, factors and industries as they come, and stage them; the key is the hash of their content.
+def read_source(spec: RunSpec, settings: Settings, start: date | None = None, end: date | None = None) -> RawRef:
+    """Read the market data, factors and industries as they come, and keep them; the key is the hash of their content.
 
     A span of dates, both inclusive, says what is to be committed of them.
 
@@ -50,10 +51,10 @@ def read_source(spec: RunSpec, settings: Settings, start: date | None = None, en
     """
     work = Workspace.of(settings).work
     files = source_files(spec, settings)
-    staged = StagedRef(
+    raw = RawRef(
         universe=spec.universe, key=_ingest_key(spec, files), source=_source_key(spec, files), start=start, end=end
     )
-    if not work.has("staged", staged.source):
+    if not work.has(Kind.RAW, raw.source):
         market = sources.read_market(spec.data, frequency=spec.frequency, calendar=spec.calendar, settings=settings)
         observed = sources.read_factors(
             spec.factors,
@@ -68,13 +69,13 @@ def read_source(spec: RunSpec, settings: Settings, start: date | None = None, en
             )
         groups = sources.read_industries(spec.industries, market=market, frequency=spec.frequency, settings=settings)
         parts = xr.merge([market, *(part for part in (observed, groups) if part is not None)], join="left")
-        work.put_dataset("staged", staged.source, parts, attrs={"sources": [file.model_dump() for file in files]})
+        work.put_dataset(Kind.RAW, raw.source, parts, attrs={"sources": [file.model_dump() for file in files]})
         run_logger().info(
             "read %d dates x %d tickers, %s to %s",
             market.sizes["date"], market.sizes["ticker"],
             _day(market.indexes["date"][0]), _day(market.indexes["date"][-1]),
         )  # fmt: skip
-    return staged
+    return raw
 
 
 def head_snapshot(universe: str, settings: Settings) -> SnapshotRef:
@@ -118,24 +119,24 @@ def _source_key(spec: RunSpec, files: tuple[SourceFile, ...]) -> str:
 
 
 @step("find snapshot", "find snapshot of {spec.universe}")
-def find_snapshot(spec: RunSpec, staged: StagedRef, settings: Settings) -> SnapshotRef | None:
+def find_snapshot(spec: RunSpec, raw: RawRef, settings: Settings) -> SnapshotRef | None:
     """Return the head of the cube if it already holds exactly this ingest, made by this code."""
     space = Workspace.of(settings)
     try:
         head = Cube.open(space.layout, spec.universe).head()
     except CubeError:
         return None
-    record = ingest_record(staged.ingest_key, head.id if head else "")
-    if not space.work.has("ingests", record):
+    record = ingest_record(raw.ingest_key, head.id if head else "")
+    if not space.work.has(Kind.INGESTS, record):
         return None
-    known = SnapshotRef.model_validate(space.work.get_json("ingests", record))
+    known = SnapshotRef.model_validate(space.work.get_json(Kind.INGESTS, record))
     run_logger().info("the cube already holds these data (snapshot %s); nothing to ingest", known.snapshot_id)
     return known.model_copy(update={"changed": False})
 
 
 @step("check data", "check {spec.universe}")
-def check_data(spec: RunSpec, staged: StagedRef, settings: Settings) -> str:
-    """Run the quality checks on staged data; return the key of the report.
+def check_data(spec: RunSpec, raw: RawRef, settings: Settings) -> str:
+    """Run the quality checks on raw data; return the key of the report.
 
     Raises
     ------
@@ -145,8 +146,8 @@ def check_data(spec: RunSpec, staged: StagedRef, settings: Settings) -> str:
     from tasks import checking
 
     space = Workspace.of(settings)
-    if staged.span is None or not space.work.has("checks", staged.key):
-        market, _ = _staged(space, staged)
+    if raw.span is None or not space.work.has(Kind.CHECKS, raw.key):
+        market, _ = _raw_data(space, raw)
         found = checking.check_market(
             market,
             sessions=None if spec.calendar == "none" else _sessions(spec, market),
@@ -154,8 +155,8 @@ def check_data(spec: RunSpec, staged: StagedRef, settings: Settings) -> str:
             overrides=spec.checks,
             data_docs=space.layout.data_docs(spec.universe),
         )
-        space.work.put_json("checks", staged.key, _portable(found, settings))
-    report = CheckReport.model_validate(space.work.get_json("checks", staged.key))
+        space.work.put_json(Kind.CHECKS, raw.key, _portable(found, settings))
+    report = CheckReport.model_validate(space.work.get_json(Kind.CHECKS, raw.key))
     publish_check_table(spec.universe, report)
     announce_failed_checks(spec.universe, report)
     _refuse_blocked(report)
@@ -164,17 +165,17 @@ def check_data(spec: RunSpec, staged: StagedRef, settings: Settings) -> str:
             run_logger().warning(
                 "check %s (%s): %d failure(s), %s", result.check, result.severity, result.failures, result.observed
             )
-    return staged.key
+    return raw.key
 
 
 @step("write cube", "write cube of {spec.universe}", retried=True)
-def write_cube(spec: RunSpec, staged: StagedRef, checks_key: str, settings: Settings) -> SnapshotRef:
+def write_cube(spec: RunSpec, raw: RawRef, checks_key: str, settings: Settings) -> SnapshotRef:
     """Quarantine what is blocked, derive the cube's variables from the rest, and commit them at once."""
     from tasks import checking
 
     space, log = Workspace.of(settings), run_logger()
-    report = CheckReport.model_validate(space.work.get_json("checks", checks_key))
-    derived, quarantined = _derived(space, spec, staged, report)
+    report = CheckReport.model_validate(space.work.get_json(Kind.CHECKS, checks_key))
+    derived, quarantined = _derived(space, spec, raw, report)
     cube = Cube.open_or_create(space.layout, spec.universe)
     head = cube.head()
     previous = None if head is None else cube.open_dataset(head.id)
@@ -187,14 +188,14 @@ def write_cube(spec: RunSpec, staged: StagedRef, checks_key: str, settings: Sett
     )
     merged = checking.merge([report, late])
     derived_key = key(
-        Stage.INGEST.code(), checks=staged.ingest_key, step="derived", snapshot=None if head is None else head.id
+        Stage.INGEST.code(), checks=raw.ingest_key, step="derived", snapshot=None if head is None else head.id
     )
-    space.work.put_json("checks", derived_key, _portable(merged, settings))
+    space.work.put_json(Kind.CHECKS, derived_key, _portable(merged, settings))
     publish_check_table(spec.universe, merged)
     announce_failed_checks(spec.universe, late)
     _refuse_blocked(late)
     if len(quarantined):
-        path = space.layout.quarantine(spec.universe) / f"{staged.ingest_key}.csv"
+        path = space.layout.quarantine(spec.universe) / f"{raw.ingest_key}.csv"
         write_atomic(path, quarantined.to_csv(index=False))
         log.warning("quarantined %d row(s): %s", len(quarantined), path)
     commit = cube.upsert(
@@ -202,43 +203,41 @@ def write_cube(spec: RunSpec, staged: StagedRef, checks_key: str, settings: Sett
         message=f"ingest {_day(derived.indexes['date'][0])} to {_day(derived.indexes['date'][-1])}",
         metadata={
             "who": user(),
-            "ingest_key": staged.ingest_key,
+            "ingest_key": raw.ingest_key,
             "checks_key": derived_key,
-            "sources": space.work.open_dataset("staged", staged.source).attrs["sources"],
+            "sources": space.work.open_dataset(Kind.RAW, raw.source).attrs["sources"],
         },
     )
     log.info("cube %s: snapshot %s%s", spec.universe, commit.snapshot_id, "" if commit.changed else " (unchanged)")
     ref = SnapshotRef(
         universe=spec.universe,
         snapshot_id=commit.snapshot_id,
-        ingest_key=staged.ingest_key,
+        ingest_key=raw.ingest_key,
         changed=commit.changed,
         checks_key=derived_key,
     )
-    space.work.put_json("ingests", ingest_record(staged.ingest_key, commit.snapshot_id), ref.model_dump(mode="json"))
+    space.work.put_json(Kind.INGESTS, ingest_record(raw.ingest_key, commit.snapshot_id), ref.model_dump(mode="json"))
     announce_snapshot(ref, previous, derived)
     return ref
 
 
-def _derived(
-    space: Workspace, spec: RunSpec, staged: StagedRef, report: CheckReport
-) -> tuple[xr.Dataset, pd.DataFrame]:
+def _derived(space: Workspace, spec: RunSpec, raw: RawRef, report: CheckReport) -> tuple[xr.Dataset, pd.DataFrame]:
     """Compute what is to be committed, and what is kept out of it; ingests of many spans derive the source once."""
     from tasks import checking
 
-    market, observed = _staged(space, staged)
+    market, observed = _raw_data(space, raw)
     clean, quarantined = checking.apply_quarantine(market, report)
-    if staged.span is None or not space.work.has("derived", staged.key):
+    if raw.span is None or not space.work.has(Kind.DERIVED, raw.key):
         excluded = checking.estimation_exclusions(market, report)
         derived = derive_cube(clean, observed, excluded, _sessions(spec, market), spec)
         validate(derived, CUBE, CubeError, f"cube of {spec.universe}")
-        if staged.span is None:
+        if raw.span is None:
             return derived, quarantined
-        space.work.put_dataset("derived", staged.key, derived)
-    span = slice(*(None if day is None else f"{day}" for day in (staged.start, staged.end)))
-    derived = space.work.open_dataset("derived", staged.key).sel(date=span).load()
+        space.work.put_dataset(Kind.DERIVED, raw.key, derived)
+    span = slice(*(None if day is None else f"{day}" for day in (raw.start, raw.end)))
+    derived = space.work.open_dataset(Kind.DERIVED, raw.key).sel(date=span).load()
     if not derived.sizes["date"]:
-        raise SourceError(f"the source of {spec.universe} has no data from {staged.start} to {staged.end}")
+        raise SourceError(f"the source of {spec.universe} has no data from {raw.start} to {raw.end}")
     return derived, quarantined[quarantined["date"].between(*derived.indexes["date"][[0, -1]])]
 
 
@@ -255,8 +254,8 @@ def ingest_record(ingest_key: str, snapshot_id: str) -> str:
     return digest([ingest_key, snapshot_id])[:32]
 
 
-def _staged(space: Workspace, staged: StagedRef) -> tuple[xr.Dataset, xr.Dataset | None]:
-    whole = space.work.open_dataset("staged", staged.source).load()
+def _raw_data(space: Workspace, raw: RawRef) -> tuple[xr.Dataset, xr.Dataset | None]:
+    whole = space.work.open_dataset(Kind.RAW, raw.source).load()
     beside = [name for name in ("factors", "risk_free", "industry") if name in whole]
     market = whole.drop_vars([*beside, "observed_factor", "industry_name"], errors="ignore").drop_attrs()
     names = [name for name in ("observed_factor", "industry_name") if name in whole]

@@ -28,6 +28,7 @@ from storage.catalog import refresh_catalog
 from storage.cube import Cube
 from storage.layout import CUBES, VERSIONS, Layout
 from storage.leftovers import Leftover
+from storage.work import Kind
 from tasks.ingesting import ingest_record
 from tasks.steps import step
 from tasks.workspace import Workspace
@@ -153,7 +154,7 @@ def _plan_versions(
     ]
     reasons = kept_versions(rule, candidates, champion=state.champion, pins=state.pins, now=now)
     for version, ref in refs.items():
-        name, size = f"{universe}/{model}/{version}", _size(layout, ref)
+        name, size = str(ref), _size(layout, ref)
         if version in reasons:
             planned.keep.append(Item(kind="version", name=name, size_bytes=size, why=reasons[version]))
             planned.manifests.setdefault(universe, []).append(manifests[version])
@@ -215,7 +216,7 @@ def _old_files(
     for one in leftovers.quarantined(space.layout):
         if one.used_at < old and one.path.stem not in living:
             yield _item(space, "quarantine", one, f"older than {rule.report_days} days"), one
-    paths = [f"published/{one.universe}/{one.model}/{one.version}" for one in manifests]
+    paths = [f"published/{one}" for one in manifests]
     for one in leftovers.reports(space.layout):
         if one.used_at < old and not _mentions(one.path, paths):
             yield _item(space, "report", one, f"older than {rule.report_days} days, of no version that is kept"), one
@@ -226,12 +227,12 @@ def _records(space: Workspace, manifests: list[Manifest]) -> set[Path]:
     found: set[Path] = set()
     for one in manifests:
         record = ingest_record(one.ingest_key, one.snapshot_id)
-        found.add(space.layout.work("ingests") / record)
+        found.add(space.layout.work(Kind.INGESTS) / record)
         try:
-            snapshot = SnapshotRef.model_validate(space.work.get_json("ingests", record))
+            snapshot = SnapshotRef.model_validate(space.work.get_json(Kind.INGESTS, record))
         except (FactorcubeError, ValueError):
             continue
-        found.add(space.layout.work("checks") / snapshot.checks_key)
+        found.add(space.layout.work(Kind.CHECKS) / snapshot.checks_key)
     return found
 
 
@@ -243,7 +244,7 @@ def _named(manifests: list[Manifest]) -> Mapping[str, str]:
     """Return the snapshots that manifests name, with the first version that does."""
     named: dict[str, str] = {}
     for one in manifests:
-        named.setdefault(one.snapshot_id, f"named by {one.universe}/{one.model}/{one.version}")
+        named.setdefault(one.snapshot_id, f"named by {one}")
     return named
 
 
@@ -260,7 +261,7 @@ def _item(space: Workspace, kind: str, one: Leftover, why: str) -> Item:
 def _size(layout: Layout, ref: VersionRef) -> int | None:
     """Return the size of a version on a disk; None in an object store."""
     try:
-        folder = layout.published(ref.universe, ref.model) / ref.version
+        folder = layout.home_folder(ref.universe, ref.model) / ref.version
     except ConfigError:
         return None
     return sum(path.lstat().st_size for path in folder.rglob("*") if path.is_file() and not path.is_symlink())

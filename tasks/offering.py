@@ -8,8 +8,6 @@ somebody to promote it. The criteria belong in `models.evaluation.gate`, what a 
 
 from __future__ import annotations
 
-from datetime import date
-
 import xarray as xr
 
 from models.evaluation.gate import decide
@@ -23,7 +21,6 @@ from tasks.artifacts import publish_gate_table
 from tasks.events import announce_promotion
 from tasks.logs import run_logger
 from tasks.panels import build_panel, known_panel
-from tasks.promoting import shown
 from tasks.steps import step
 from tasks.workspace import Workspace
 
@@ -40,7 +37,7 @@ def judge(
     return decision
 
 
-@step("offer", "offer {ref.universe}/{ref.model}/{ref.version}", retried=True)
+@step("offer", "offer {ref}", retried=True)
 def offer_version(
     spec: RunSpec, snapshot: SnapshotRef, ref: VersionRef, settings: Settings, *, promote_first: bool = False
 ) -> VersionRef:
@@ -77,16 +74,16 @@ def offer_version(
     manifest = published.read_manifest(space.layout, ref)
     decision, stays = manifest.gate, ref.model_copy(update={"promoted": False})
     if present is not None and present[:10] > ref.version[:10]:
-        log.info("%s is older than the champion %s", shown(ref), present)
+        log.info("%s is older than the champion %s", ref, present)
         return stays
     if decision.passed and decision.champion != present:  # an update was faster: judged beside its result
-        panel = build_panel(spec, snapshot, date.fromisoformat(ref.version[:10]), settings)
+        panel = build_panel(spec, snapshot, ref.as_of, settings)
         decision = judge(space, spec, panel, ref, published.open_version(space.layout, ref), manifest.metrics)
     if not decision.passed:
-        log.warning("%s is not promoted: %s", shown(ref), "; ".join(decision.reasons))
+        log.warning("%s is not promoted: %s", ref, "; ".join(decision.reasons))
         return stays
     if decision.champion is None and not promote_first:
-        log.warning("%s waits for its first promotion: factorcube promote %s", shown(ref), shown(ref))
+        log.warning("%s waits for its first promotion: factorcube promote %s", ref, ref)
         return stays
     reason = f"passed the gate: {'; '.join(decision.reasons)}"
     return promote(space, ref, expected=decision.champion, reason=reason)
@@ -103,7 +100,7 @@ def promote(space: Workspace, ref: VersionRef, *, expected: str | None, reason: 
     after = published.promote(
         space.layout, ref.universe, ref.model, ref.version, reason=reason, expected=expected, forward_only=True
     )
-    run_logger().info("%s %s", shown(ref), "is the champion now" if after.promoted else "is older than the champion")
+    run_logger().info("%s %s", ref, "is the champion now" if after.promoted else "is older than the champion")
     if after.promoted:
         announce_promotion(ref, expected, reason)
     return ref.model_copy(update={"promoted": after.promoted})

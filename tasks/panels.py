@@ -23,7 +23,8 @@ from schemas.refs import Key, PanelRef, SnapshotRef
 from schemas.settings import Settings
 from schemas.spec import RunSpec
 from storage.sources import next_session
-from tasks.digests import Inputs, read_inputs, stored_inputs
+from storage.work import Kind
+from tasks.digests import DataDigests, read_inputs, stored_inputs
 from tasks.logs import run_logger
 from tasks.provenance import key
 from tasks.snapshots import open_span
@@ -56,11 +57,11 @@ def build_panel(spec: RunSpec, snapshot: SnapshotRef, as_of: date | None, settin
     panel_key = key(
         Stage.PANELS.code(), inputs=inputs.digests[-1], panel=facts, calendar=spec.calendar, frequency=spec.frequency
     )
-    if not (space.work.has("panels", panel_key) and space.work.has("held", panel_key)):
+    if not (space.work.has(Kind.PANELS, panel_key) and space.work.has(Kind.HELD, panel_key)):
         cube = open_span(space, spec, snapshot).isel(ticker=inputs.seen(len(inputs.dates) - 1))
-        space.work.put_dataset("panels", panel_key, blocks_of(spec, cube, settings.block_dates))
+        space.work.put_dataset(Kind.PANELS, panel_key, blocks_of(spec, cube, settings.block_dates))
         held = cube[["estimation", "weights"]].sel(portfolio=[item.name for item in spec.portfolios])
-        space.work.put_dataset("held", panel_key, held.drop_attrs())
+        space.work.put_dataset(Kind.HELD, panel_key, held.drop_attrs())
     last = inputs.as_of(as_of)
     ref = PanelRef(
         universe=spec.universe,
@@ -117,7 +118,7 @@ def known_holdings(space: Workspace, ref: PanelRef) -> xr.Dataset:
     """Return portfolio weights and estimation universe up to the panel's as-of date, in memory."""
     inputs = panel_inputs(space, ref)
     position = inputs.position(ref.as_of)
-    held = space.work.open_dataset("held", ref.key)
+    held = space.work.open_dataset(Kind.HELD, ref.key)
     return held.isel(date=slice(0, position + 1), ticker=inputs.axis(position)).load().drop_attrs()
 
 
@@ -137,7 +138,7 @@ class CubeRows:
     space: Workspace
     spec: RunSpec
     snapshot: SnapshotRef
-    inputs: Inputs
+    inputs: DataDigests
     last: int
 
     @property
@@ -170,17 +171,17 @@ class CubeRows:
         return open_span(self.space, self.spec, self.snapshot)
 
 
-def panel_inputs(space: Workspace, ref: PanelRef) -> Inputs:
+def panel_inputs(space: Workspace, ref: PanelRef) -> DataDigests:
     """Return the digests of the data behind a panel."""
     return _inputs(space.root, ref.inputs)
 
 
 @lru_cache(maxsize=2)
 def _stored(root: Path, name: Key) -> Panel:
-    panel = Panel(Workspace(root).work.open_dataset("panels", name))
+    panel = Panel(Workspace(root).work.open_dataset(Kind.PANELS, name))
     return panel.load() if panel.data.nbytes <= _IN_MEMORY_BYTES else panel
 
 
 @lru_cache(maxsize=4)
-def _inputs(root: Path, name: Key) -> Inputs:
+def _inputs(root: Path, name: Key) -> DataDigests:
     return stored_inputs(Workspace(root), name)

@@ -56,7 +56,7 @@ def find_model(layout: Layout, text: str) -> list[VersionRef]:
     """
     refs = published.list_versions(layout, *_model_named(text))
     if not refs:
-        models = sorted({f"{ref.universe}/{ref.model}" for ref in published.list_versions(layout)})
+        models = sorted({ref.qualified_model for ref in published.list_versions(layout)})
         raise PublishError(f"nothing is published as {text}; there is {_few(models)}")
     return refs
 
@@ -90,7 +90,7 @@ def promote_version(layout: Layout, text: str, *, reason: str | None, force: boo
     why = (reason or "").strip()
     if not gate.passed and not (force and why):
         raise PublishError(
-            f"{shown(ref)} did not pass the gate ({'; '.join(gate.reasons)}); to promote it all the same give "
+            f"{ref} did not pass the gate ({'; '.join(gate.reasons)}); to promote it all the same give "
             "--force and a --reason"
         )
     published.verify(layout, ref)
@@ -144,11 +144,6 @@ def lineage(history: Sequence[Promotion]) -> list[str]:
         else:
             line.append(entry.version)
     return line
-
-
-def shown(ref: VersionRef) -> str:
-    """Name a version as users do."""
-    return f"{ref.universe}/{ref.model}/{ref.version}"
 
 
 def _model_named(text: str) -> tuple[str, str]:

@@ -23,13 +23,14 @@ from schemas.spec import RunSpec
 from schemas.statistics import version_contract
 from storage import published
 from storage.files import write_atomic
+from storage.work import Kind
 from tasks.artifacts import publish_link
 from tasks.assembling import evaluation_key
 from tasks.ingesting import ingest_record
 from tasks.logs import run_logger
+from tasks.naming import code_of, planned_version
 from tasks.offering import judge
 from tasks.panels import panel_inputs
-from tasks.planning import code_of, planned_version
 from tasks.provenance import library_versions, source_version
 from tasks.snapshots import sources_of
 from tasks.stages import Stage
@@ -53,7 +54,7 @@ def plan_versions(
     return planned
 
 
-@step("publish", "publish {planned.universe}/{planned.model}/{planned.version}", retried=True)
+@step("publish", "publish {planned}", retried=True)
 def publish_version(
     spec: RunSpec, panel: PanelRef, risk: RiskRef, planned: VersionRef, metrics: Metrics, settings: Settings
 ) -> VersionRef:
@@ -63,7 +64,7 @@ def publish_version(
     if there is not None:
         return there
     dataset = _dataset(space, spec, risk)
-    arrays, meta = space.work.get_arrays("states", risk.key)
+    arrays, meta = space.work.get_arrays(Kind.STATES, risk.key)
     config = _portable(spec)
     manifest = Manifest(
         universe=spec.universe,
@@ -89,7 +90,7 @@ def publish_version(
         arithmetic=arithmetic(),
     )
     ref: VersionRef = published.publish(space.layout, dataset, manifest, arrays)
-    run_logger().info("published %s/%s/%s", ref.universe, ref.model, ref.version)
+    run_logger().info("published %s", ref)
     return ref
 
 
@@ -123,21 +124,21 @@ def write_version_report(space: Workspace, version: str, output: Path | None) ->
 def report_path(space: Workspace, spec: RunSpec, versions: Sequence[VersionRef]) -> Path:
     """Where the report of a run lies: named by its as-of date, its config and its versions."""
     name = digest([spec.digest(), [version.model_dump(include={"model", "version"}) for version in versions]])[:8]
-    return space.layout.reports / spec.universe / f"{versions[0].version[:10]}-{name}.html"
+    return space.layout.reports / spec.universe / f"{versions[0].as_of}-{name}.html"
 
 
 def checks_of(space: Workspace, manifest: Manifest) -> CheckReport | None:
     """Return the check report of the ingest that a version was made from; None if it was cleaned away."""
     record = ingest_record(manifest.ingest_key, manifest.snapshot_id)
-    if not space.work.has("ingests", record):
+    if not space.work.has(Kind.INGESTS, record):
         return None
-    return _checks(space, SnapshotRef.model_validate(space.work.get_json("ingests", record)).checks_key)
+    return _checks(space, SnapshotRef.model_validate(space.work.get_json(Kind.INGESTS, record)).checks_key)
 
 
 def _checks(space: Workspace, checks_key: str) -> CheckReport | None:
-    if not space.work.has("checks", checks_key):
+    if not space.work.has(Kind.CHECKS, checks_key):
         return None
-    return CheckReport.model_validate(space.work.get_json("checks", checks_key))
+    return CheckReport.model_validate(space.work.get_json(Kind.CHECKS, checks_key))
 
 
 def report_of(
@@ -163,8 +164,8 @@ def _portable(spec: RunSpec) -> dict[str, Any]:
 
 
 def _dataset(space: Workspace, spec: RunSpec, risk: RiskRef) -> xr.Dataset:
-    whole = space.work.open_dataset("risks", risk.key).load()
-    evaluated = space.work.open_dataset("evaluations", evaluation_key(risk)).load()
+    whole = space.work.open_dataset(Kind.RISKS, risk.key).load()
+    evaluated = space.work.open_dataset(Kind.EVALUATIONS, evaluation_key(risk)).load()
     dataset: xr.Dataset = whole.merge(evaluated)
     dataset.attrs = attributes(spec, risk.model, str(dataset["date"].values[-1].astype("datetime64[D]")))
     validate(dataset, version_contract(dataset), PublishError, f"{spec.universe}/{risk.model}")

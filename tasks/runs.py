@@ -44,10 +44,10 @@ def run_name() -> str:
     return f"{context.flow.name} {spec.universe}{models} ({' to '.join(asked) or due.date()})"
 
 
-def _models_of(flow: str, spec: RunSpec, chosen: Sequence[str] | None) -> str:
+def _models_of(flow: str, spec: RunSpec, asked: Sequence[str] | None) -> str:
     if flow == "ingest":
         return ""
-    names = chosen or [model.name for model in spec.models]
+    names = asked or [model.name for model in spec.models]
     return f": {', '.join(names)}" if len(names) <= _NAMED_MODELS else f": {len(names)} models"
 
 

@@ -36,7 +36,6 @@ _BESIDE = (
     "tasks.events",
     "tasks.logs",
     "tasks.provenance",
-    "tasks.registry",
     "tasks.runs",
     "tasks.scheduler",
     "tasks.stages",
@@ -46,7 +45,7 @@ _BESIDE = (
 _KEPT = "storage.work"
 """How every intermediate result is written and read back."""
 _POINTER = ("storage.pointer", "storage.published", "tasks.promoting")
-"""What finds versions and moves `latest`; the files of a version are written by `storage.staged`."""
+"""What finds versions and moves `latest`; the files of a version are written by `storage.version_files`."""
 
 
 @dataclass(frozen=True)
@@ -80,7 +79,7 @@ class Stage(Enum):
     """Statistics of a panel, which are named by its data and not by its key."""
     FITS = _Steps(
         ("tasks.fitting", _KEPT),
-        without=("models.forecasting.joining", "tasks.planning"),
+        without=("models.forecasting.joining", "tasks.naming"),
         behind=("GRAMS",),
     )
     """Fits and their pieces, of a family; their dates stand in the key, and so do other fits that they need."""
@@ -88,7 +87,7 @@ class Stage(Enum):
     """States of risk behind the rows of a family; the fit's own state stands in the key."""
     ROWS = _Steps(
         ("tasks.assembling", "models.forecasting.joining", _KEPT),
-        without=("models.evaluation", "models.forecasting.metrics", "tasks.fitting", "tasks.planning"),
+        without=("models.evaluation", "models.forecasting.metrics", "tasks.fitting", "tasks.naming"),
     )
     """What factors returned, rows and risk models; their fits stand in the key, and so do those fits' panels."""
     EVALUATION = _Steps(
@@ -100,18 +99,18 @@ class Stage(Enum):
             "models.risk",
             "tasks.checkpoints",
             "tasks.fitting",
-            "tasks.planning",
+            "tasks.naming",
         ),
     )
     """Series and metrics of a risk model, which stands in the key."""
     VERSIONS = _Steps(
-        ("tasks.planning", "tasks.publishing", "storage.staged"),
+        ("tasks.naming", "tasks.publishing", "storage.version_files"),
         without=(*_POINTER, "tasks.fitting", "tasks.ingesting"),
         behind=("FITS", "ROWS", "EVALUATION"),
     )
     """Versions of a family, which are named before anything behind them is made."""
     UPDATES = _Steps(
-        ("tasks.planning", "tasks.updating", "storage.staged"),
+        ("tasks.naming", "tasks.updating", "storage.version_files"),
         without=(*_POINTER, "tasks.fitting", "tasks.ingesting"),
         behind=("STATES",),
     )

@@ -18,7 +18,7 @@ from models.evaluation.gate import believe
 from models.families.base import ModelState
 from models.families.registry import restore
 from models.forecasting.continuing import continued
-from models.forecasting.following import serve
+from models.forecasting.following import RiskEstimators, serve
 from models.forecasting.metrics import metrics_of
 from schemas.contracts import Manifest, validate
 from schemas.errors import PublishError
@@ -29,13 +29,12 @@ from schemas.spec import RunSpec
 from schemas.statistics import version_contract
 from storage import published
 from tasks.artifacts import publish_gate_table
-from tasks.assembling import kept_states, risk_estimators
-from tasks.digests import Inputs, read_inputs
+from tasks.assembling import kept_states
+from tasks.digests import DataDigests, read_inputs
 from tasks.logs import run_logger
+from tasks.naming import code_of, parent_spec, planned_update
 from tasks.offering import promote, promoted_before
 from tasks.panels import CubeRows
-from tasks.planning import chosen, code_of, parent_spec, planned_update
-from tasks.promoting import shown
 from tasks.provenance import library_versions, source_version
 from tasks.publishing import attributes
 from tasks.snapshots import sources_of
@@ -94,7 +93,7 @@ def update_version(
     ref = _publish(space, parent, ref, snapshot) if there is None else there.model_copy(update={"changed": False})
     gate = published.read_manifest(space.layout, ref).gate
     if not gate.passed:
-        run_logger().warning("%s is not promoted: %s", shown(ref), "; ".join(gate.reasons))
+        run_logger().warning("%s is not promoted: %s", ref, "; ".join(gate.reasons))
     elif is_champion and not promoted_before(space, ref):
         return promote(space, ref, expected=parent.version, reason=f"continues {parent.version}")
     now = published.latest(space.layout, universe, model)
@@ -104,7 +103,7 @@ def update_version(
 def continuable(spec: RunSpec, models: Sequence[str] | None, settings: Settings) -> list[str]:
     """Return the names of the models that have a champion, and say which have none."""
     space, found = Workspace.of(settings), []
-    for model in chosen(spec, models):
+    for model in spec.models_named(models):
         if published.latest(space.layout, spec.universe, model.name) is None:
             run_logger().warning(
                 "%s/%s has no champion and is left out: promote a version of it first", spec.universe, model.name
@@ -119,19 +118,18 @@ def _publish(space: Workspace, parent: VersionRef, ref: VersionRef, snapshot: Sn
     state = published.read_state(space.layout, parent)
     spec = parent_spec(manifest)
     inputs = read_inputs(space, spec, snapshot)
-    as_of = date.fromisoformat(ref.version[:10])
     old = published.open_version(space.layout, parent).load()
-    position = inputs.position(as_of)
+    position = inputs.position(ref.as_of)
     dataset = _continued(space, manifest, ModelState(state, manifest.state_meta), spec, snapshot, inputs, old, position)
-    dataset.attrs = attributes(spec, ref.model, f"{as_of}")
-    validate(dataset, version_contract(dataset), PublishError, shown(ref))
+    dataset.attrs = attributes(spec, ref.model, f"{ref.as_of}")
+    validate(dataset, version_contract(dataset), PublishError, str(ref))
     gate = believe(manifest, dataset, old.sizes["date"])
     publish_gate_table(ref, gate)
     in_sample = {"total_r2": manifest.metrics.get("total_r2_in_sample")}
     made = manifest.model_copy(
         update={
             "version": ref.version,
-            "as_of": as_of,
+            "as_of": ref.as_of,
             "made_by": "update",
             "parent": parent.version,
             "created_at": datetime.now(UTC),
@@ -149,7 +147,7 @@ def _publish(space: Workspace, parent: VersionRef, ref: VersionRef, snapshot: Sn
         }
     )
     ref = published.publish(space.layout, dataset, made, state)
-    run_logger().info("published %s, which continues %s", shown(ref), parent.version)
+    run_logger().info("published %s, which continues %s", ref, parent.version)
     return ref
 
 
@@ -159,7 +157,7 @@ def _continued(
     state: ModelState,
     spec: RunSpec,
     snapshot: SnapshotRef,
-    inputs: Inputs,
+    inputs: DataDigests,
     old: xr.Dataset,
     last: int,
 ) -> xr.Dataset:
@@ -173,7 +171,7 @@ def _continued(
             reader,
             begin,
             last + 1,
-            risk_estimators(spec),
+            RiskEstimators.of(spec.covariance, spec.specific),
             checkpoints=kept_states(space, spec, model, state, inputs),
         )
         new = reader.rows(begin, last + 1)

@@ -79,7 +79,7 @@ def verify_stores(layout: Layout, what: str | None = None, note: Note = lambda *
     for universe, model in scope.models:
         gather(f"{universe}/{model}", _pointer(layout, universe, model))
     for ref in scope.versions:
-        gather(f"{ref.universe}/{ref.model}/{ref.version}", _version(layout, ref, held))
+        gather(str(ref), _version(layout, ref, held))
     note("", done, total)
     return Verification(
         cubes=len(scope.universes),
@@ -104,15 +104,15 @@ def _scope(layout: Layout, what: str | None) -> _Scope:
     parts = what.strip("/").split("/")
     if len(parts) == 3:
         return _Scope(versions=[published.resolve(layout, what)])
-    chosen = _Scope(
+    scope = _Scope(
         universes=[one for one in cubes if parts == [one]],
         models=[one for one in models if parts == list(one[: len(parts)])],
         versions=[one for one in versions if parts == [one.universe, one.model][: len(parts)]],
     )
-    if not (chosen.universes or chosen.models):
+    if not (scope.universes or scope.models):
         known = sorted({*cubes, *("/".join(one) for one in models)})
         raise PublishError(f"there is no universe or model '{what}'; {nearest(what, known)}")
-    return chosen
+    return scope
 
 
 def _cube(layout: Layout, universe: str, held: dict[str, set[str]], note: Callable[[str], None]) -> Iterator[str]:

@@ -248,6 +248,21 @@ class Panel:
             raise ModelError("This panel has no observed factors; build it with `factors`, or from a cube with them.")
         return self.data["factors"]
 
+    def observed(self, names: Sequence[str]) -> FloatArray:
+        """(date, factor) float64 returns of some observed factors, in this order, NaN where missing.
+
+        Raises
+        ------
+        ModelError
+            If the panel has no observed factors, or lacks one of them.
+        """
+        known = [str(name) for name in self.factors["observed_factor"].values]
+        missing = [name for name in names if name not in known]
+        if missing:
+            raise ModelError(f"The panel lacks the observed factors {missing}; it has {known}.")
+        values: FloatArray = self.factors.sel(observed_factor=[*names]).values.astype(np.float64)
+        return values
+
     @property
     def industry(self) -> xr.DataArray:
         """(date, ticker) int16 codes known before the date, -1 where unknown; ModelError if the panel has none."""

@@ -100,9 +100,9 @@ class FlowEngine:
 
 def _ingest(spec: RunSpec, start: date, end: date, settings: Settings) -> SnapshotRef:
     """Do what the flow of this name does, inside the one task of a batch."""
-    staged = read_source(spec, settings, start, end)
-    known = find_snapshot(spec, staged, settings)
-    return known or write_cube(spec, staged, check_data(spec, staged, settings), settings)
+    raw = read_source(spec, settings, start, end)
+    known = find_snapshot(spec, raw, settings)
+    return known or write_cube(spec, raw, check_data(spec, raw, settings), settings)
 
 
 def _as_of(item: PlannedPartition) -> date:

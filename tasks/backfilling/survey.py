@@ -12,9 +12,9 @@ from typing import Any
 import pandas as pd
 
 from schemas.backfill import BackfillPlan, BackfillRequest, Inputs, Made, PartitionRecord, Step
-from schemas.base import digest, nearest
+from schemas.base import digest
 from schemas.contracts import Manifest
-from schemas.errors import ConfigError, CorruptionError, CubeError
+from schemas.errors import CorruptionError, CubeError
 from schemas.refs import SnapshotRef
 from schemas.settings import Settings
 from schemas.spec import RunSpec
@@ -28,7 +28,7 @@ from tasks.backfilling.deciding.world import World, months, span_of
 from tasks.digests import input_digests
 from tasks.ingesting import head_snapshot, ingest_config, source_files
 from tasks.logs import run_logger
-from tasks.planning import DECISIVE, code_of
+from tasks.naming import DECISIVE, code_of
 from tasks.stages import Stage
 from tasks.workspace import Workspace
 
@@ -53,7 +53,7 @@ def plan_backfill(
 def survey(spec: RunSpec, request: BackfillRequest, settings: Settings) -> tuple[World, SnapshotRef | None]:
     """Read what a plan of this request depends on; raises as `plan_backfill` does."""
     space = Workspace.of(settings)
-    models = _chosen(spec, request)
+    models = tuple(model.name for model in spec.models_named(request.models or None))
     records, held_locks = _records(PartitionStore(space.layout, spec.universe), models)
     try:
         snapshot = head_snapshot(spec.universe, settings)
@@ -86,14 +86,6 @@ def survey(spec: RunSpec, request: BackfillRequest, settings: Settings) -> tuple
 
 
 _READS = ("ingest", "all")
-
-
-def _chosen(spec: RunSpec, request: BackfillRequest) -> tuple[str, ...]:
-    known = [model.name for model in spec.models]
-    for name in request.models:
-        if name not in known:
-            raise ConfigError(f"models: '{name}' is not a model of {spec.universe}; {nearest(name, known)}")
-    return tuple(name for name in known if not request.models or name in request.models)
 
 
 def _records(

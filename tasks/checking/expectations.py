@@ -10,19 +10,12 @@ escaped before it sees them, and restored in what it returns.
 from __future__ import annotations
 
 import html
-import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import pandas as pd
-
-from schemas.checks import Check
-from schemas.errors import CheckError
-
-os.environ["GX_ANALYTICS_ENABLED"] = "false"  # read when the package is imported, so before that
-
 import great_expectations as gx
+import pandas as pd
 from great_expectations.core.expectation_validation_result import ExpectationSuiteValidationResult
 from great_expectations.data_context.types.base import (
     DataContextConfig,
@@ -33,6 +26,9 @@ from great_expectations.expectations.core.expect_column_values_to_be_between imp
 from great_expectations.expectations.core.expect_column_values_to_be_in_set import ExpectColumnValuesToBeInSet
 from great_expectations.expectations.core.expect_column_values_to_be_unique import ExpectColumnValuesToBeUnique
 from great_expectations.expectations.expectation import Expectation
+
+from schemas.checks import Check
+from schemas.errors import CheckError
 
 
 @dataclass(frozen=True)
@@ -71,6 +67,7 @@ def validate(tables: Mapping[str, pd.DataFrame], checks: Iterable[Check]) -> lis
     config = DataContextConfig(
         store_backend_defaults=InMemoryStoreBackendDefaults(init_temp_docs_sites=False),
         progress_bars=ProgressBarsConfig(globally=False),
+        analytics_enabled=False,
     )
     context = gx.get_context(project_config=config, mode="ephemeral")
     source = context.data_sources.add_pandas("summaries")

@@ -93,7 +93,7 @@ def test_a_killed_run_leaves_the_server_that_it_started_behind(tmp_path: Path) -
     with (tmp_path / "log").open("w") as log:
         command = [sys.executable, "-m", "deploy.cli", "run", "config.yaml"]
         run = subprocess.Popen(command, cwd=tmp_path, env=environment, stdout=log, stderr=log)
-    while not list((tmp_path / "out").glob("work/staged/[!.]*")) and run.poll() is None:
+    while not list((tmp_path / "out").glob("work/raw/[!.]*")) and run.poll() is None:
         time.sleep(0.05)
     assert run.poll() is None, (tmp_path / "log").read_text()[-2000:]
     servers = [one for one in psutil.Process(run.pid).children(recursive=True) if "uvicorn" in " ".join(one.cmdline())]

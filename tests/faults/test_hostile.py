@@ -159,7 +159,7 @@ OUTSIDE = ["../../outside", "..", "/etc", "a/../../b", "a\\..\\b", "a%2f..%2fb",
 @pytest.mark.parametrize("name", OUTSIDE)
 def test_a_name_cannot_leave_its_folder(name: str, tmp_path: Path) -> None:
     layout = Layout(tmp_path / "root")
-    for folder in (layout.cube, layout.published, layout.work, layout.quarantine, layout.data_docs):
+    for folder in (layout.cube, layout.home_folder, layout.work, layout.quarantine, layout.data_docs):
         with pytest.raises(ConfigError):
             folder(name)
     for attempt in (

@@ -187,7 +187,7 @@ def test_the_plan_is_a_dry_run_and_prefect_shows_what_was_made(config: Path) -> 
     table = Artifact.get("backfill-small")
     assert '"partitions": 4' in table.data
     assert summary.batches == 1
-    with pytest.raises(ConfigError, match=r"'ipca' is not a model of small"):
+    with pytest.raises(ConfigError, match=r"small has no model 'ipca'"):
         plan(config, models=["ipca"])
     bad = command(config, "run", "--models", "pcaa")
     assert bad.returncode == 1

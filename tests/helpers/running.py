@@ -44,9 +44,9 @@ class Inline:
 
 def ingested(spec: RunSpec, settings: Settings, start: date | None = None, end: date | None = None) -> SnapshotRef:
     """Ingest as the flow does."""
-    staged = read_source(spec, settings, start, end)
-    known = find_snapshot(spec, staged, settings)
-    return known or write_cube(spec, staged, check_data(spec, staged, settings), settings)
+    raw = read_source(spec, settings, start, end)
+    known = find_snapshot(spec, raw, settings)
+    return known or write_cube(spec, raw, check_data(spec, raw, settings), settings)
 
 
 def listing_market() -> pl.DataFrame:

@@ -14,7 +14,7 @@ import xarray as xr
 from fixtures_versions import make_checks, make_versions
 
 from reporting import PublishedVersion, render_report
-from reporting.canvas import thin
+from reporting.canvas import HALF, WIDE, curves, drawing, legend, over_dates, thin
 from reporting.readings import (
     in_sample_spans,
     leading_factors,
@@ -83,6 +83,7 @@ def test_the_page_loads_and_runs_nothing(html):
     assert len(re.findall(r"url\(", html)) == len(re.findall(r"url\(#", html))
     assert "@import" not in html
     assert len(page.ids) == len(set(page.ids))
+    assert len(re.findall(r'role="img" aria-label="[^"]{20,}"><svg', html)) == html.count("<svg") > 10
     assert len(targets) > 20
     assert targets <= set(page.ids)
 
@@ -160,6 +161,8 @@ def test_what_the_last_fit_says_is_shown_by_its_axes_and_stays_text(versions):
         "gamma": xr.DataArray(np.full((2, len(factors)), -0.25), {"char": ["<b>mom", "size"], "factor": factors}),
         "path": xr.DataArray(np.triu(np.ones((30, len(factors))), -1), {"penalty": np.arange(30), "factor": factors}),
         "lambdas": xr.DataArray(np.full(30, np.nan), {"penalty": np.arange(30)}),
+        "own_axis": xr.DataArray([7.0, 8.0], {"cluster": ["near", "far"]}),
+        "deep": xr.DataArray(np.full((2, 1, 2), 9.0), {"part": ["u", "v"], "side": ["w"], "regime": ["x", "y"]}),
     }
     for name, array in statistics.items():
         array.attrs["long_name"] = f"<i>meaning of {name}"
@@ -170,6 +173,12 @@ def test_what_the_last_fit_says_is_shown_by_its_axes_and_stays_text(versions):
     assert ["alpha", "", "2.5", "1.15", "1.75", "2.5", "3.25", "3.85", "4"] in page.rows
     assert [str(factors.values[0]), "1,234"] in page.rows
     assert ["<b>mom", *["\N{MINUS SIGN}0.25"] * len(factors)] in page.rows
+    assert [row for row in page.rows if row[0] in ("near", "far")] == [["near", "7"], ["far", "8"]]
+    assert [row for row in page.rows if row[0] in ("deep", "u, w", "v, w")] == [
+        ["deep", "x", "y"],
+        ["u, w", "9", "9"],
+        ["v, w", "9", "9"],
+    ]
     path = [row for row in page.rows if len(row) == 3 and row[2] == "–"]
     assert (path[0], len(path)) == (["1", str(len(factors)), "–"], 12)
 
@@ -214,6 +223,27 @@ def test_long_histories_stay_small():
     sizes = [len(render_report(made, make_checks(), title="size").encode()) for made in (short, long)]
     assert sizes[1] < 3_000_000
     assert sizes[1] < 1.6 * sizes[0]
+
+
+@pytest.mark.parametrize("width", [WIDE, HALF])
+@pytest.mark.parametrize("names", [["f1", "f2"], ["W" * 24] * 7, ["_f", "many words " * 14]])
+def test_a_legend_lies_above_the_panels_and_takes_no_room_from_them(width, names):
+    dates = pd.date_range("2020-01-01", periods=50)
+    with drawing():
+        figure, axes = over_dates(4, dates, ("date", "share, %"), columns=3, width=width)
+        lines = curves(axes[0], dates, np.zeros((len(names), 50)))
+        figure.draw_without_rendering()
+        alone = axes[0].get_window_extent().height
+        legend(figure, list(zip(lines, names, strict=True)))
+        figure.draw_without_rendering()
+        (written,) = figure.legends
+        box, panels = written.get_window_extent(), [ax.get_tightbbox() for ax in axes]
+    assert [text.get_text().replace("\n", " ") for text in written.get_texts()] == [name.strip() for name in names]
+    assert all(box.y0 >= panel.y1 for panel in panels)
+    assert box.x0 >= 0
+    assert box.x1 <= figure.bbox.x1
+    assert box.y1 <= figure.bbox.y1
+    assert axes[0].get_window_extent().height > 0.9 * alone
 
 
 @pytest.mark.parametrize(("length", "points"), [(1, 700), (700, 700), (701, 700), (8300, 700), (8300, 250)])

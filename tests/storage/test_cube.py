@@ -206,8 +206,8 @@ def test_memory_is_bounded_by_blocks_of_dates(tmp_path):
     tickers = [f"T{i}" for i in range(400)]
     store, chars = WorkStore(Layout(tmp_path)), [f"c{i}" for i in range(16)]
     blocks = (cube_data(dates[i : i + 128], tickers, chars=chars, seed=i) for i in range(0, 1536, 128))
-    store.put_dataset("staged", "k", blocks)
-    source = store.open_dataset("staged", "k")
+    store.put_dataset("raw", "k", blocks)
+    source = store.open_dataset("raw", "k")
     cube = Cube.open_or_create(Layout(tmp_path), "us")
     tracemalloc.start()
     try:
@@ -243,12 +243,16 @@ UPSERT = st.tuples(
 )
 
 
+BLANK = {"returns": np.nan, "characteristics": np.nan, "estimation": False, "weights": 0.0}
+
+
 @settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(upserts=st.lists(UPSERT, min_size=1, max_size=5))
 def test_any_sequence_of_upserts_equals_a_table_of_cells(tmp_path_factory, monkeypatch, upserts):
     monkeypatch.setattr(arrays, "MAX_CHUNK_DATES", 2)  # many chunks, so that their borders are met everywhere
     cube = Cube.open_or_create(Layout(tmp_path_factory.mktemp("cube")), "us")
-    cells: dict[tuple[pd.Timestamp, str], xr.Dataset] = {}
+    axes = cube_data(DAYS, TICKERS)
+    table = xr.Dataset({name: xr.full_like(axes[name], blank) for name, blank in BLANK.items()})
     rates: dict[pd.Timestamp, float] = {}
     tickers: list[str] = []
     states = []
@@ -257,26 +261,16 @@ def test_any_sequence_of_upserts_equals_a_table_of_cells(tmp_path_factory, monke
         data["returns"][0, 0] = np.nan
         snapshot = cube.upsert(data, message="m", metadata={}).snapshot_id
         tickers += [name for name in names if name not in tickers]
-        cells |= {(day, name): data.sel(date=day, ticker=name) for day in data.indexes["date"] for name in names}
         rates |= dict(zip(data.indexes["date"], data["risk_free"].values, strict=True))
+        for name, written in data[[*BLANK]].sel(char=list(CHARS)).items():
+            table[name].loc[{"date": data["date"], "ticker": data["ticker"]}] = written
         stored = cube.open_dataset(snapshot).load()
         assert list(stored.indexes["date"]) == sorted(rates)
         assert list(stored.indexes["ticker"]) == tickers
         assert list(stored["risk_free"].values) == [rates[day] for day in sorted(rates)]
-        for day in rates:
-            for name in tickers:
-                _assert_cell(stored.sel(date=day, ticker=name), cells.get((day, name)))
+        expected = table.sel(date=sorted(rates), ticker=tickers)
+        for name in BLANK:
+            xr.testing.assert_equal(stored[name].reindex_like(expected[name]), expected[name])
         states.append((snapshot, stored))
     for snapshot, state in states:
         assert cube.open_dataset(snapshot).identical(state)
-
-
-def _assert_cell(stored: xr.Dataset, written: xr.Dataset | None) -> None:
-    if written is None:
-        assert np.isnan(stored["returns"])
-        assert np.isnan(stored["characteristics"]).all()
-        assert not stored["estimation"]
-        assert (stored["weights"] == 0).all()
-    else:
-        names = ["returns", "characteristics", "estimation", "weights"]
-        xr.testing.assert_equal(stored[names].sel(char=list(CHARS)), written[names].sel(char=list(CHARS)))

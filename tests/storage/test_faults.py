@@ -72,7 +72,7 @@ def _versions(root: Path) -> list[str]:
         assert published.open_version(layout, ref).load().equals(version_data(end=ref.version[:10], seed=seed))
     champion = published.latest(layout, "us", "ipca")
     if champion is not None:
-        path = layout.published("us", "ipca") / "latest"
+        path = layout.home_folder("us", "ipca") / "latest"
         assert xr.open_zarr(path).attrs["as_of"] == champion.version[:10]
     return [ref.version[:10] for ref in refs] + [champion.version[:10] if champion else "none"]
 
@@ -97,7 +97,7 @@ def test_a_publisher_killed_at_any_write_leaves_the_old_state_whole(tmp_path, en
         seen.add(tuple(visible))
         _two(root)
         assert _versions(root) == [ONE, TWO, TWO]
-        names = {path.name for path in Layout(root).published("us", "ipca").iterdir()}
+        names = {path.name for path in Layout(root).home_folder("us", "ipca").iterdir()}
         assert names == {".lock", "latest", "latest.json", f"{ONE}-00000000", f"{TWO}-00000001"}
         shutil.rmtree(root)
     assert seen == {(ONE, ONE), (ONE, TWO, ONE), (ONE, TWO, TWO)}
@@ -262,7 +262,7 @@ def test_a_reader_that_loops_while_latest_moves_sees_one_version_whole(tmp_path,
     whole = {ONE: version_data(end=ONE, seed=0), TWO: version_data(end=TWO, seed=1)}
     enough = tmp_path / "enough"
     writer = start(_alternate, tmp_path, enough)
-    link, seen = Layout(tmp_path).published("us", "ipca") / "latest", []
+    link, seen = Layout(tmp_path).home_folder("us", "ipca") / "latest", []
     while writer.is_alive():
         dataset = xr.open_zarr(link.resolve())
         assert dataset.load().equals(whole[dataset.attrs["as_of"]])

@@ -222,14 +222,14 @@ def test_a_promoter_killed_between_document_and_link_has_won_and_the_link_is_men
     dying = start(_die_before_the_link, tmp_path)
     dying.join(60)
     assert dying.exitcode == -signal.SIGKILL
-    link = disk.published("us", "ipca") / "latest"
+    link = disk.home_folder("us", "ipca") / "latest"
     assert xr.open_zarr(link).attrs["version"] == JUNE, "readers of the link see the old version whole"
     assert champion(disk) == JULY, "the document is the truth"
     assert link.readlink() == Path(JULY), "and a reader mends the link"
 
 
 def test_a_link_without_a_document_makes_no_champion(disk):
-    home = disk.published("us", "ipca")
+    home = disk.home_folder("us", "ipca")
     (home / "latest.json").unlink()
     assert published.latest(disk, "us", "ipca") is None
     assert (home / "latest").readlink() == Path(JUNE)
@@ -239,14 +239,14 @@ def test_a_link_without_a_document_makes_no_champion(disk):
 
 
 def test_a_champion_that_is_not_there_is_named(disk):
-    home = disk.published("us", "ipca")
+    home = disk.home_folder("us", "ipca")
     (home / JUNE).rename(home.parent / JUNE)
     with pytest.raises(PublishError, match=f"leads to {JUNE}, which is not a version beside it"):
         published.latest(disk, "us", "ipca")
 
 
 def test_a_reader_that_may_not_write_reads_the_document(disk, monkeypatch):
-    link = disk.published("us", "ipca") / "latest"
+    link = disk.home_folder("us", "ipca") / "latest"
     link.unlink()
     link.symlink_to(JULY)
 

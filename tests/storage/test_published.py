@@ -57,7 +57,7 @@ def test_anybody_opens_latest_with_xarray_alone_and_without_a_warning(layout, tm
     dataset = version_data(periods=300)
     published.publish(layout, dataset, manifest_of(dataset), STATE)
     published.promote(layout, "us", "ipca", "2024-06-28-0123abcd", reason="test")
-    path = layout.published("us", "ipca") / "latest"
+    path = layout.home_folder("us", "ipca") / "latest"
     command = [sys.executable, "-c", READER, str(path)]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True)
     seen = json.loads(done.stdout)
@@ -122,7 +122,7 @@ def test_latest_moves_when_told_and_never_back_by_itself(layout):
     assert published.latest(layout, "us", "ipca").version == july.version
     assert published.promote(layout, "us", "ipca", may.version, reason="back").promoted
     assert published.latest(layout, "us", "ipca").version == may.version
-    assert (layout.published("us", "ipca") / "latest").readlink() == Path(may.version)
+    assert (layout.home_folder("us", "ipca") / "latest").readlink() == Path(may.version)
     with pytest.raises(PublishError, match=r"2024-01-31-00000000.*known: us/ipca/2024-05-31-0123abcd, us/ipca/2024-06"):
         published.promote(layout, "us", "ipca", "2024-01-31-00000000", reason="no")
 
@@ -134,7 +134,7 @@ def test_versions_are_found_by_name_by_latest_and_by_path(layout, tmp_path):
     publish(layout, end="2024-06-28")
     publish(layout, end="2024-05-31", promote=False)
     publish(layout, model="pca", promote=False)
-    home = layout.published("us", "ipca")
+    home = layout.home_folder("us", "ipca")
     for text in ("us/ipca/latest", "us/ipca/2024-06-28-0123abcd", str(home / "latest"), f"{home}/2024-06-28-0123abcd/"):
         assert published.resolve(layout, text).version == "2024-06-28-0123abcd"
     refs = published.list_versions(layout)
@@ -184,7 +184,7 @@ def test_a_version_is_named_after_its_as_of_date(layout, tmp_path, version):
 
 def test_every_damaged_file_is_named(layout):
     ref = publish(layout)
-    folder = layout.published("us", "ipca") / ref.version
+    folder = layout.home_folder("us", "ipca") / ref.version
     files = sorted(path for path in folder.rglob("*") if path.is_file())
     assert len(files) > 50
     for path in files:
@@ -209,7 +209,7 @@ def test_every_damaged_file_is_named(layout):
 def test_a_flipped_bit_in_a_chunk_raises_when_it_is_read(layout):
     dataset = version_data(periods=250)
     ref = published.publish(layout, dataset, manifest_of(dataset), STATE)
-    chunk = layout.published("us", "ipca") / ref.version / "loadings" / "c" / "0" / "0" / "0"
+    chunk = layout.home_folder("us", "ipca") / ref.version / "loadings" / "c" / "0" / "0" / "0"
     content = bytearray(chunk.read_bytes())
     content[len(content) // 2] ^= 1
     chunk.write_bytes(content)
@@ -219,7 +219,7 @@ def test_a_flipped_bit_in_a_chunk_raises_when_it_is_read(layout):
 
 def test_a_version_moved_to_another_name_is_noticed(layout):
     ref = publish(layout)
-    folder = layout.published("us", "ipca") / ref.version
+    folder = layout.home_folder("us", "ipca") / ref.version
     other = ref.model_copy(update={"version": "2024-07-31-0123abcd"})
     folder.rename(folder.with_name(other.version))
     with pytest.raises(CorruptionError, match="describes us/ipca/2024-06-28-0123abcd"):
@@ -234,19 +234,19 @@ def test_no_name_and_no_link_leads_out_of_the_root(tmp_path):
     layout, outside = Layout(tmp_path / "root"), tmp_path / "outside"
     publish_one(tmp_path / "root")
     for bad in ("..", "../x", "a/b", "/etc", "A", "", "x.y", "a\n", "é", "a" * 65, ".hidden"):
-        for path in (layout.cube, layout.work, layout.quarantine, layout.data_docs, layout.published):
+        for path in (layout.cube, layout.work, layout.quarantine, layout.data_docs, layout.home_folder):
             with pytest.raises(ConfigError, match="not a valid name"):
                 path(bad)
         with pytest.raises(ConfigError, match="not a valid name"):
-            layout.published("us", bad)
+            layout.home_folder("us", bad)
     outside.mkdir()
     (tmp_path / "root" / "cubes").symlink_to(outside)
-    (layout.published("us") / "linked").symlink_to(outside)
-    for path in (lambda: Cube.open_or_create(layout, "us"), lambda: layout.published("us", "linked")):
+    (layout.home_folder("us") / "linked").symlink_to(outside)
+    for path in (lambda: Cube.open_or_create(layout, "us"), lambda: layout.home_folder("us", "linked")):
         with pytest.raises(ConfigError, match="leads outside the root"):
             path()
     assert len(published.list_versions(layout)) == 1
-    link = layout.published("us", "ipca") / "latest"
+    link = layout.home_folder("us", "ipca") / "latest"
     link.unlink()
     link.symlink_to(outside)
     assert published.resolve(layout, "us/ipca/latest").version == link.readlink().name, "the document is the truth"

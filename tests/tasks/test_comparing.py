@@ -221,7 +221,7 @@ def test_inputs_and_metrics_that_differ_are_named(layout: Layout) -> None:
 
 def test_a_damaged_version_is_named(layout: Layout) -> None:
     one, other = publish(layout, BASE.dataset, "a"), publish(layout, BASE.dataset, "b")
-    (layout.published("us_large", "ipca") / other.version / "omega" / "zarr.json").unlink()
+    (layout.home_folder("us_large", "ipca") / other.version / "omega" / "zarr.json").unlink()
     result = CliRunner().invoke(app, ["diff", *(f"us_large/ipca/{ref.version}" for ref in (one, other))])
     assert "omega/zarr.json is missing" in str(result.exception)
 

@@ -130,17 +130,17 @@ def test_rollback_to_a_removed_or_damaged_version_is_refused(layout: Layout, ver
 def test_a_champion_that_vanished_is_replaced_by_promotion_or_rollback(layout: Layout, versions: list[str]) -> None:
     for version in versions[:3]:
         said("promote", f"us/ipca/{version}")
-    shutil.rmtree(layout.published("us", "ipca") / versions[2])
+    shutil.rmtree(layout.home_folder("us", "ipca") / versions[2])
     assert "promote a version again" in refused("show", "us/ipca/latest")
     said("rollback", "us/ipca")
     assert champion(layout) == versions[1]
-    shutil.rmtree(layout.published("us", "ipca") / versions[1])
+    shutil.rmtree(layout.home_folder("us", "ipca") / versions[1])
     said("promote", f"us/ipca/{versions[3]}")
     assert champion(layout) == versions[3]
 
 
 def damage(layout: Layout, version: str) -> None:
-    chunk = max((layout.published("us", "ipca") / version / "loadings" / "c").rglob("*"))
+    chunk = max((layout.home_folder("us", "ipca") / version / "loadings" / "c").rglob("*"))
     content = bytearray(chunk.read_bytes())
     content[-1] ^= 1
     chunk.chmod(0o600)
@@ -233,7 +233,7 @@ def test_pins_are_kept_with_their_reason(layout: Layout, versions: list[str]) ->
 def test_show_lists_marks_and_survives_a_damaged_manifest(layout: Layout, versions: list[str]) -> None:
     publish(layout, DATES[1], 9, model="pca", made_by="update", parent="2024-06-25-00000000")
     said("promote", f"us/ipca/{versions[2]}")
-    manifest = layout.published("us", "ipca") / versions[0] / "manifest.json"
+    manifest = layout.home_folder("us", "ipca") / versions[0] / "manifest.json"
     manifest.chmod(0o600)
     manifest.write_text("{}")
     shown = said("show")

@@ -132,7 +132,6 @@ def test_an_edit_of_risk_changes_versions_and_no_fits(source: Source) -> None:
         ("models/blas.py", set(Stage) - {Stage.READING, Stage.DIGESTS}),
         ("schemas/families.py", set()),
         ("storage/pointer.py", set()),
-        ("tasks/registry.py", set()),
     ],
 )
 def test_what_else_changes_which_stage(edited: str, stages: set[Stage], source: Source) -> None:

@@ -20,7 +20,7 @@ from storage import published
 from tasks import offering
 from tasks.digests import input_digests
 from tasks.ingesting import head_snapshot
-from tasks.planning import planned_version
+from tasks.naming import planned_version
 from tasks.training import train
 from tasks.workspace import Workspace
 

@@ -21,7 +21,7 @@ from models.families.linear import GramModel
 from models.families.penalised.cross_validation import BlockedFolds, Rule
 from models.families.penalised.estimation import Penalisation
 from models.families.penalised.pooled import estimate_pooled, slopes_by_date
-from models.families.penalised.tickers import estimate_tickers, observed_factors
+from models.families.penalised.tickers import estimate_tickers
 from models.panel import Panel
 from models.panel.assembly import CONSTANT
 from models.statistics.gram import INTERCEPT, Design, GramStatistics, Weighting, gram_of, select_characteristics
@@ -279,7 +279,7 @@ class PenalisedModel(GramModel):
         """Observed factor returns, or cross-sectional slopes, as (date, factor); NaN on dates without any."""
         self._check_fitted()
         if self.mode == "time_series":
-            values = observed_factors(panel, self.factors_)
+            values = panel.observed(self.factors_)
         else:
             chars = tuple(name for name in self.factors_ if name != INTERCEPT)
             values = self.gram_factor_returns(

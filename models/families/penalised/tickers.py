@@ -20,22 +20,6 @@ from schemas.errors import ModelError
 _CELLS_IN_FLIGHT = 4_000_000  # float64 cells of cross-products and paths held at once: 32 MB
 
 
-def observed_factors(panel: Panel, names: Sequence[str]) -> FloatArray:
-    """(date, factor) observed factor returns, float64, in this order.
-
-    Raises
-    ------
-    ModelError
-        If the panel has no observed factors, or lacks one of them.
-    """
-    known = [str(name) for name in panel.factors["observed_factor"].values]
-    missing = [name for name in names if name not in known]
-    if missing:
-        raise ModelError(f"The panel lacks the observed factors {missing}; it has {known}.")
-    values: FloatArray = panel.factors.sel(observed_factor=[*names]).values.astype(np.float64)
-    return values
-
-
 def estimate_tickers(
     panel: Panel, names: Sequence[str], min_observations: int, how: Penalisation
 ) -> tuple[Estimate, npt.NDArray[np.int64], FloatArray]:
@@ -57,7 +41,7 @@ def estimate_tickers(
     ModelError
         If no ticker has ``min_observations`` returns on these dates.
     """
-    factors = observed_factors(panel, names)
+    factors = panel.observed(names)
     dated = np.flatnonzero(np.isfinite(factors).all(axis=1))
     factors = factors[dated]
     known = panel.mask.values[dated]

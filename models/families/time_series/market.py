@@ -14,7 +14,7 @@ import xarray as xr
 from annotated_types import Ge
 
 from models.arrays import FloatArray
-from models.families.time_series.model import ObservedFactorModel, observed_factors
+from models.families.time_series.model import ObservedFactorModel
 from models.inference.betas import Shrinkage, shrink_blume, shrink_vasicek
 from models.inference.regression import CovType, TimeSeriesRegression
 from models.panel import Panel
@@ -106,7 +106,7 @@ class MarketModel(ObservedFactorModel):
 
     def _observed(self, panel: Panel, names: list[str]) -> FloatArray:
         if self.market is not None:
-            return observed_factors(panel, names)
+            return panel.observed(names)
         returns = panel.returns.values.astype(np.float64)
         weight = panel.market_weight.values.astype(np.float64)
         held = np.isfinite(returns) & (weight > 0.0)

@@ -12,7 +12,6 @@ from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar, Literal, Self
 
 import numpy as np
-import pandas as pd
 import xarray as xr
 from annotated_types import Ge, MinLen
 
@@ -315,7 +314,7 @@ class TimeSeriesModel(ObservedFactorModel):
         return names
 
     def _observed(self, panel: Panel, names: list[str]) -> FloatArray:
-        return observed_factors(panel, names)
+        return panel.observed(names)
 
     def _premia(
         self, returns: FloatArray, factors: FloatArray, known: BoolArray, result: TimeSeriesRegression
@@ -336,19 +335,3 @@ class TimeSeriesModel(ObservedFactorModel):
             newey_west_lags=self.newey_west_lags,
         )
         return passes.premia, passes.premia_stderr, 0
-
-
-def observed_factors(panel: Panel, names: list[str]) -> FloatArray:
-    """(date, factor) float64 returns of observed factors of a panel, NaN where missing.
-
-    Raises
-    ------
-    ModelError
-        If the panel lacks one of them.
-    """
-    given = pd.Index(panel.factors["observed_factor"].values)
-    missing = [name for name in names if name not in given]
-    if missing:
-        raise ModelError(f"The panel has no observed factor {', '.join(map(repr, missing))}; it has {list(given)}.")
-    values: FloatArray = panel.factors.sel(observed_factor=names).values.astype(np.float64)
-    return values

@@ -100,11 +100,11 @@ def _retrains(world: World, request: BackfillRequest, ingests: list[PlannedParti
     failed = _failed_ingests(world, coming)
     planned = []
     for model in world.models:
-        published = retrained(world, model)
+        retrains = retrained(world, model)
         for month in months(request.start, request.end):
             as_of = _last_date(world, month, coming)
             now = world.inputs(model, as_of)
-            made = None if as_of is None else best(published.get(as_of, ()), now)
+            made = None if as_of is None else best(retrains.get(as_of, ()), now)
             changed = made.inputs.changed(now) if made else ()
             record = world.record("retrain", model, month)
             state = _state(world, record, there=made is not None, changed=changed)
@@ -299,7 +299,7 @@ def _holder(
     """Return the version that holds the rows of a date; None if there is none."""
     if anchor is not None and anchor.as_of == day:
         return anchor.version
-    if record is not None and record.version in world.published.get(model, frozenset()):
+    if record is not None and record.version in world.version_names.get(model, frozenset()):
         return record.version
     reach = covered.get(anchor.version or "") if anchor else None
     return reach[1] if reach and reach[0] >= day else None

@@ -75,7 +75,7 @@ class World:
         return frozenset(self.held)
 
     @cached_property
-    def published(self) -> Mapping[str, frozenset[str]]:
+    def version_names(self) -> Mapping[str, frozenset[str]]:
         """Names of the published versions by model."""
         return {model: frozenset(made.version for made in found) for model, found in self.versions.items()}
 

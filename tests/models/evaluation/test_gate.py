@@ -145,6 +145,13 @@ def test_what_a_broken_challenger_leaves_without_a_number_fails(broken: str, nam
         assert failed(decided(VERSION.assign(omega=VERSION["omega"].where(~late)))) == ["QLIKE against the champion"]
 
 
+def test_a_portfolio_that_the_challenger_alone_leaves_without_a_forecast_is_not_averaged_away() -> None:
+    undefined = VERSION["portfolio"] == VERSION["portfolio"][0]
+    decision = decided(VERSION.assign(weights=VERSION["weights"].where(~undefined)))
+    assert failed(decision) == ["QLIKE against the champion"]
+    assert found(decision, QLIKE).value is None
+
+
 def test_a_challenger_does_not_win_by_leaving_stocks_out() -> None:
     hard = VERSION["ticker"].isin(["T011", "T010"])
     decision = decided(VERSION.assign(loadings=VERSION["loadings"].where(~hard)))

@@ -144,3 +144,25 @@ def test_value_weights_follow_the_mean_value_of_the_window() -> None:
     np.testing.assert_allclose(weights[8, 2] / weights[8, 3], 3.0 / 4.0, rtol=1e-6)
     with pytest.raises(ConfigError, match="at least 1 date"):
         value_weight(grid(values), grid(values > 0.0), 0)
+
+
+@pytest.mark.parametrize(("window", "enough"), [(1, 1), (3, 2), (4, 2), (5, 3)])
+def test_a_value_known_on_half_of_the_window_counts_and_on_fewer_dates_does_not(window: int, enough: int) -> None:
+    values = np.ones((N_DATES, N_TICKERS))
+    values[:-enough, 0] = np.nan
+    values[-enough:, 0] = 3.0
+    values[: -enough + 1 or None, 1] = np.nan
+    values[0, 2:] = np.nan
+    weights = value_weight(grid(values), grid(np.ones((N_DATES, N_TICKERS), dtype=bool)), window)
+    np.testing.assert_allclose(weights[-1], np.array([3.0, 0.0, *[1.0] * 10]) / 13.0, rtol=1e-6)
+    assert np.isnan(weights[0]).all(), "a date on which nobody has a value"
+
+
+@pytest.mark.parametrize(("window", "enough"), [(4, 2), (5, 3)])
+def test_a_volatility_needs_returns_on_half_of_the_window(window: int, enough: int) -> None:
+    returns = np.tile(np.resize([0.01, -0.01], N_DATES)[:, None], (1, N_TICKERS))
+    returns[:-enough, 0] = np.nan
+    returns[: -enough + 1, 1] = np.nan
+    weights = inverse_volatility(grid(returns), grid(np.ones((N_DATES, N_TICKERS), dtype=bool)), window)
+    assert weights[-1, 0] > 0.0
+    assert weights[-1, 1] == 0.0

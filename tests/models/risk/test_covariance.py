@@ -226,6 +226,16 @@ def test_short_histories_get_the_median_and_stale_prices_the_floor() -> None:
     assert np.isnan(model.estimate(e)[2])  # without coverage: not before its first residual
 
 
+def test_the_median_is_that_of_covered_stocks_with_history_and_lies_between_the_middle_two() -> None:
+    """Residuals of one size: the variance of a stock is its square, so that every number is exact."""
+    e = history(np.tile(np.float32([1.0, 2.0, 4.0, 8.0, 100.0, 50.0]), (25, 1)), "ticker")
+    covered = xr.ones_like(e, dtype=bool)
+    covered[:, 4] = False
+    e[:-5, 5] = np.nan  # its own variance has no say in the median of 1, 4, 16 and 64
+    variance = SpecificRisk(halflife=30.0, floor=0.5, min_observations=20).estimate(e, covered)
+    np.testing.assert_array_equal(variance, np.float32([5.0, 5.0, 16.0, 64.0, np.nan, 10.0]))
+
+
 def test_the_last_residual_asked_for_gives_a_stock_its_own_variance() -> None:
     e = history(np.random.default_rng(0).normal(size=(25, 3)).astype(np.float32), "ticker")
     model = SpecificRisk(halflife=10.0, floor=0.0, min_observations=20)

@@ -82,7 +82,7 @@ class ResidualTrend(FactorModel):
         sums = np.array([np.nansum(np.square(trend)), np.isfinite(trend).sum(), np.nansum(slopes)])
         return ModelState({"sums": sums, "n_dates": np.array(np.isfinite(slopes).sum())}, {"piece": piece})
 
-    def join(self, panel: Panel, pieces: Sequence[ModelState]) -> Self:
+    def join(self, panel: Panel, pieces: Sequence[ModelState]) -> Self:  # noqa: ARG002  # of the protocol
         """Add up the halves."""
         squares, count, slopes = np.sum([piece.arrays["sums"] for piece in pieces], axis=0)
         n_dates = int(np.sum([piece.arrays["n_dates"] for piece in pieces]))

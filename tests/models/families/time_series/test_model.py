@@ -236,7 +236,7 @@ def test_blume_predicts_the_next_period() -> None:
 
 def test_unusable_requests_are_refused_with_their_name() -> None:
     panel = simulated()
-    with pytest.raises(ModelError, match=r"no observed factor 'RMW'; it has \['MktRF'"):
+    with pytest.raises(ModelError, match=r"lacks the observed factors \['RMW'\]; it has \['MktRF'"):
         TimeSeriesModel(("MktRF", "RMW")).fit(panel)
     with pytest.raises(ConfigError, match="each once"):
         TimeSeriesModel(("MktRF", "MktRF")).fit(panel)

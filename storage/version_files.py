@@ -22,7 +22,7 @@ from storage.damage import Guard
 from storage.files import write_atomic
 from storage.stores import MANIFEST, SEAL
 from storage.stores.local import LocalStore
-from storage.versions import STATE, manifest_in, seal
+from storage.versions import STATE, manifest_in, manifest_seal
 from storage.weights import save_state
 
 _BROUGHT = ("frequency", "periods_per_year")
@@ -39,15 +39,13 @@ def reference(manifest: Manifest) -> VersionRef:
             "date, a dash and 8 hexadecimal digits"
         ) from None
     if ref.version[:10] != manifest.as_of.isoformat():
-        raise PublishError(
-            f"{ref.universe}/{ref.model}/{ref.version}: the manifest is as of {manifest.as_of}, which its name hides"
-        )
+        raise PublishError(f"{ref}: the manifest is as of {manifest.as_of}, which its name hides")
     return ref
 
 
 def completed(dataset: xr.Dataset, manifest: Manifest) -> xr.Dataset:
     """Check a dataset against the contract, and give it and its variables all attributes."""
-    what = f"{manifest.universe}/{manifest.model}/{manifest.version}"
+    what = str(manifest)
     contract = version_contract(dataset)
     validate(dataset, contract, PublishError, what)
     bare = sorted(str(dim) for dim in dataset.dims if dim not in dataset.indexes)
@@ -89,7 +87,7 @@ def write(folder: Path, dataset: xr.Dataset, manifest: Manifest, state: dict[str
     checksums = {name: hashlib.sha256(files.read(name)).hexdigest() for name in files.files("")}
     content = manifest.model_copy(update={"checksums": checksums}).model_dump_json(indent=2) + "\n"
     write_atomic(folder / MANIFEST, content)
-    write_atomic(folder / SEAL, seal(content.encode()))
+    write_atomic(folder / SEAL, manifest_seal(content.encode()))
 
 
 def read_back(folder: Path, written: xr.Dataset) -> Manifest:
