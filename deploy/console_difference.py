@@ -7,7 +7,7 @@ from rich.markup import escape
 from rich.table import Column, Table
 
 from deploy.console_versions import number
-from tasks.comparing import ArrayDifference, VersionDifference
+from schemas.differences import ArrayDifference, VersionDifference
 
 _MOST_LABELS = 8
 

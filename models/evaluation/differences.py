@@ -1,6 +1,6 @@
 """How far two sets of numbers lie apart: entry by entry, and as covariances of stocks.
 
-Here belongs arithmetic on arrays whose axes are matched already. Matching versions and wording belong in `tasks`.
+Here belongs arithmetic on arrays whose axes are matched already. Matching versions belongs in `matching`.
 """
 
 from __future__ import annotations
@@ -26,6 +26,8 @@ class Spread:
         Largest absolute difference.
     squares, scale : float
         Sum of squared differences, and of squares of the first array over the same entries.
+    identical : bool
+        Whether they are the same bit for bit: NaN equals NaN, 0.0 does not equal -0.0.
     """
 
     compared: int = 0
@@ -33,6 +35,7 @@ class Spread:
     maximum: float = 0.0
     squares: float = 0.0
     scale: float = 0.0
+    identical: bool = True
 
     def __add__(self, other: Spread) -> Spread:
         return Spread(
@@ -41,6 +44,7 @@ class Spread:
             max(self.maximum, other.maximum),
             self.squares + other.squares,
             self.scale + other.scale,
+            self.identical and other.identical,
         )
 
     @property
@@ -65,6 +69,7 @@ def spread(one: npt.NDArray[Any], other: npt.NDArray[Any]) -> Spread:
         maximum=float(apart.max(initial=0.0)),
         squares=float(np.sum(apart**2)),
         scale=float(np.sum(first[known] ** 2)),
+        identical=one.dtype == other.dtype and one.tobytes() == other.tobytes(),
     )
 
 

@@ -11,7 +11,7 @@ import xarray as xr
 from models.evaluation import forecasts
 from reporting import PublishedVersion
 from schemas.checks import CheckReport, CheckResult, FlaggedRow
-from schemas.contracts import Criterion, GateDecision, Manifest, SourceFile, validate
+from schemas.contracts import VERSION, Criterion, GateDecision, Manifest, SourceFile, validate
 from schemas.errors import PublishError
 from schemas.statistics import version_contract
 
@@ -112,7 +112,7 @@ def _version(model, place, rng, realised, loadings, factors, specific, n_portfol
         attrs={"universe": "us_large", "model": model, "frequency": frequency, "periods_per_year": periods},
     )
     evaluated = forecasts.evaluate(dataset, realised)
-    for name in ("total_r2", "predictive_r2", "portfolio_return", "standardised_return", "qlike"):
+    for name in set(evaluated) & set(VERSION):
         dataset[name] = evaluated[name]
     dataset.attrs["as_of"] = str(dataset.indexes["date"][-1].date())
     validate(dataset, version_contract(dataset), PublishError, model)

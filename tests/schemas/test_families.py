@@ -12,8 +12,10 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
+from models import Panel
 from models.families.base import FactorModel
 from models.families.registry import build, family, restore
 from schemas import families
@@ -154,7 +156,11 @@ def test_a_family_of_another_package_is_a_family(install):
     model = build(spec.models[0])
     assert isinstance(model, FactorModel)
     assert model.get_params()["depth"] == 3
-    assert type(restore(spec.models[1], _fitted_state())).kind == "pca"
+    fitted = build(model_spec({"kind": "pca", "n_factors": 2, "min_observations": 10}))
+    fitted.fit(Panel.from_arrays(np.random.default_rng(0).standard_normal((40, 8))))
+    again = restore(spec.models[1], fitted.state())
+    assert again.kind == "pca"
+    np.testing.assert_array_equal(again.premia_, fitted.premia_)
     shown = RunSpec.model_json_schema()["$defs"]["FoundSpec"]
     assert shown["description"] == "A family of another package."
     assert shown["properties"]["n_factors"]["description"] == "Number of factors, of which there are few."
@@ -170,12 +176,6 @@ def test_a_family_of_another_package_is_a_family(install):
         with pytest.raises(ConfigError, match=rf"^run\.yaml: {message}") as error:
             run(wrong)
         assert ";" not in str(error.value), "one mistake, one line"
-
-
-def _fitted_state():
-    from test_model_protocol import CASES, fitted
-
-    return fitted(next(case for case in CASES if case.name == "pca")).state()
 
 
 @pytest.mark.parametrize(

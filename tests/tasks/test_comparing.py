@@ -19,10 +19,11 @@ from typer.testing import CliRunner
 from deploy.cli import app
 from models.evaluation.differences import Spread, covariance_distance, spread
 from schemas.contracts import Manifest
+from schemas.differences import ArrayDifference, VersionDifference
 from schemas.refs import VersionRef
 from storage import published
 from storage.layout import Layout
-from tasks.comparing import ArrayDifference, VersionDifference, compare_versions
+from tasks.comparing import compare_versions
 
 BASE = make_versions(("ipca",), n_dates=300, n_tickers=10)[0]
 TURN = ortho_group.rvs(3, random_state=0)

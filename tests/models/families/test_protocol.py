@@ -336,7 +336,7 @@ def wide_panel() -> Panel:
         frame,
         characteristics=WIDE_CHARS,
         lag=1,
-        min_coverage=0.5,
+        constant=False,
         factors=means.groupby("date")[["average", "early"]].mean(),
         industry="industry",
     )

@@ -19,7 +19,7 @@ from storage.configs import load_spec
 from storage.cube import Cube
 from storage.sources import read_industries, read_market
 from tasks.panels import build_panel, known_panel, past_panel
-from tasks.publishing import plan
+from tasks.publishing import plan_versions
 from tasks.workspace import Workspace
 
 HERE = Settings()
@@ -135,9 +135,9 @@ def test_a_panel_sees_the_industries_known_before_its_date(tmp_path: Path) -> No
     xr.testing.assert_identical(
         past_panel(space, before, date(2016, 5, 31)).data, past_panel(space, after, date(2016, 5, 31)).data
     )
-    early = [plan(spec, spec.models, ref, date(2016, 5, 31), settings) for ref in (first, second)]
+    early = [plan_versions(spec, spec.models, ref, date(2016, 5, 31), settings) for ref in (first, second)]
     assert early[0] == early[1], "a change of June leaves the versions as of May as they are"
-    now = [plan(spec, spec.models, ref, None, settings) for ref in (first, second)]
+    now = [plan_versions(spec, spec.models, ref, None, settings) for ref in (first, second)]
     assert now[0]["pca"].version != now[1]["pca"].version
 
 
