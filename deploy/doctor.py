@@ -28,7 +28,7 @@ from pydantic import SecretStr
 from schemas.addresses import is_loopback
 from schemas.errors import FactorcubeError
 from schemas.settings import PREFIX, Settings, load_settings
-from tasks.provenance import code_version
+from tasks.provenance import source_version
 
 State = Literal["ok", "warn", "FAIL"]
 _SECONDS = 10
@@ -71,7 +71,7 @@ def printed(findings: list[Finding], *, as_json: bool) -> str:
 
 
 def _libraries() -> Iterator[Finding]:
-    yield Finding("ok", "code", f"factorcube {metadata.version('factorcube')}, code version {code_version()}")
+    yield Finding("ok", "code", f"factorcube {metadata.version('factorcube')}, source version {source_version()}")
     python = platform.python_version()
     bad = []
     for text in metadata.requires("factorcube") or []:
@@ -268,9 +268,9 @@ def _dask(settings: Settings) -> Iterator[Finding]:
         )
         return
     with client:
-        here = code_version()
+        here = source_version()
         workers = client.scheduler_info(n_workers=-1)["workers"]
-        found = client.run(code_version, on_error="return") if workers else {}
+        found = client.run(source_version, on_error="return") if workers else {}
     if not workers:
         yield Finding("FAIL", "dask", f"{address} has no workers; start some, or runs wait and fail")
         return

@@ -87,7 +87,7 @@ class Inputs(Frozen):
     data: str | None = Field(
         default=None, description="Hash of the cube's rows up to the period, or of the source of an ingest."
     )
-    code: str = Field(description="Version of the code.")
+    code: str = Field(description="Hash of the code that can change what is made.")
     config: str = Field(description="Hash of the part of the config that decides the numbers.")
     parent: str | None = Field(default=None, description="Retrain version that an update continues.")
 

@@ -239,7 +239,8 @@ class Manifest(Frozen):
     snapshot_id: str
     ingest_key: str
     sources: tuple[SourceFile, ...]
-    code_version: str
+    code_version: str = Field(description="Hash of all code that can change the numbers; the version's name holds it.")
+    source_version: str = Field(description="Hash of all source files of the installation that published.")
     config_digest: str
     config: dict[str, Any]
     kind: str

@@ -30,7 +30,8 @@ class RawRef(Frozen):
     """Raw data as they were read from the sources, kept for checking; not yet in a cube."""
 
     universe: Name
-    key: Key
+    key: Key = Field(description="Names the ingest: source, the ingest part of the spec, and the code.")
+    source: Key = Field(description="Where what was read is kept.")
     start: date | None = Field(default=None, description="First date to commit; all from the first on if left out.")
     end: date | None = None
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import pandas as pd
 import xarray as xr
 
-from models.families.base import FactorModel
+from models.families.base import FactorModel, ModelState
 from models.forecasting.following import RiskEstimators, Served, serve
 from models.forecasting.forecast import with_statistics
 from models.forecasting.joining import Realised, check_axis, in_coordinates, join, rotations
@@ -25,10 +25,13 @@ from storage.work import Kind
 from tasks.artifacts import publish_metrics_table
 from tasks.checkpoints import KeptStates, fit_identity
 from tasks.cluster import Cluster
+from tasks.digests import DataDigests
 from tasks.fitting import restore
 from tasks.logs import run_logger
+from tasks.naming import code_of
 from tasks.panels import known_holdings, known_panel, panel_inputs, panel_until
 from tasks.provenance import key
+from tasks.stages import Stage
 from tasks.steps import step
 from tasks.workspace import Workspace
 
@@ -77,7 +80,7 @@ def serve_fit(root: Path, panel: PanelRef, spec: RunSpec, model: ModelSpec, fits
     """Make the rows of the last of these fits, turned towards those before it; return their key. Runs on a worker."""
     space, fit, inputs = Workspace(root), fits[-1], panel_inputs(Workspace(root), panel)
     estimators = spec.model_dump(mode="json", include={"covariance", "specific"})
-    name = key(fits=[each.realised for each in fits], **estimators)
+    name = key(Stage.ROWS.code(), fits=[each.realised for each in fits], **estimators)
     if not space.work.has(Kind.ROWS, name):
         turned = _turned(space, model, fits)
         served = serve(
@@ -87,12 +90,20 @@ def serve_fit(root: Path, panel: PanelRef, spec: RunSpec, model: ModelSpec, fits
             inputs.position(panel.as_of) + 1 if fit.until > panel.as_of else inputs.position(fit.until),
             RiskEstimators.of(spec.covariance, spec.specific),
             first=0 if len(fits) == 1 else None,
-            checkpoints=KeptStates(space, fit_identity(model.kind, model.params(), turned.state()), inputs, spec),
+            checkpoints=kept_states(space, spec, model, turned.state(), inputs),
         )
         arrays = {field.name: getattr(served, field.name) for field in fields(served)}
         tickers, begin = arrays.pop("tickers"), arrays.pop("begin")
         space.work.put_arrays(Kind.ROWS, name, arrays, {"tickers": tickers, "begin": begin})
     return name
+
+
+def kept_states(
+    space: Workspace, spec: RunSpec, model: ModelSpec, state: ModelState, inputs: DataDigests
+) -> KeptStates:
+    """Find and keep the states of risk that follow from a fitted model."""
+    fit = fit_identity(code_of(Stage.STATES, spec, model), model.kind, model.params(), state)
+    return KeptStates(space, fit, inputs, spec)
 
 
 def _turned(space: Workspace, model: ModelSpec, fits: tuple[FitRef, ...]) -> FactorModel:
@@ -110,7 +121,7 @@ def assemble_risk(
     """Join the rows of one model's fits, and add portfolio risk and the last fit's inference. Runs on a worker."""
     space = Workspace(root)
     portfolios = [item.name for item in spec.portfolios]
-    name = key(rows=rows, portfolios=portfolios)
+    name = key(Stage.ROWS.code(), rows=rows, portfolios=portfolios)
     if not space.work.has(Kind.RISKS, name):
         last = _turned(space, model, fits)
         held = known_holdings(space, panel)
@@ -132,14 +143,19 @@ def _served(space: Workspace, name: Key) -> Served:
 
 def evaluate_risk(root: Path, panel: PanelRef, spec: RunSpec, risk: RiskRef) -> Metrics:
     """Add the evaluation of one model's forecasts, and return its metrics. Runs on a worker."""
-    space = Workspace(root)
-    if not space.work.has(Kind.METRICS, risk.key):  # kept last
+    space, name = Workspace(root), evaluation_key(risk)
+    if not space.work.has(Kind.METRICS, name):  # kept last
         data = known_panel(space, panel).data.isel(date=slice(0, -1))
         rows = space.work.open_dataset(Kind.RISKS, risk.key).load()
         whole = scored(rows, data["returns"].load(), data["mask"].load())
         series: xr.Dataset = whole[[name for name in whole if name not in rows]]
-        space.work.put_dataset(Kind.EVALUATIONS, risk.key, series)
+        space.work.put_dataset(Kind.EVALUATIONS, name, series)
         in_sample = space.work.get_arrays(Kind.STATES, risk.key)[1]["in_sample"]
-        space.work.put_json(Kind.METRICS, risk.key, metrics_of(whole, in_sample, spec.periods_per_year))
-    found: Metrics = space.work.get_json(Kind.METRICS, risk.key)
+        space.work.put_json(Kind.METRICS, name, metrics_of(whole, in_sample, spec.periods_per_year))
+    found: Metrics = space.work.get_json(Kind.METRICS, name)
     return found
+
+
+def evaluation_key(risk: RiskRef) -> Key:
+    """Name the evaluation of a risk model."""
+    return key(Stage.EVALUATION.code(), risk=risk.key)

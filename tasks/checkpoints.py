@@ -18,16 +18,20 @@ from schemas.spec import RunSpec
 from storage.work import Kind
 from tasks.digests import DataDigests
 from tasks.provenance import key
+from tasks.stages import Stage
 from tasks.workspace import Workspace
 
 
-def fit_identity(kind: str, params: Mapping[str, Any], state: ModelState) -> str:
-    """Hash of all that a fitted model knows: the same for the one in a retrain and the one read back from a version."""
+def fit_identity(code: str, kind: str, params: Mapping[str, Any], state: ModelState) -> str:
+    """Hash of all that a fitted model knows: the same for the one in a retrain and the one read back from a version.
+
+    The code is that of `tasks.stages.Stage.STATES`, for the family and those that it needs.
+    """
     arrays = {
         name: [str(array.dtype), [*array.shape], hashlib.sha256(array.tobytes()).hexdigest()]
         for name, array in state.arrays.items()
     }
-    return digest([kind, {**params}, arrays, state.meta])
+    return digest([code, kind, {**params}, arrays, state.meta])
 
 
 class KeptStates:
@@ -64,4 +68,4 @@ class KeptStates:
         self._space.work.put_arrays(Kind.RISK_STATES, self._name(state.n_dates), arrays, {"tickers": state.tickers})
 
     def _name(self, n_dates: int) -> Key:
-        return key(inputs=self._inputs.digests[n_dates - 1], dates=n_dates, **self._facts)
+        return key(Stage.STATES.code(), inputs=self._inputs.digests[n_dates - 1], dates=n_dates, **self._facts)

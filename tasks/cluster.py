@@ -20,7 +20,7 @@ from threadpoolctl import threadpool_limits
 from models.blas import MKL_BRANCH, MKL_VARIABLE
 from schemas.errors import ExecutionError
 from schemas.settings import Settings
-from tasks.provenance import code_version
+from tasks.provenance import source_version
 from tasks.scheduler import greet, security_of
 
 if TYPE_CHECKING:
@@ -169,17 +169,17 @@ class Cluster:
     def _refuse_other_code(self, client: Client) -> None:
         try:
             client.wait_for_workers(1, timeout=60)
-            versions = client.run(code_version)
+            versions = client.run(source_version)
         except Exception as error:  # noqa: BLE001  # what a worker cannot import comes back as a bare Exception
             raise ExecutionError(
                 f"the Dask workers cannot run factorcube: {error}; install this version on them"
             ) from None
-        other = {address: found for address, found in versions.items() if found != code_version()}
+        other = {address: found for address, found in versions.items() if found != source_version()}
         if other:
             address, found = next(iter(other.items()))
             raise ExecutionError(
                 f"{len(other)} Dask worker(s) run another version of the code (worker {address}: {found}, here: "
-                f"{code_version()}); install the same version on them"
+                f"{source_version()}); install the same version on them"
             )
 
 

@@ -30,6 +30,7 @@ from schemas.spec import RunSpec
 from storage.work import Kind
 from tasks.provenance import key
 from tasks.snapshots import open_span
+from tasks.stages import Stage
 from tasks.workspace import Workspace
 
 _BLOCK_DATES = 64
@@ -108,7 +109,9 @@ def read_inputs(space: Workspace, spec: RunSpec, snapshot: SnapshotRef) -> DataD
     """Hash the span of a snapshot that a spec uses, block by block; kept in the work store."""
     portfolios = [item.name for item in spec.portfolios]
     span = spec.panel.model_dump(mode="json", include={"start", "end", "characteristics"})
-    name = key(universe=spec.universe, snapshot=snapshot.snapshot_id, span=span, portfolios=portfolios)
+    name = key(
+        Stage.DIGESTS.code(), universe=spec.universe, snapshot=snapshot.snapshot_id, span=span, portfolios=portfolios
+    )
     if not space.work.has(Kind.DIGESTS, name):
         cube = open_span(space, spec, snapshot)
         digests, first_seen = _chain(cube, _characteristics(cube, spec), portfolios)

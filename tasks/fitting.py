@@ -17,9 +17,8 @@ from models.families import registry
 from models.families.base import FactorModel, ModelState
 from models.families.linear import GramModel
 from models.families.registry import build
-from models.forecasting.forecast import training
 from models.forecasting.joining import Realised
-from models.forecasting.schedule import refit_dates
+from models.forecasting.schedule import refit_dates, training
 from models.statistics.gram import Design
 from schemas.families import ModelSpec, with_bases
 from schemas.refs import FitRef, Key, PanelRef
@@ -32,6 +31,7 @@ from tasks.grams import dated_grams, gram_designs, make_span, missing_spans
 from tasks.logs import run_logger
 from tasks.panels import panel_inputs, panel_until, past_panel
 from tasks.provenance import key
+from tasks.stages import Stage, family_code
 from tasks.steps import step
 from tasks.workspace import Workspace
 
@@ -137,7 +137,8 @@ def fit_piece(
 ) -> Key:
     """Do one piece of a fit; return its key. Runs on a worker."""
     space = Workspace(root)
-    name = key(fit=fit_key(space, panel, spec, model, as_of), piece=piece)
+    code = Stage.FITS.code(family_code(model.kind))
+    name = key(code, fit=fit_key(space, panel, spec, model, as_of), piece=piece)
     if not space.work.has(Kind.PIECES, name):
         told = _Told(f"{model.name} as of {as_of:%Y-%m-%d}, {piece}")
         known = training(past_panel(space, panel, as_of), spec.walk_forward.window)
@@ -171,7 +172,7 @@ def fit_model(
         state = estimator.state()
         space.work.put_arrays(Kind.FITS, name, state.arrays, {"state": state.meta, "in_sample": in_sample})
     inputs = panel_inputs(space, panel).digest(min(until.date(), panel.as_of))
-    realised_key = key(fit=name, inputs=inputs, until=f"{until:%Y-%m-%d}")
+    realised_key = key(Stage.ROWS.code(), fit=name, inputs=inputs, until=f"{until:%Y-%m-%d}")
     if not space.work.has(Kind.REALISED, realised_key):
         found = Realised.of(restore(space, model, name), panel_until(space, panel, until))
         arrays = {"dates": found.dates, "factor_returns": found.factor_returns}
@@ -223,6 +224,7 @@ def fit_key(space: Workspace, panel: PanelRef, spec: RunSpec, model: ModelSpec, 
     estimator, first = build(model), _refits(space, panel, spec)[0]
     base = next((item for item in spec.models if item.name == estimator.base), None)
     return key(
+        Stage.FITS.code(family_code(model.kind)),
         inputs=panel_inputs(space, panel).digest(as_of),
         panel=spec.panel.model_dump(mode="json", exclude={"start", "end"}),
         model=model.model_dump(mode="json", exclude={"name"}),

@@ -33,6 +33,7 @@ from storage.work import Kind
 from tasks.digests import DataDigests
 from tasks.panels import panel_inputs
 from tasks.provenance import key
+from tasks.stages import Stage
 from tasks.workspace import Workspace
 
 
@@ -92,7 +93,7 @@ def dated_grams(space: Workspace, panel: PanelRef, spec: RunSpec, design: Design
 def _names(spec: RunSpec, inputs: DataDigests, design: Design) -> Callable[[int, int], Key]:
     """Give the name of a span of these data; the rest of a spec has no say in it."""
     facts = {"panel": spec.panel.model_dump(mode="json", exclude={"start", "end"}), "design": asdict(design)}
-    return lambda start, stop: key(inputs=inputs.digests[stop - 1], start=start, stop=stop, **facts)
+    return lambda start, stop: key(Stage.GRAMS.code(), inputs=inputs.digests[stop - 1], start=start, stop=stop, **facts)
 
 
 @lru_cache(maxsize=2)

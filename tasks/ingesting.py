@@ -31,6 +31,7 @@ from tasks.artifacts import publish_check_table
 from tasks.events import announce_failed_checks, announce_snapshot
 from tasks.logs import run_logger
 from tasks.provenance import key
+from tasks.stages import Stage
 from tasks.steps import step
 from tasks.workspace import Workspace
 
@@ -50,8 +51,10 @@ def read_source(spec: RunSpec, settings: Settings, start: date | None = None, en
     """
     work = Workspace.of(settings).work
     files = source_files(spec, settings)
-    raw = RawRef(universe=spec.universe, key=_ingest_key(spec, files), start=start, end=end)
-    if not work.has(Kind.RAW, raw.key):
+    raw = RawRef(
+        universe=spec.universe, key=_ingest_key(spec, files), source=_source_key(spec, files), start=start, end=end
+    )
+    if not work.has(Kind.RAW, raw.source):
         market = sources.read_market(spec.data, frequency=spec.frequency, calendar=spec.calendar, settings=settings)
         observed = sources.read_factors(
             spec.factors,
@@ -66,7 +69,7 @@ def read_source(spec: RunSpec, settings: Settings, start: date | None = None, en
             )
         groups = sources.read_industries(spec.industries, market=market, frequency=spec.frequency, settings=settings)
         parts = xr.merge([market, *(part for part in (observed, groups) if part is not None)], join="left")
-        work.put_dataset(Kind.RAW, raw.key, parts, attrs={"sources": [file.model_dump() for file in files]})
+        work.put_dataset(Kind.RAW, raw.source, parts, attrs={"sources": [file.model_dump() for file in files]})
         run_logger().info(
             "read %d dates x %d tickers, %s to %s",
             market.sizes["date"], market.sizes["ticker"],
@@ -107,7 +110,12 @@ def ingest_config(spec: RunSpec) -> dict[str, Any]:
 
 
 def _ingest_key(spec: RunSpec, files: tuple[SourceFile, ...]) -> str:
-    return key(files=[file.model_dump() for file in files], **ingest_config(spec))
+    return key(Stage.INGEST.code(), files=[file.model_dump() for file in files], **ingest_config(spec))
+
+
+def _source_key(spec: RunSpec, files: tuple[SourceFile, ...]) -> str:
+    read = {"frequency": spec.frequency, "calendar": spec.calendar, "shapes": ingest_config(spec)["shapes"]}
+    return key(Stage.READING.code(), files=[file.model_dump() for file in files], **read)
 
 
 @step("find snapshot", "find snapshot of {spec.universe}")
@@ -179,7 +187,9 @@ def write_cube(spec: RunSpec, raw: RawRef, checks_key: str, settings: Settings) 
         data_docs=space.layout.data_docs(spec.universe),
     )
     merged = checking.merge([report, late])
-    derived_key = key(checks=raw.ingest_key, step="derived", snapshot=None if head is None else head.id)
+    derived_key = key(
+        Stage.INGEST.code(), checks=raw.ingest_key, step="derived", snapshot=None if head is None else head.id
+    )
     space.work.put_json(Kind.CHECKS, derived_key, _portable(merged, settings))
     publish_check_table(spec.universe, merged)
     announce_failed_checks(spec.universe, late)
@@ -195,7 +205,7 @@ def write_cube(spec: RunSpec, raw: RawRef, checks_key: str, settings: Settings) 
             "who": user(),
             "ingest_key": raw.ingest_key,
             "checks_key": derived_key,
-            "sources": space.work.open_dataset(Kind.RAW, raw.key).attrs["sources"],
+            "sources": space.work.open_dataset(Kind.RAW, raw.source).attrs["sources"],
         },
     )
     log.info("cube %s: snapshot %s%s", spec.universe, commit.snapshot_id, "" if commit.changed else " (unchanged)")
@@ -245,7 +255,7 @@ def ingest_record(ingest_key: str, snapshot_id: str) -> str:
 
 
 def _raw_data(space: Workspace, raw: RawRef) -> tuple[xr.Dataset, xr.Dataset | None]:
-    whole = space.work.open_dataset(Kind.RAW, raw.key).load()
+    whole = space.work.open_dataset(Kind.RAW, raw.source).load()
     beside = [name for name in ("factors", "risk_free", "industry") if name in whole]
     market = whole.drop_vars([*beside, "observed_factor", "industry_name"], errors="ignore").drop_attrs()
     names = [name for name in ("observed_factor", "industry_name") if name in whole]

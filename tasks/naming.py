@@ -5,16 +5,22 @@ from __future__ import annotations
 from datetime import date
 
 from schemas.contracts import Manifest
-from schemas.families import ModelSpec, with_bases
+from schemas.families import ModelSpec, model_spec, with_bases
 from schemas.refs import SnapshotRef, VersionRef
 from schemas.spec import RunSpec
 from storage import published
 from tasks.digests import read_inputs
 from tasks.provenance import key
+from tasks.stages import Stage, family_code
 from tasks.workspace import Workspace
 
 DECISIVE = {"frequency", "calendar", "portfolios", "panel", "walk_forward", "covariance", "specific", "gate"}
 """Parts of the spec that a version depends on beside its data and its model."""
+
+
+def code_of(stage: Stage, spec: RunSpec, model: ModelSpec) -> str:
+    """Hash the code of a stage for a model and those that it needs."""
+    return stage.code(*(family_code(each.kind) for each in with_bases([model], spec.models)))
 
 
 def planned_version(
@@ -24,18 +30,20 @@ def planned_version(
     inputs = read_inputs(space, spec, snapshot)
     decisive = spec.model_dump(mode="json", include=DECISIVE)
     needed = [each.model_dump(mode="json") for each in with_bases([model], spec.models)]
-    content = key(inputs=inputs.digest(as_of), spec=decisive, models=needed)
+    content = key(code_of(Stage.VERSIONS, spec, model), inputs=inputs.digest(as_of), spec=decisive, models=needed)
     return VersionRef(universe=spec.universe, model=model.name, version=f"{inputs.as_of(as_of)}-{content[:8]}")
 
 
 def planned_update(space: Workspace, parent: VersionRef, snapshot: SnapshotRef, until: date | None) -> VersionRef:
     """Name of the version that continues another one up to a date; the other one itself if it reaches that far."""
-    spec = parent_spec(published.read_manifest(space.layout, parent))
+    manifest = published.read_manifest(space.layout, parent)
+    spec = parent_spec(manifest)
     inputs = read_inputs(space, spec, snapshot)
     last = inputs.as_of(until)
     if last <= parent.as_of:
         return parent.model_copy(update={"changed": False})
-    content = key(parent=parent.version, model=parent.model, inputs=inputs.digest(last))
+    code = code_of(Stage.UPDATES, spec, model_spec(manifest.params))
+    content = key(code, parent=parent.version, model=parent.model, inputs=inputs.digest(last))
     return VersionRef(universe=parent.universe, model=parent.model, version=f"{last}-{content[:8]}")
 
 

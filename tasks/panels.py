@@ -28,6 +28,7 @@ from tasks.digests import DataDigests, read_inputs, stored_inputs
 from tasks.logs import run_logger
 from tasks.provenance import key
 from tasks.snapshots import open_span
+from tasks.stages import Stage
 from tasks.steps import step
 from tasks.workspace import Workspace
 
@@ -53,7 +54,9 @@ def build_panel(spec: RunSpec, snapshot: SnapshotRef, as_of: date | None, settin
     space = Workspace.of(settings)
     inputs = read_inputs(space, spec, snapshot)
     facts = spec.panel.model_dump(mode="json", exclude={"start", "end"})
-    panel_key = key(inputs=inputs.digests[-1], panel=facts, calendar=spec.calendar, frequency=spec.frequency)
+    panel_key = key(
+        Stage.PANELS.code(), inputs=inputs.digests[-1], panel=facts, calendar=spec.calendar, frequency=spec.frequency
+    )
     if not (space.work.has(Kind.PANELS, panel_key) and space.work.has(Kind.HELD, panel_key)):
         cube = open_span(space, spec, snapshot).isel(ticker=inputs.seen(len(inputs.dates) - 1))
         space.work.put_dataset(Kind.PANELS, panel_key, blocks_of(spec, cube, settings.block_dates))

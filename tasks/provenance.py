@@ -1,6 +1,7 @@
-"""Which code and which libraries make the numbers, and the keys that follow from them.
+"""Which sources and which libraries are here, and the keys of results.
 
-A key names a result by everything it was made from, so that the same inputs, code and config find it again (P2, P4).
+A key names a result by everything it was made from, so that the same inputs, code and config find it again (P2, P4). Of
+the code only what can change the result counts: `tasks.stages`.
 """
 
 from __future__ import annotations
@@ -8,12 +9,11 @@ from __future__ import annotations
 import hashlib
 from functools import cache
 from importlib.metadata import version
-from pathlib import Path
 from typing import Any
 
 from schemas.base import digest
+from tasks.codehash import HOME, PACKAGES
 
-_PACKAGES = ("schemas", "storage", "models", "tasks", "flows")
 _LIBRARIES = (
     "numpy",
     "scipy",
@@ -30,14 +30,16 @@ _LIBRARIES = (
 
 
 @cache
-def code_version() -> str:
-    """First 16 hex digits of the SHA-256 of all source files that can change a number or a stored byte."""
-    root = Path(__file__).resolve().parents[1]
+def source_version() -> str:
+    """First 16 hex digits of the SHA-256 of all source files that a run may use, letter by letter.
+
+    It says whether two installations are the same; no key holds it.
+    """
     digester = hashlib.sha256()
-    for package in _PACKAGES:
-        for path in sorted((root / package).rglob("*")):
+    for package in PACKAGES:
+        for path in sorted((HOME / package).rglob("*")):
             if path.suffix in {".py", ".j2", ".css"}:
-                digester.update(path.relative_to(root).as_posix().encode() + b"\0" + path.read_bytes() + b"\0")
+                digester.update(path.relative_to(HOME).as_posix().encode() + b"\0" + path.read_bytes() + b"\0")
     return digester.hexdigest()[:16]
 
 
@@ -46,6 +48,6 @@ def library_versions() -> dict[str, str]:
     return {name: version(name) for name in _LIBRARIES}
 
 
-def key(**parts: Any) -> str:
-    """Content address of a result made from these parts by this version of the code."""
-    return digest({"code": code_version(), **parts})[:32]
+def key(code: str, **parts: Any) -> str:
+    """Content address of a result made from these parts by the code of a stage: `tasks.stages.Stage.code`."""
+    return digest({"code": code, **parts})[:32]

@@ -16,7 +16,7 @@ from schemas.base import digest
 from schemas.checks import CheckReport
 from schemas.contracts import Manifest, validate
 from schemas.errors import PublishError
-from schemas.families import ModelSpec
+from schemas.families import ModelSpec, model_spec
 from schemas.refs import PanelRef, RiskRef, SnapshotRef, VersionRef
 from schemas.settings import Settings
 from schemas.spec import RunSpec
@@ -25,13 +25,15 @@ from storage import published
 from storage.files import write_atomic
 from storage.work import Kind
 from tasks.artifacts import publish_link
+from tasks.assembling import evaluation_key
 from tasks.ingesting import ingest_record
 from tasks.logs import run_logger
-from tasks.naming import planned_version
+from tasks.naming import code_of, planned_version
 from tasks.offering import judge
 from tasks.panels import panel_inputs
-from tasks.provenance import code_version, library_versions
+from tasks.provenance import library_versions, source_version
 from tasks.snapshots import sources_of
+from tasks.stages import Stage
 from tasks.steps import step
 from tasks.workspace import Workspace
 
@@ -74,7 +76,8 @@ def publish_version(
         snapshot_id=panel.snapshot.snapshot_id,
         ingest_key=panel.snapshot.ingest_key,
         sources=sources_of(space, panel.snapshot),
-        code_version=code_version(),
+        code_version=code_of(Stage.VERSIONS, spec, model_spec(meta["params"])),
+        source_version=source_version(),
         config_digest=digest(config),
         config=config,
         kind=meta["kind"],
@@ -162,7 +165,7 @@ def _portable(spec: RunSpec) -> dict[str, Any]:
 
 def _dataset(space: Workspace, spec: RunSpec, risk: RiskRef) -> xr.Dataset:
     whole = space.work.open_dataset(Kind.RISKS, risk.key).load()
-    evaluated = space.work.open_dataset(Kind.EVALUATIONS, risk.key).load()
+    evaluated = space.work.open_dataset(Kind.EVALUATIONS, evaluation_key(risk)).load()
     dataset: xr.Dataset = whole.merge(evaluated)
     dataset.attrs = attributes(spec, risk.model, str(dataset["date"].values[-1].astype("datetime64[D]")))
     validate(dataset, version_contract(dataset), PublishError, f"{spec.universe}/{risk.model}")

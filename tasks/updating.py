@@ -29,15 +29,16 @@ from schemas.spec import RunSpec
 from schemas.statistics import version_contract
 from storage import published
 from tasks.artifacts import publish_gate_table
-from tasks.checkpoints import KeptStates, fit_identity
+from tasks.assembling import kept_states
 from tasks.digests import DataDigests, read_inputs
 from tasks.logs import run_logger
-from tasks.naming import parent_spec, planned_update
+from tasks.naming import code_of, parent_spec, planned_update
 from tasks.offering import promote, promoted_before
 from tasks.panels import CubeRows
-from tasks.provenance import code_version, library_versions
+from tasks.provenance import library_versions, source_version
 from tasks.publishing import attributes
 from tasks.snapshots import sources_of
+from tasks.stages import Stage
 from tasks.steps import step
 from tasks.workspace import Workspace
 
@@ -136,7 +137,8 @@ def _publish(space: Workspace, parent: VersionRef, ref: VersionRef, snapshot: Sn
             "snapshot_id": snapshot.snapshot_id,
             "ingest_key": snapshot.ingest_key,
             "sources": sources_of(space, snapshot),
-            "code_version": code_version(),
+            "code_version": code_of(Stage.UPDATES, spec, model_spec(manifest.params)),
+            "source_version": source_version(),
             "metrics": metrics_of(dataset, in_sample, spec.periods_per_year),
             "gate": gate,
             "packages": library_versions(),
@@ -170,7 +172,7 @@ def _continued(
             begin,
             last + 1,
             RiskEstimators.of(spec.covariance, spec.specific),
-            checkpoints=KeptStates(space, fit_identity(model.kind, model.params(), state), inputs, spec),
+            checkpoints=kept_states(space, spec, model, state, inputs),
         )
         new = reader.rows(begin, last + 1)
         return continued(old, served, reader.holdings(begin, last + 1), new.returns, new.mask, reader.order)

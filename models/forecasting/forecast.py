@@ -15,7 +15,7 @@ from models.families.base import FactorModel
 from models.forecasting.following import RiskEstimators, Served, serve
 from models.forecasting.joining import Realised, check_axis, in_coordinates, join, rotations
 from models.forecasting.rows import completed, out_of_sample, scored
-from models.forecasting.schedule import refit_dates
+from models.forecasting.schedule import refit_dates, training
 from models.panel import Panel
 from models.risk.covariance import FactorCovariance
 from models.risk.specific import SpecificRisk
@@ -86,11 +86,6 @@ def _fitted(model: FactorModel, panel: Panel, begins: Sequence[int], window: int
         estimator = model.clone() if not fits else model.clone().refit(fits[0])
         fits.append(estimator.fit(training(panel.known(begin), window)))
     return fits
-
-
-def training(known: Panel, window: int | None) -> Panel:
-    """Return the last ``window`` dates of a panel that ends with a date of a fit; all of them if there is no window."""
-    return known if window is None else known.sel(start=known.dates[-min(window, len(known.dates))])
 
 
 def with_statistics(rows: xr.Dataset, found: dict[str, xr.DataArray]) -> xr.Dataset:

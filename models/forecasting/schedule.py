@@ -1,4 +1,4 @@
-"""When models are fitted again, walking forward: pure dates.
+"""When models are fitted again, walking forward, and on which dates.
 
 What a run does at these dates belongs in `tasks`, what a fit serves between them in `following`.
 """
@@ -9,6 +9,7 @@ from itertools import pairwise
 
 import pandas as pd
 
+from models.panel import Panel
 from schemas.errors import ModelError
 from schemas.spec import WalkForward
 
@@ -44,3 +45,8 @@ def refit_dates(dates: pd.DatetimeIndex, schedule: WalkForward, next_session: pd
     periods = span.to_period(_PERIODS[schedule.every])
     ends = [day for (day, this), (_, following) in pairwise(zip(span, periods, strict=True)) if this != following]
     return sorted({dates[first], *ends})
+
+
+def training(known: Panel, window: int | None) -> Panel:
+    """Return the last ``window`` dates of a panel that ends with a date of a fit; all of them if there is no window."""
+    return known if window is None else known.sel(start=known.dates[-min(window, len(known.dates))])

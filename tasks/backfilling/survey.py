@@ -28,8 +28,8 @@ from tasks.backfilling.deciding.world import World, months, span_of
 from tasks.digests import input_digests
 from tasks.ingesting import head_snapshot, ingest_config, source_files
 from tasks.logs import run_logger
-from tasks.naming import DECISIVE
-from tasks.provenance import code_version
+from tasks.naming import DECISIVE, code_of
+from tasks.stages import Stage
 from tasks.workspace import Workspace
 
 
@@ -75,7 +75,7 @@ def survey(spec: RunSpec, request: BackfillRequest, settings: Settings) -> tuple
         calendar_free=spec.calendar == NO_CALENDAR,
         held=held,
         digests=digests,
-        code=code_version(),
+        codes=_codes(spec, models),
         configs={"": digest(ingest_config(spec))} | {name: _config(_plain(spec), name) for name in models},
         source=source,
         records=records,
@@ -134,6 +134,16 @@ def _made(name: str, manifests: Mapping[str, Manifest]) -> Made:
         ),
         created_at=manifest.created_at,
     )
+
+
+def _codes(spec: RunSpec, models: Sequence[str]) -> dict[tuple[Step, str], str]:
+    """Hash the code behind each kind of partition: an edit of one family makes stale what its models made."""
+    codes: dict[tuple[Step, str], str] = {("ingest", ""): Stage.INGEST.code()}
+    for model in spec.models:
+        if model.name in models:
+            codes["retrain", model.name] = code_of(Stage.VERSIONS, spec, model)
+            codes["update", model.name] = code_of(Stage.UPDATES, spec, model)
+    return codes
 
 
 def _plain(spec: RunSpec) -> dict[str, Any]:

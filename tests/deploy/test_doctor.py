@@ -17,7 +17,7 @@ from deploy import doctor
 from deploy.cli import app
 from deploy.doctor import Finding, examine
 from models.blas import arithmetic
-from tasks.provenance import code_version
+from tasks.provenance import source_version
 
 SECRET = "hunter2-of-the-test"
 
@@ -168,12 +168,12 @@ def test_schedulers_and_workers(installation: Path, tmp_path: Path, monkeypatch:
         assert _of("dask", examine()) == [("FAIL", f"{address} has no workers; start some, or runs wait and fail")]
         where = ["--nthreads=1", "--no-nanny", f"--local-directory={tmp_path}"]
         with dask_process("worker", address, *where, *tls_options(pem)):
-            code_version.cache_clear()
+            source_version.cache_clear()
             _wait_for_a_worker(address, pem)
             findings = examine()
-            monkeypatch.setattr(doctor, "code_version", _another)
+            monkeypatch.setattr(doctor, "source_version", _another)
             ((state, said),) = _of("dask", examine())
-    assert _of("dask", findings) == [("ok", f"{address} answers over TLS; 1 worker(s) run code {code_version()}")]
+    assert _of("dask", findings) == [("ok", f"{address} answers over TLS; 1 worker(s) run code {source_version()}")]
     assert any("can be read by others; run `chmod 600" in said for _, said in _of("settings", findings))
     assert state == "FAIL"
     assert "cannot run factorcube" in said
@@ -202,5 +202,5 @@ def test_the_arithmetic_is_said(same: bool, state: str, installation: Path, monk
     assert ("unset MKL_CBWR" in said) is not same
 
 
-def test_the_code_version_is_said(installation: Path) -> None:
-    assert code_version() in _of("code", examine())[0][1]
+def test_the_source_version_is_said(installation: Path) -> None:
+    assert source_version() in _of("code", examine())[0][1]

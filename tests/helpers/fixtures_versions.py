@@ -156,6 +156,7 @@ def _manifest(model, place, dataset, evaluated, periods):
         ingest_key="9f" * 32,
         sources=(SourceFile(name="prices.parquet", sha256="ab" * 32), SourceFile(name="ff3.csv", sha256="cd" * 32)),
         code_version="0.1.0+g1a2b3c4",
+        source_version="0.1.0+g1a2b3c4",
         config_digest="5e" * 32,
         config={"universe": "us_large", "frequency": dataset.attrs["frequency"], "models": [{"kind": model}]},
         kind=model,

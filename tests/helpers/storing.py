@@ -93,6 +93,7 @@ def manifest_of(dataset: xr.Dataset, *, tag: str = "0123abcd", model: str = "ipc
         "ingest_key": "k",
         "sources": (),
         "code_version": "0.1.0",
+        "source_version": "0.1.0",
         "config_digest": "d",
         "config": {"nested": {"list": (1, 2)}},
         "kind": "ipca",

@@ -148,7 +148,7 @@ def test_pem_files_that_cannot_be_used_are_named(trusted: Path, foreign: Path, t
 def test_workers_that_do_not_have_factorcube_are_refused(
     scheduler: str, trusted: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("tasks.cluster.code_version", _only_here)  # this module is not on the worker
+    monkeypatch.setattr("tasks.cluster.source_version", _only_here)  # this module is not on the worker
     with (
         open_cluster(_settings(tmp_path, scheduler, trusted), print) as cluster,
         pytest.raises(ExecutionError, match=r"the Dask workers cannot run factorcube: .*No module named") as raised,

@@ -70,7 +70,7 @@ def make_plan(world: World, request: BackfillRequest, *, snapshot_id: str | None
 
 def _ingests(world: World, request: BackfillRequest) -> list[PlannedPartition]:
     planned = []
-    now = Inputs(data=world.source, code=world.code, config=world.configs.get("", ""))
+    now = Inputs(data=world.source, code=world.codes.get(("ingest", ""), ""), config=world.configs.get("", ""))
     for month in months(request.start, request.end):
         sessions, held, record = world.sessions_in(month), world.held_in(month), world.record("ingest", "", month)
         if record is not None and record.inputs is not None:

@@ -40,8 +40,8 @@ class World:
         Dates of the cube, in order.
     digests : Mapping[date, str]
         Hash of the cube's rows up to each of its dates that the panel spans.
-    code : str
-        Version of the code.
+    codes : Mapping[tuple[Step, str], str]
+        Hash of the code that makes a partition, by step and model.
     configs : Mapping[str, str]
         Hash of the decisive config by model; that of an ingest under ``""``.
     source : str or None
@@ -62,7 +62,7 @@ class World:
     calendar_free: bool = False
     held: tuple[date, ...] = ()
     digests: Mapping[date, str] = field(default_factory=dict)
-    code: str = ""
+    codes: Mapping[tuple[Step, str], str] = field(default_factory=dict)
     configs: Mapping[str, str] = field(default_factory=dict)
     source: str | None = None
     records: Mapping[tuple[Step, str], Mapping[str, PartitionRecord]] = field(default_factory=dict)
@@ -99,7 +99,7 @@ class World:
         """Return what a version would be made from now; an update takes its config from its parent."""
         return Inputs(
             data=None if as_of is None else self.digests.get(as_of),
-            code=self.code,
+            code=self.codes.get(("retrain" if parent is None else "update", model), ""),
             config=self.configs.get(model, "") if parent is None else "",
             parent=parent,
         )

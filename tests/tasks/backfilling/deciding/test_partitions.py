@@ -20,6 +20,7 @@ from tasks.backfilling.deciding.world import World, month_of, months
 NOW = datetime(2017, 1, 15, 12, tzinfo=UTC)
 DAYS = tuple(stamp.date() for stamp in sessions("XNYS", date(2016, 1, 1), date(2016, 12, 31)))
 MODELS = ("market", "pca")
+CODES = {("ingest", ""): "c1"} | {(step, model): "c1" for step in ("retrain", "update") for model in MODELS}
 LAST = {month: [day for day in DAYS if month_of(day) == month][-1] for month in months(DAYS[0], DAYS[-1])}
 
 
@@ -34,7 +35,7 @@ def world(until: date = date(2016, 10, 14), **changes) -> World:
         "sessions": DAYS,
         "held": held,
         "digests": {day: f"d{day}" for day in held},
-        "code": "c1",
+        "codes": CODES,
         "configs": {"": "ci", "market": "cm", "pca": "cp"},
         "source": "s1",
     }
@@ -116,7 +117,7 @@ def test_stale_names_the_input_that_changed(name: str) -> None:
     state = with_retrains(world(), "2016-06", "2016-07")
     changed = {
         "data": {"digests": {day: f"d{day}" if day < date(2016, 7, 5) else f"e{day}" for day in state.held}},
-        "code": {"code": "c2"},
+        "code": {"codes": {**state.codes, ("retrain", "market"): "c2"}},
         "config": {"configs": {**state.configs, "market": "other"}},
     }[name]
     found = plan(replace(state, **changed), what="retrain", models=["market"])
@@ -126,6 +127,27 @@ def test_stale_names_the_input_that_changed(name: str) -> None:
     june = of(found, "retrain", "market", "2016-06")
     assert june.state == ("done" if name == "data" else "stale")
     assert of(plan(replace(state, **changed), what="retrain", select="stale"), "retrain", "market", "2016-07").included
+
+
+def test_other_code_makes_stale_what_it_makes_and_nothing_else() -> None:
+    state = with_retrains(with_retrains(world(), "2016-06"), "2016-06", model="pca")
+    parent = {model: state.versions[model][0].version for model in MODELS}
+    day = date(2016, 7, 20)
+    versions = {model: [*state.versions[model], made(state, model, day, root=parent[model])] for model in MODELS}
+    records = {
+        ("ingest", ""): {"2016-07": record(Inputs(data="s1", code="c1", config="ci"), version="S", dates=1)},
+        **{
+            ("update", model): {str(day): record(state.inputs(model, day, parent[model]), version=found[-1].version)}
+            for model, found in versions.items()
+        },
+    }
+    state = replace(state, versions=versions, records=records)
+    partitions = [("ingest", "", "2016-07")]
+    partitions += [(step, model, at) for model in MODELS for step, at in (("retrain", "2016-06"), ("update", str(day)))]
+    for edited in state.codes:
+        found = plan(replace(state, codes={**state.codes, edited: "c2"}))
+        stale = {at[:2] for at in partitions if of(found, *at).state == "stale"}
+        assert stale == {edited}
 
 
 def test_an_update_is_stale_from_the_restated_date_on_and_when_another_retrain_is_in_force() -> None:
