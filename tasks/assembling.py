@@ -17,6 +17,7 @@ from models.forecasting.forecast import with_statistics
 from models.forecasting.joining import Realised, check_axis, in_coordinates, join, rotations
 from models.forecasting.metrics import Metrics, metrics_of
 from models.forecasting.rows import completed, out_of_sample, scored
+from models.panel.digests import DataDigests
 from schemas.families import ModelSpec
 from schemas.refs import FitRef, Key, PanelRef, RiskRef
 from schemas.settings import Settings
@@ -25,7 +26,6 @@ from storage.work import Kind
 from tasks.artifacts import publish_metrics_table
 from tasks.checkpoints import KeptStates, fit_identity
 from tasks.cluster import Cluster
-from tasks.digests import DataDigests
 from tasks.fitting import restore
 from tasks.logs import run_logger
 from tasks.naming import code_of

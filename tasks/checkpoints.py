@@ -12,11 +12,11 @@ from typing import Any
 
 from models.families.base import ModelState
 from models.forecasting.following import KEPT_DATES, RiskState
+from models.panel.digests import DataDigests
 from schemas.base import digest
 from schemas.refs import Key
 from schemas.spec import RunSpec
 from storage.work import Kind
-from tasks.digests import DataDigests
 from tasks.provenance import key
 from tasks.stages import Stage
 from tasks.workspace import Workspace

@@ -25,12 +25,12 @@ import xarray as xr
 from models.families.base import FactorModel
 from models.families.linear import GramModel
 from models.panel import Panel
+from models.panel.digests import DataDigests
 from models.statistics.gram import Design, GramStatistics
 from models.statistics.spans import DatedGram, dated_gram, designs_of, joined, pieces, spans
 from schemas.refs import Key, PanelRef
 from schemas.spec import RunSpec
 from storage.work import Kind
-from tasks.digests import DataDigests
 from tasks.panels import panel_inputs
 from tasks.provenance import key
 from tasks.stages import Stage

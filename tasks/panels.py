@@ -19,12 +19,13 @@ import xarray as xr
 
 from models import Panel
 from models.panel.assembly import panel_blocks
+from models.panel.digests import DataDigests
 from schemas.refs import Key, PanelRef, SnapshotRef
 from schemas.settings import Settings
 from schemas.spec import RunSpec
 from storage.sources import next_session
 from storage.work import Kind
-from tasks.digests import DataDigests, read_inputs, stored_inputs
+from tasks.digests import read_inputs, stored_inputs
 from tasks.logs import run_logger
 from tasks.provenance import key
 from tasks.snapshots import open_span

@@ -20,6 +20,7 @@ from models.families.registry import restore
 from models.forecasting.continuing import continued
 from models.forecasting.following import RiskEstimators, serve
 from models.forecasting.metrics import metrics_of
+from models.panel.digests import DataDigests
 from schemas.contracts import Manifest, validate
 from schemas.errors import PublishError
 from schemas.families import model_spec
@@ -30,7 +31,7 @@ from schemas.statistics import version_contract
 from storage import published
 from tasks.artifacts import publish_gate_table
 from tasks.assembling import kept_states
-from tasks.digests import DataDigests, read_inputs
+from tasks.digests import read_inputs
 from tasks.logs import run_logger
 from tasks.naming import code_of, parent_spec, planned_update
 from tasks.offering import promote, promoted_before
