@@ -93,6 +93,22 @@ class DataDigests:
 
 
 def digest_chain(cube: xr.Dataset, characteristics: list[str], portfolios: list[str]) -> tuple[list[str], IntArray]:
+    """Hash the rows of a cube one after the other, block by block.
+
+    Parameters
+    ----------
+    cube : xarray.Dataset
+        Span of a cube, possibly opened lazily (`schemas.contracts.CUBE`).
+    characteristics, portfolios : list of str
+        Which of them count.
+
+    Returns
+    -------
+    digests : list of str
+        Of each date: the hash of all rows up to it, and of what they are rows of.
+    first_seen : numpy.ndarray
+        (ticker,) position of the first date on which it has anything; the number of dates if none.
+    """
     names = cube["ticker"].values.astype(np.str_)
     seen = np.zeros(len(names), dtype=np.bool_)
     first_seen = np.full(len(names), cube.sizes["date"], dtype=np.int64)

@@ -15,9 +15,9 @@ import pandas as pd
 import xarray as xr
 
 from models import quality
+from models.quality import describe
 from schemas.checks import MAX_FLAGGED_ROWS, Check, CheckOverrides, CheckReport, declared
 from schemas.errors import DataError
-from tasks.checking import describe
 
 if TYPE_CHECKING:
     from tasks.checking.expectations import SuiteOutcome
@@ -171,7 +171,7 @@ def _report(
     }
     cells, described = describe.flagged(sorted(in_rows, key=lambda check: check.severity), data, rows)
     return CheckReport(
-        results=tuple(describe.result_of(outcome, tables, rows) for outcome in outcomes),
+        results=tuple(describe.result_of(one.check, one.failing, tables, rows) for one in outcomes),
         flagged_rows=described,
         flagged_cells=cells,
         blocked_dates=tuple(sorted(blocked)),

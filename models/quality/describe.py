@@ -1,30 +1,26 @@
 """The words of a report: what a check saw, and what a flagged row looks like.
 
-Here belongs text for people. What decides belongs in `checks` and `expectations`.
+Here belongs text for people. What decides belongs in `tasks.checking`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
 import xarray as xr
 
 from models.arrays import FloatArray
-from models.quality import RowFlags, labels
+from models.quality.arrays import labels
+from models.quality.rows import RowFlags
 from schemas.checks import MAX_FLAGGED_ROWS, Check, CheckResult, FlaggedCells, FlaggedRow
-
-if TYPE_CHECKING:
-    from tasks.checking.expectations import Outcome
 
 _SHOWN = 3
 
 
-def result_of(outcome: Outcome, tables: Mapping[str, pd.DataFrame], rows: RowFlags) -> CheckResult:
-    """Say what a check saw in one line."""
-    check, failing = outcome.check, outcome.failing
+def result_of(check: Check, failing: Sequence[str], tables: Mapping[str, pd.DataFrame], rows: RowFlags) -> CheckResult:
+    """Say in one line what a check saw that failed on the rows of its table with these labels."""
     table = tables[check.table]
     failures = len(failing)
     if check.scope == "row":
