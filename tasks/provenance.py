@@ -12,7 +12,7 @@ from importlib.metadata import version
 from typing import Any
 
 from schemas.base import digest
-from tasks.codehash import HOME, PACKAGES
+from storage.codehash import HOME, PACKAGES
 
 _LIBRARIES = (
     "numpy",

@@ -1,8 +1,8 @@
 """The stages of a run, and the modules whose lines can change what each of them makes.
 
-Here belongs the one table of what a key's code is made of; how modules are followed is in `tasks.codehash`. Every call
-of `tasks.provenance.key` names its stage: ``key(Stage.PANELS.code(), ...)``, and where a model family has a say also
-the family: ``key(Stage.FITS.code(family_code(kind)), ...)``.
+Here belongs the one table of what a key's code is made of; how modules are followed is in `storage.codehash`. Every
+call of `tasks.provenance.key` names its stage: ``key(Stage.PANELS.code(), ...)``, and where a model family has a say
+also the family: ``key(Stage.FITS.code(family_code(kind)), ...)``.
 
 A new step is a row here. Its `roots` are the modules that do it; all that they import is followed, so that what is
 forgotten here makes too much anew and never too little. What is left out is named, with the reason:
@@ -22,7 +22,7 @@ from functools import cache
 from pathlib import Path
 
 from models.families.registry import family
-from tasks.codehash import HOME, hash_of, modules_of
+from storage.codehash import HOME, hash_of, modules_of
 
 _BESIDE = (
     "reporting",
@@ -32,7 +32,7 @@ _BESIDE = (
     "schemas.settings",
     "tasks.artifacts",
     "tasks.checking.datadocs",
-    "tasks.codehash",
+    "storage.codehash",
     "tasks.events",
     "tasks.logs",
     "tasks.provenance",
@@ -127,7 +127,7 @@ class Stage(Enum):
         return _code(self, families, home)
 
     def modules(self, *families: str, home: Path = HOME) -> frozenset[str]:
-        """Return the names of the modules that count; see `tasks.codehash.modules_of`."""
+        """Return the names of the modules that count; see `storage.codehash.modules_of`."""
         steps: _Steps = self.value
         found = modules_of(*steps.roots, without=(*_BESIDE, *steps.without), home=home)
         if families:
