@@ -30,6 +30,7 @@ from models.families.ipca import IPCA  # noqa: E402
 from models.families.pca import PCA, RPPCA  # noqa: E402
 from models.families.penalised import PenalisedModel  # noqa: E402
 from models.families.time_series import MarketModel, TimeSeriesModel  # noqa: E402
+from models.forecasting.forecast import forecast  # noqa: E402
 from models.inference.two_pass import full_sample_betas  # noqa: E402
 from models.panel import Panel  # noqa: E402
 from models.portfolios.sorts import (  # noqa: E402
@@ -42,6 +43,7 @@ from models.portfolios.sorts import (  # noqa: E402
 from models.risk.covariance import FactorCovariance  # noqa: E402
 from models.risk.portfolio import RiskModel  # noqa: E402
 from models.risk.specific import SpecificRisk  # noqa: E402
+from schemas.spec import WalkForward  # noqa: E402
 
 __all__ = [
     "IPCA",
@@ -60,7 +62,9 @@ __all__ = [
     "SortedPortfolios",
     "SpecificRisk",
     "TimeSeriesModel",
+    "WalkForward",
     "double_sort",
+    "forecast",
     "full_sample_betas",
     "managed_returns",
     "managed_weights",

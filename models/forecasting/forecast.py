@@ -10,9 +10,10 @@ from collections.abc import Sequence
 
 import numpy as np
 import xarray as xr
+from threadpoolctl import threadpool_limits
 
 from models.families.base import FactorModel
-from models.forecasting.following import RiskEstimators, Served, serve
+from models.forecasting.following import RiskEstimators, serve
 from models.forecasting.joining import Realised, check_axis, in_coordinates, join, rotations
 from models.forecasting.rows import completed, out_of_sample, scored
 from models.forecasting.schedule import refit_dates, training
@@ -26,9 +27,10 @@ from schemas.statistics import STATISTIC_DIMS
 def forecast(
     model: FactorModel,
     panel: Panel,
-    held: xr.Dataset,
+    cube: xr.Dataset,
     schedule: WalkForward,
     *,
+    base: FactorModel | None = None,
     covariance: FactorCovariance | None = None,
     specific: SpecificRisk | None = None,
 ) -> xr.Dataset:
@@ -39,11 +41,14 @@ def forecast(
     model : FactorModel
         Unfitted; it stays so.
     panel : Panel
-        Dates with returns, and one row more for the session after the last, without: what is known at the last close.
-    held : xarray.Dataset
+        Dates with returns, and one row more for the session after the last, without: what is known at the last close
+        (`Panel.from_cube`).
+    cube : xarray.Dataset
         ``estimation`` (date, ticker) and ``weights`` (portfolio, date, ticker) of all dates but that last row.
     schedule : WalkForward
         When the model is fitted again.
+    base : FactorModel, optional
+        The unfitted model on whose residuals this one is fitted, if it is one of those.
     covariance, specific : optional
         How risk is estimated. Default: as the platform does.
 
@@ -55,36 +60,42 @@ def forecast(
     Raises
     ------
     ModelError
-        If the model is one on the residuals of another, or the data do not carry a fit or the risk.
+        If the data do not carry a fit or the risk.
     """
     estimators = RiskEstimators(covariance or FactorCovariance(), specific or SpecificRisk())
-    dates = panel.dates[:-1]
+    dates, held = panel.dates[:-1], cube[["estimation", "weights"]].load().drop_attrs()
     refits = refit_dates(dates, schedule, panel.dates[-1])
     begins = [int(dates.searchsorted(day)) for day in refits]
     ends = [*begins[1:], len(dates)]
-    fits = _fitted(model, panel, begins, schedule.window)
-    histories = [Realised.of(fit, panel.known(end)) for fit, end in zip(fits, ends, strict=True)]
-    last = fits[-1]
-    check_axis(
-        type(model).__name__, [(f"{day:%Y-%m-%d}", len(fit.factors_)) for day, fit in zip(refits, fits, strict=True)],
-        last.factors_,
-    )  # fmt: skip
-    served: list[Served] = []
-    turned = last
-    for fit, turn, begin, end in zip(fits, rotations(histories, latent=last.latent), begins, ends, strict=True):
-        turned = in_coordinates(fit, turn)
-        served.append(serve(turned, panel.known(end), begin, end, estimators, first=None if served else 0))
-    joined = join(served, dates, held.indexes["ticker"], last.factors_)
-    rows = out_of_sample(completed(joined, held), refits[0].to_datetime64())
-    known = panel.data.isel(date=slice(0, -1))
-    return with_statistics(scored(rows, known["returns"], known["mask"]), turned.statistics())
+    with threadpool_limits(1):  # as on a worker: BLAS rounds by the number of its threads
+        fits = _fitted(model, panel, begins, schedule.window, base)
+        histories = [Realised.of(fit, panel.known(end)) for fit, end in zip(fits, ends, strict=True)]
+        last = fits[-1]
+        counts = [(f"{day:%Y-%m-%d}", len(fit.factors_)) for day, fit in zip(refits, fits, strict=True)]
+        check_axis(type(model).__name__, counts, last.factors_)
+        turns = rotations(histories, latent=last.latent)
+        turned = [in_coordinates(fit, turn) for fit, turn in zip(fits, turns, strict=True)]
+        served = [
+            serve(fit, panel.known(end), begin, end, estimators, first=None if place else 0)
+            for place, (fit, begin, end) in enumerate(zip(turned, begins, ends, strict=True))
+        ]
+        joined = join(served, dates, held.indexes["ticker"], last.factors_)
+        rows = out_of_sample(completed(joined, held), refits[0].to_datetime64())
+        known = panel.data.isel(date=slice(0, -1))
+        return with_statistics(scored(rows, known["returns"], known["mask"]), turned[-1].statistics())
 
 
-def _fitted(model: FactorModel, panel: Panel, begins: Sequence[int], window: int | None) -> list[FactorModel]:
+def _fitted(
+    model: FactorModel, panel: Panel, begins: Sequence[int], window: int | None, base: FactorModel | None
+) -> list[FactorModel]:
+    """Fit as of each position, with what later fits keep of the first."""
     fits: list[FactorModel] = []
     for begin in begins:
-        estimator = model.clone() if not fits else model.clone().refit(fits[0])
-        fits.append(estimator.fit(training(panel.known(begin), window)))
+        train = training(panel.known(begin), window)
+        estimator = model.clone().refit(fits[0]) if fits else model.clone()
+        if base is not None:
+            estimator = estimator.on(base.clone().fit(train))
+        fits.append(estimator.fit(train))
     return fits
 
 

@@ -143,6 +143,44 @@ class Panel:
         return cls(next(whole))
 
     @classmethod
+    def from_cube(
+        cls,
+        cube: xr.Dataset,
+        *,
+        next_date: Any = None,
+        characteristics: Sequence[str] | None = None,
+        transform: str = "rank",
+        lag: int = 1,
+        constant: bool = True,
+        min_coverage: float = 0.5,
+        market_portfolio: str | None = None,
+    ) -> Self:
+        """Build the panel of a cube, as a run does, in memory.
+
+        Parameters
+        ----------
+        cube : xarray.Dataset
+            As in `schemas.contracts.CUBE`, for example a snapshot that was opened with xarray.
+        next_date : date-like, optional
+            Label of one row more, for the session after the cube's last date: what is known at the last close.
+        characteristics, transform, lag, constant, min_coverage, market_portfolio
+            As in `models.panel.assembly.panel_blocks`, which says what is refused.
+        """
+        following = None if next_date is None else pd.Timestamp(next_date)
+        whole = panel_blocks(
+            cube,
+            characteristics=characteristics,
+            transform=transform,
+            lag=lag,
+            constant=constant,
+            min_coverage=min_coverage,
+            market_portfolio=market_portfolio,
+            next_date=following,
+            block=cube.sizes["date"] + 1,
+        )
+        return cls(next(whole))
+
+    @classmethod
     def from_arrays(
         cls,
         returns: FloatArray,
