@@ -28,8 +28,10 @@ from models.statistics.spans import spans
 from schemas.refs import PanelRef, SnapshotRef
 from schemas.settings import Settings
 from schemas.spec import RunSpec
+from storage.work import Kind
 from tasks.cluster import open_cluster
 from tasks.grams import make_span
+from tasks.panels import Sample
 from tasks.workspace import Workspace
 
 STOCKS, CHARS = 2_000, 94
@@ -54,10 +56,10 @@ def run(*, quick: bool) -> list[Row]:
     design = Design(tuple(f"c{n}" for n in range(CHARS)))
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
-        panels = {n_dates: _stored_panel(root, n_dates, stocks) for n_dates in sizes}
-        rows = [_against_memory(root, panels[sizes[1]], design, _size(sizes[1], stocks))]
-        rows += [_flat(root, panels[n], design, n, sizes[0], _size(n, stocks)) for n in sizes]
-        rows.append(_workers(root, panels[sizes[2]], design, sizes[2], _size(sizes[2], stocks)))
+        samples = {n_dates: Sample(root, _stored_panel(root, n_dates, stocks), _SPEC) for n_dates in sizes}
+        rows = [_against_memory(samples[sizes[1]], design, _size(sizes[1], stocks))]
+        rows += [_flat(samples[n], design, n, sizes[0], _size(n, stocks)) for n in sizes]
+        rows.append(_workers(samples[sizes[2]], design, sizes[2], _size(sizes[2], stocks)))
     return rows
 
 
@@ -75,8 +77,8 @@ def _stored_panel(root: Path, n_dates: int, stocks: int) -> PanelRef:
         "digests": [f"{name}-{n}" for n in range(n_dates)],
         "tickers": [f"S{n}" for n in range(stocks)],
     }
-    work.put_arrays("digests", name, {"first_seen": np.zeros(stocks, dtype=np.int64)}, facts)
-    work.put_dataset("panels", name, _simulated(dates, stocks))
+    work.put_arrays(Kind.DIGESTS, name, {"first_seen": np.zeros(stocks, dtype=np.int64)}, facts)
+    work.put_dataset(Kind.PANELS, name, _simulated(dates, stocks))
     return PanelRef(
         universe="simulated",
         key=name,
@@ -98,8 +100,8 @@ def _simulated(dates: pd.DatetimeIndex, stocks: int, block: int = 16) -> Iterato
         yield Panel.from_arrays(returns, rank, dates=days, chars=chars).data
 
 
-def _against_memory(root: Path, panel: PanelRef, design: Design, size: str) -> Row:
-    stored = Panel(Workspace(root).work.open_dataset("panels", panel.key))
+def _against_memory(sample: Sample, design: Design, size: str) -> Row:
+    stored = Panel(sample.space.work.open_dataset(Kind.PANELS, sample.panel.key))
     from_zarr = measure(lambda: gram_of(stored, design), repeats=3)
     loaded = stored.load()
     from_memory = measure(lambda: gram_of(loaded, design), repeats=3)
@@ -116,15 +118,15 @@ def _against_memory(root: Path, panel: PanelRef, design: Design, size: str) -> R
     )
 
 
-def _flat(root: Path, panel: PanelRef, design: Design, n_dates: int, least: int, size: str) -> Row:
+def _flat(sample: Sample, design: Design, n_dates: int, least: int, size: str) -> Row:
     """Build the Gram store in this process, span by span, and take its peak memory."""
 
     def build() -> None:
         for start, stop in spans(n_dates):
-            make_span(root, panel, _SPEC, design, start, stop)
+            make_span(sample, design, start, stop)
 
     built = measure(build)
-    shutil.rmtree(root / "work" / "grams")
+    shutil.rmtree(sample.root / "work" / Kind.GRAMS)
     return Row(
         f"Gram store, {n_dates // least}x: {size}",
         built.seconds,
@@ -134,9 +136,9 @@ def _flat(root: Path, panel: PanelRef, design: Design, n_dates: int, least: int,
     )
 
 
-def _workers(root: Path, panel: PanelRef, design: Design, n_dates: int, size: str) -> Row:
-    one, two = (_on_workers(root, panel, design, n_dates, workers) for workers in (1, 2))
-    bare = [_in_processes(root, panel, design, n_dates, processes) for processes in (1, 2)]
+def _workers(sample: Sample, design: Design, n_dates: int, size: str) -> Row:
+    one, two = (_on_workers(sample, design, n_dates, workers) for workers in (1, 2))
+    bare = [_in_processes(sample, design, n_dates, processes) for processes in (1, 2)]
     return Row(
         f"Gram store on 2 Dask workers, {size}",
         two,
@@ -148,36 +150,36 @@ def _workers(root: Path, panel: PanelRef, design: Design, n_dates: int, size: st
     )
 
 
-def _on_workers(root: Path, panel: PanelRef, design: Design, n_dates: int, workers: int) -> float:
+def _on_workers(sample: Sample, design: Design, n_dates: int, workers: int) -> float:
     """Seconds that a cluster takes to build the store."""
 
     def build() -> None:
         futures = [
-            cluster.submit(make_span, root, panel, _SPEC, design, start, stop, key=f"span-{uuid4().hex}")
+            cluster.submit(make_span, sample, design, start, stop, key=f"span-{uuid4().hex}")
             for start, stop in spans(n_dates)
         ]
         cluster.gather(futures, str)
 
-    with open_cluster(Settings(root=root, workers=workers), lambda _: None) as cluster:
+    with open_cluster(Settings(root=sample.root, workers=workers), lambda _: None) as cluster:
         cluster.client.wait_for_workers(workers)
-        return _best(root, build)
+        return _best(sample.root, build)
 
 
-def _in_processes(root: Path, panel: PanelRef, design: Design, n_dates: int, processes: int) -> float:
+def _in_processes(sample: Sample, design: Design, n_dates: int, processes: int) -> float:
     """Seconds that plain processes take, each with its share of the spans: what the machine gives at most."""
     shares = [list(spans(n_dates))[n::processes] for n in range(processes)]
 
     def build() -> None:
-        for future in [pool.submit(_make_spans, root, panel, design, share) for share in shares]:
+        for future in [pool.submit(_make_spans, sample, design, share) for share in shares]:
             future.result()
 
     with ProcessPoolExecutor(processes, mp_context=get_context("spawn")) as pool:
-        return _best(root, build)
+        return _best(sample.root, build)
 
 
-def _make_spans(root: Path, panel: PanelRef, design: Design, share: list[tuple[int, int]]) -> None:
+def _make_spans(sample: Sample, design: Design, share: list[tuple[int, int]]) -> None:
     for start, stop in share:
-        make_span(root, panel, _SPEC, design, start, stop)
+        make_span(sample, design, start, stop)
 
 
 def _best(root: Path, build: Callable[[], None]) -> float:
@@ -187,5 +189,5 @@ def _best(root: Path, build: Callable[[], None]) -> float:
         start = time.perf_counter()
         build()
         seconds.append(time.perf_counter() - start)
-        shutil.rmtree(root / "work" / "grams")
+        shutil.rmtree(root / "work" / Kind.GRAMS)
     return min(seconds[1:])

@@ -6,7 +6,6 @@ The functions that run on workers are idempotent, as in `tasks.fitting`. What th
 from __future__ import annotations
 
 from dataclasses import fields
-from pathlib import Path
 
 import pandas as pd
 import xarray as xr
@@ -29,7 +28,7 @@ from tasks.cluster import Cluster
 from tasks.fitting import restore
 from tasks.logs import run_logger
 from tasks.naming import code_of
-from tasks.panels import known_holdings, known_panel, panel_inputs, panel_until
+from tasks.panels import Sample
 from tasks.provenance import key
 from tasks.stages import Stage
 from tasks.steps import step
@@ -41,18 +40,18 @@ def estimate_covariance(
     spec: RunSpec, models: list[ModelSpec], panel: PanelRef, fits: list[FitRef], cluster: Cluster, settings: Settings
 ) -> list[RiskRef]:
     """Make the risk model of every model over all dates: the rows of each fit side by side on Dask, then joined."""
-    futures = []
+    sample, futures = Sample(settings.root, panel, spec), []
     for model in models:
         own = tuple(fit for fit in fits if fit.model == model.name)
         rows = [
             cluster.submit(
-                serve_fit, settings.root, panel, spec, model, own[: place + 1],
+                serve_fit, sample, model, own[: place + 1],
                 key=f"rows-{model.name}-{own[place].as_of}-{panel.key[:8]}",
             )
             for place in range(len(own))
         ]  # fmt: skip
         name = f"risk-{model.name}-{panel.key[:8]}"
-        futures.append(cluster.submit(assemble_risk, settings.root, panel, spec, model, own, rows, key=name))
+        futures.append(cluster.submit(assemble_risk, sample, model, own, rows, key=name))
     return cluster.gather(futures, lambda ref: f"covariance and risk of {ref.model}")
 
 
@@ -61,9 +60,9 @@ def evaluate_models(
     spec: RunSpec, panel: PanelRef, risks: list[RiskRef], cluster: Cluster, settings: Settings
 ) -> dict[str, Metrics]:
     """Score the forecasts of every model out of sample; metrics by model."""
+    sample = Sample(settings.root, panel, spec)
     futures = [
-        cluster.submit(evaluate_risk, settings.root, panel, spec, risk, key=f"evaluate-{risk.model}-{risk.key[:8]}")
-        for risk in risks
+        cluster.submit(evaluate_risk, sample, risk, key=f"evaluate-{risk.model}-{risk.key[:8]}") for risk in risks
     ]
     metrics = cluster.gather(futures, lambda found: f"evaluated: {_scored(found['total_r2_out_of_sample'])}")
     rows = [{"model": risk.model, **found} for risk, found in zip(risks, metrics, strict=True)]
@@ -76,18 +75,18 @@ def _scored(total_r2: float | None) -> str:
     return "no date out of sample yet" if total_r2 is None else f"out-of-sample total R2 {total_r2:.4f}"
 
 
-def serve_fit(root: Path, panel: PanelRef, spec: RunSpec, model: ModelSpec, fits: tuple[FitRef, ...]) -> Key:
+def serve_fit(sample: Sample, model: ModelSpec, fits: tuple[FitRef, ...]) -> Key:
     """Make the rows of the last of these fits, turned towards those before it; return their key. Runs on a worker."""
-    space, fit, inputs = Workspace(root), fits[-1], panel_inputs(Workspace(root), panel)
+    space, spec, inputs, fit = sample.space, sample.spec, sample.inputs, fits[-1]
     estimators = spec.model_dump(mode="json", include={"covariance", "specific"})
     name = key(Stage.ROWS.code(), fits=[each.realised for each in fits], **estimators)
     if not space.work.has(Kind.ROWS, name):
         turned = _turned(space, model, fits)
         served = serve(
             turned,
-            panel_until(space, panel, fit.until),
+            sample.until(fit.until),
             inputs.position(fit.as_of),
-            inputs.position(panel.as_of) + 1 if fit.until > panel.as_of else inputs.position(fit.until),
+            inputs.position(sample.panel.as_of) + 1 if fit.until > sample.panel.as_of else inputs.position(fit.until),
             RiskEstimators.of(spec.covariance, spec.specific),
             first=0 if len(fits) == 1 else None,
             checkpoints=kept_states(space, spec, model, turned.state(), inputs),
@@ -115,16 +114,14 @@ def _turned(space: Workspace, model: ModelSpec, fits: tuple[FitRef, ...]) -> Fac
     return in_coordinates(fitted, rotations(histories, latent=fitted.latent)[-1])
 
 
-def assemble_risk(
-    root: Path, panel: PanelRef, spec: RunSpec, model: ModelSpec, fits: tuple[FitRef, ...], rows: list[Key]
-) -> RiskRef:
+def assemble_risk(sample: Sample, model: ModelSpec, fits: tuple[FitRef, ...], rows: list[Key]) -> RiskRef:
     """Join the rows of one model's fits, and add portfolio risk and the last fit's inference. Runs on a worker."""
-    space = Workspace(root)
-    portfolios = [item.name for item in spec.portfolios]
+    space = sample.space
+    portfolios = [item.name for item in sample.spec.portfolios]
     name = key(Stage.ROWS.code(), rows=rows, portfolios=portfolios)
     if not space.work.has(Kind.RISKS, name):
         last = _turned(space, model, fits)
-        held = known_holdings(space, panel)
+        held = sample.held()
         joined = join(
             [_served(space, each) for each in rows], held.indexes["date"], held.indexes["ticker"], last.factors_
         )
@@ -141,17 +138,17 @@ def _served(space: Workspace, name: Key) -> Served:
     return Served(begin=meta["begin"], tickers=tuple(meta["tickers"]), **arrays)
 
 
-def evaluate_risk(root: Path, panel: PanelRef, spec: RunSpec, risk: RiskRef) -> Metrics:
+def evaluate_risk(sample: Sample, risk: RiskRef) -> Metrics:
     """Add the evaluation of one model's forecasts, and return its metrics. Runs on a worker."""
-    space, name = Workspace(root), evaluation_key(risk)
+    space, name = sample.space, evaluation_key(risk)
     if not space.work.has(Kind.METRICS, name):  # kept last
-        data = known_panel(space, panel).data.isel(date=slice(0, -1))
+        data = sample.known().data.isel(date=slice(0, -1))
         rows = space.work.open_dataset(Kind.RISKS, risk.key).load()
         whole = scored(rows, data["returns"].load(), data["mask"].load())
         series: xr.Dataset = whole[[name for name in whole if name not in rows]]
         space.work.put_dataset(Kind.EVALUATIONS, name, series)
         in_sample = space.work.get_arrays(Kind.STATES, risk.key)[1]["in_sample"]
-        space.work.put_json(Kind.METRICS, name, metrics_of(whole, in_sample, spec.periods_per_year))
+        space.work.put_json(Kind.METRICS, name, metrics_of(whole, in_sample, sample.spec.periods_per_year))
     found: Metrics = space.work.get_json(Kind.METRICS, name)
     return found
 

@@ -8,7 +8,6 @@ travel. What is made of the fits belongs in `tasks.assembling`.
 from __future__ import annotations
 
 import time
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
@@ -29,7 +28,7 @@ from tasks.artifacts import Progress
 from tasks.cluster import Cluster, report_progress
 from tasks.grams import dated_grams, gram_designs, make_span, missing_spans
 from tasks.logs import run_logger
-from tasks.panels import panel_inputs, panel_until, past_panel
+from tasks.panels import Sample
 from tasks.provenance import key
 from tasks.stages import Stage, family_code
 from tasks.steps import step
@@ -50,70 +49,62 @@ def fit_models(
     Models on whose residuals others are fitted come first, whether they are asked for or not; those that last longest
     are begun first.
     """
-    space = Workspace(settings.root)
-    refits = _refits(space, panel, spec)
+    sample = Sample(settings.root, panel, spec)
+    refits = _refits(sample)
     run_logger().info(
         "%d model(s) x %d refit(s), %s to %s",
         len(models), len(refits), f"{refits[0]:%Y-%m-%d}", f"{refits[-1]:%Y-%m-%d}",
     )  # fmt: skip
     needed = with_bases(models, spec.models)
-    statistics = _submit_grams(spec, needed, panel, cluster, space)
+    statistics = _submit_grams(sample, needed, cluster)
     futures: dict[str, list[Future[FitRef]]] = {}
     for model in sorted(needed, key=lambda item: (len(with_bases([item], spec.models)), -build(item).effort)):
         base = build(model).base
         before: list[Future[Any]] = [*statistics[model.name], *(futures[base] if base else [])]
-        futures[model.name] = _submit_fits(spec, model, refits, panel, cluster, settings.root, before)
+        futures[model.name] = _submit_fits(sample, model, refits, cluster, before)
     asked = [future for model in models for future in futures[model.name]]
     found: list[FitRef] = cluster.gather(asked, _described, Progress("fits", panel.universe))
     return found
 
 
 def _submit_fits(
-    spec: RunSpec,
-    model: ModelSpec,
-    refits: list[pd.Timestamp],
-    panel: PanelRef,
-    cluster: Cluster,
-    root: Path,
-    before: list[Future[Any]],
+    sample: Sample, model: ModelSpec, refits: list[pd.Timestamp], cluster: Cluster, before: list[Future[Any]]
 ) -> list[Future[FitRef]]:
     """Submit all fits of one model, each after its pieces, and after the first fit if it keeps something of that."""
-    estimator = build(model)
+    estimator, panel = build(model), sample.panel
     fits: list[Future[FitRef]] = []
     for as_of, until in zip(refits, [*refits[1:], pd.Timestamp(panel.next_date)], strict=True):
         first = fits[:1] if estimator.keeps_of_first else []
         pieces = [
             cluster.submit(
-                fit_piece, root, panel, spec, model, as_of, piece, [*before, *first],
+                fit_piece, sample, model, as_of, piece, [*before, *first],
                 key=f"piece-{model.name}-{as_of:%Y-%m-%d}-{piece}-{panel.key[:8]}",
             )
             for piece in estimator.pieces()
         ]  # fmt: skip
         fits.append(
             cluster.submit(
-                fit_model, root, panel, spec, model, as_of, until, pieces, [*before, *first],
+                fit_model, sample, model, as_of, until, pieces, [*before, *first],
                 key=f"fit-{model.name}-{as_of:%Y-%m-%d}-{panel.key[:8]}",
             )
         )  # fmt: skip
     return fits
 
 
-def _submit_grams(
-    spec: RunSpec, models: list[ModelSpec], panel: PanelRef, cluster: Cluster, space: Workspace
-) -> dict[str, list[Future[Key]]]:
+def _submit_grams(sample: Sample, models: list[ModelSpec], cluster: Cluster) -> dict[str, list[Future[Key]]]:
     """Submit the Gram statistics that are not in the store, one future per span; for each model those that it needs."""
     spans: dict[Design, list[Future[Key]]] = {}
     needed = {}
     for model in models:
-        designs = gram_designs(space, panel, build(model))
+        designs = gram_designs(sample, build(model))
         for design in designs:
             if design not in spans:
                 spans[design] = [
                     cluster.submit(
-                        make_span, space.root, panel, spec, design, start, stop,
-                        key=f"gram-{panel.universe}-{start}-{stop}-{panel.key[:8]}",
+                        make_span, sample, design, start, stop,
+                        key=f"gram-{sample.panel.universe}-{start}-{stop}-{sample.panel.key[:8]}",
                     )
-                    for start, stop in missing_spans(space, panel, spec, design)
+                    for start, stop in missing_spans(sample, design)
                 ]  # fmt: skip
         needed[model.name] = [future for design in designs for future in spans[design]]
     missing = sum(map(len, spans.values()))
@@ -127,31 +118,27 @@ def _described(ref: FitRef) -> str:
 
 
 def fit_piece(
-    root: Path,
-    panel: PanelRef,
-    spec: RunSpec,
+    sample: Sample,
     model: ModelSpec,
     as_of: pd.Timestamp,
     piece: str,
     _before: list[Any],  # what had to be made first
 ) -> Key:
     """Do one piece of a fit; return its key. Runs on a worker."""
-    space = Workspace(root)
+    space = sample.space
     code = Stage.FITS.code(family_code(model.kind))
-    name = key(code, fit=fit_key(space, panel, spec, model, as_of), piece=piece)
+    name = key(code, fit=fit_key(sample, model, as_of), piece=piece)
     if not space.work.has(Kind.PIECES, name):
         told = _Told(f"{model.name} as of {as_of:%Y-%m-%d}, {piece}")
-        known = training(past_panel(space, panel, as_of), spec.walk_forward.window)
-        state = _estimator(space, panel, spec, model, as_of).fit_piece(known, piece, told)
+        known = training(sample.past(as_of), sample.spec.walk_forward.window)
+        state = _estimator(sample, model, as_of).fit_piece(known, piece, told)
         told.finish()
         space.work.put_arrays(Kind.PIECES, name, state.arrays, state.meta)
     return name
 
 
 def fit_model(
-    root: Path,
-    panel: PanelRef,
-    spec: RunSpec,
+    sample: Sample,
     model: ModelSpec,
     as_of: pd.Timestamp,
     until: pd.Timestamp,
@@ -159,22 +146,22 @@ def fit_model(
     _before: list[Any],  # what had to be made first: spans of the Gram store, another model's fits, the first fit
 ) -> FitRef:
     """Fit one model as of one date, and say what its factors returned up to the next refit. Runs on a worker."""
-    space = Workspace(root)
-    name = fit_key(space, panel, spec, model, as_of)
+    space = sample.space
+    name = fit_key(sample, model, as_of)
     changed = not space.work.has(Kind.FITS, name)
     if changed:
-        estimator = _estimator(space, panel, spec, model, as_of)
-        in_sample = _learn(estimator, space, panel, spec, as_of, pieces)
+        estimator = _estimator(sample, model, as_of)
+        in_sample = _learn(estimator, sample, as_of, pieces)
         dropped = getattr(estimator, "n_dropped_", 0)
         if dropped:
             why = "singular, too few stocks, or nobody with some characteristic"
             report_progress(f"  {model.name} as of {as_of:%Y-%m-%d}: {dropped} date(s) were left out ({why})")
         state = estimator.state()
         space.work.put_arrays(Kind.FITS, name, state.arrays, {"state": state.meta, "in_sample": in_sample})
-    inputs = panel_inputs(space, panel).digest(min(until.date(), panel.as_of))
+    inputs = sample.inputs.digest(min(until.date(), sample.panel.as_of))
     realised_key = key(Stage.ROWS.code(), fit=name, inputs=inputs, until=f"{until:%Y-%m-%d}")
     if not space.work.has(Kind.REALISED, realised_key):
-        found = Realised.of(restore(space, model, name), panel_until(space, panel, until))
+        found = Realised.of(restore(space, model, name), sample.until(until))
         arrays = {"dates": found.dates, "factor_returns": found.factor_returns}
         space.work.put_arrays(Kind.REALISED, realised_key, arrays, {})
     return FitRef(
@@ -182,56 +169,53 @@ def fit_model(
     )
 
 
-def _refits(space: Workspace, panel: PanelRef, spec: RunSpec) -> list[pd.Timestamp]:
+def _refits(sample: Sample) -> list[pd.Timestamp]:
     """Return the dates as of which models are fitted, up to the panel's; its rows need not be read for them."""
-    inputs = panel_inputs(space, panel)
-    dates = inputs.dates[: inputs.position(panel.as_of) + 1]
-    return refit_dates(dates, spec.walk_forward, pd.Timestamp(panel.next_date))
+    dates = sample.inputs.dates[: sample.inputs.position(sample.panel.as_of) + 1]
+    return refit_dates(dates, sample.spec.walk_forward, pd.Timestamp(sample.panel.next_date))
 
 
-def _estimator(space: Workspace, panel: PanelRef, spec: RunSpec, model: ModelSpec, as_of: pd.Timestamp) -> FactorModel:
+def _estimator(sample: Sample, model: ModelSpec, as_of: pd.Timestamp) -> FactorModel:
     """Make the unfitted model of a date: with what it keeps of the first fit, and on the model that it needs."""
     estimator = build(model)
-    first = _refits(space, panel, spec)[0]
+    first = _refits(sample)[0]
     if estimator.keeps_of_first and as_of != first:
-        estimator = estimator.refit(restore(space, model, fit_key(space, panel, spec, model, first)))
+        estimator = estimator.refit(restore(sample.space, model, fit_key(sample, model, first)))
     if estimator.base is not None:
-        base = next(item for item in spec.models if item.name == estimator.base)
-        estimator = estimator.on(restore(space, base, fit_key(space, panel, spec, base, as_of)))
+        base = next(item for item in sample.spec.models if item.name == estimator.base)
+        estimator = estimator.on(restore(sample.space, base, fit_key(sample, base, as_of)))
     return estimator
 
 
-def _learn(
-    estimator: FactorModel, space: Workspace, panel: PanelRef, spec: RunSpec, as_of: pd.Timestamp, pieces: list[Key]
-) -> dict[str, float]:
+def _learn(estimator: FactorModel, sample: Sample, as_of: pd.Timestamp, pieces: list[Key]) -> dict[str, float]:
     """Fit an estimator to what was known as of a date, from Gram statistics if it can; return its scores on that."""
-    designs, window = gram_designs(space, panel, estimator), spec.walk_forward.window
+    designs, window = gram_designs(sample, estimator), sample.spec.walk_forward.window
     if isinstance(estimator, GramModel) and designs:
-        known = [dated_grams(space, panel, spec, design, as_of) for design in designs]
+        known = [dated_grams(sample, design, as_of) for design in designs]
         known = known if window is None else [each.last(window) for each in known]
         estimator.fit_gram(known[0].gram, observed=known[0].observed)
         return estimator.score_gram(known[0].gram, observed=known[0].observed, over=known[-1].gram)
-    train = training(past_panel(space, panel, as_of), window)
+    train = training(sample.past(as_of), window)
     if pieces:
-        estimator.join(train, [ModelState(*space.work.get_arrays(Kind.PIECES, piece)) for piece in pieces])
+        estimator.join(train, [ModelState(*sample.space.work.get_arrays(Kind.PIECES, piece)) for piece in pieces])
     else:
         estimator.fit(train)
     return estimator.score(train)
 
 
-def fit_key(space: Workspace, panel: PanelRef, spec: RunSpec, model: ModelSpec, as_of: pd.Timestamp) -> Key:
+def fit_key(sample: Sample, model: ModelSpec, as_of: pd.Timestamp) -> Key:
     """Name a fit by what it learns from: the same data up to its date, whichever snapshot holds them."""
-    estimator, first = build(model), _refits(space, panel, spec)[0]
-    base = next((item for item in spec.models if item.name == estimator.base), None)
+    estimator, first = build(model), _refits(sample)[0]
+    base = next((item for item in sample.spec.models if item.name == estimator.base), None)
     return key(
         Stage.FITS.code(family_code(model.kind)),
-        inputs=panel_inputs(space, panel).digest(as_of),
-        panel=spec.panel.model_dump(mode="json", exclude={"start", "end"}),
+        inputs=sample.inputs.digest(as_of),
+        panel=sample.sees,
         model=model.model_dump(mode="json", exclude={"name"}),
         as_of=str(as_of),
-        window=spec.walk_forward.window,
-        first=fit_key(space, panel, spec, model, first) if estimator.keeps_of_first and as_of != first else None,
-        base=None if base is None else fit_key(space, panel, spec, base, as_of),
+        window=sample.spec.walk_forward.window,
+        first=fit_key(sample, model, first) if estimator.keeps_of_first and as_of != first else None,
+        base=None if base is None else fit_key(sample, base, as_of),
     )
 
 

@@ -25,75 +25,68 @@ import xarray as xr
 from models.families.base import FactorModel
 from models.families.linear import GramModel
 from models.panel import Panel
-from models.panel.digests import DataDigests
 from models.statistics.gram import Design, GramStatistics
 from models.statistics.spans import DatedGram, dated_gram, designs_of, joined, pieces, spans
-from schemas.refs import Key, PanelRef
-from schemas.spec import RunSpec
+from schemas.refs import Key
 from storage.work import Kind
-from tasks.panels import panel_inputs
+from tasks.panels import Sample
 from tasks.provenance import key
 from tasks.stages import Stage
 from tasks.workspace import Workspace
 
 
-def gram_designs(space: Workspace, panel: PanelRef, estimator: FactorModel) -> list[Design]:
+def gram_designs(sample: Sample, estimator: FactorModel) -> list[Design]:
     """Return the designs of the statistics that a model is fitted to, and scored on; none if it needs the rows."""
-    opened = Panel(_opened(space.root, panel.key))
+    opened = Panel(_opened(sample.root, sample.panel.key))
     return designs_of(estimator.design(opened) if isinstance(estimator, GramModel) else None)
 
 
-def missing_spans(space: Workspace, panel: PanelRef, spec: RunSpec, design: Design) -> list[tuple[int, int]]:
+def missing_spans(sample: Sample, design: Design) -> list[tuple[int, int]]:
     """Positions (start, stop) of the spans up to the panel's as-of date that are not in the store."""
-    inputs = panel_inputs(space, panel)
-    names = _names(spec, inputs, design)
-    cover = spans(inputs.position(panel.as_of) + 1)
-    return [span for span in cover if not space.work.has(Kind.GRAMS, names(*span))]
+    names = _names(sample, design)
+    cover = spans(sample.inputs.position(sample.panel.as_of) + 1)
+    return [span for span in cover if not sample.space.work.has(Kind.GRAMS, names(*span))]
 
 
-def make_span(root: Path, panel: PanelRef, spec: RunSpec, design: Design, start: int, stop: int) -> Key:
+def make_span(sample: Sample, design: Design, start: int, stop: int) -> Key:
     """Compute one span unless it is there, from shorter ones where they are; return its key. Runs on a worker."""
-    space = Workspace(root)
-    names = _names(spec, panel_inputs(space, panel), design)
+    space, names = sample.space, _names(sample, design)
     name = names(start, stop)
     if not space.work.has(Kind.GRAMS, name):
         parts = []
         for first, last, known in pieces(start, stop, lambda *span: space.work.has(Kind.GRAMS, names(*span))):
-            rows = _opened(root, panel.key).isel(date=slice(first, last))
+            rows = _opened(sample.root, sample.panel.key).isel(date=slice(first, last))
             parts.append(_load(space, names(first, last)) if known else dated_gram(rows, design))
         _store(space, name, joined(parts))
     return name
 
 
-def dated_grams(space: Workspace, panel: PanelRef, spec: RunSpec, design: Design, until: pd.Timestamp) -> DatedGram:
+def dated_grams(sample: Sample, design: Design, until: pd.Timestamp) -> DatedGram:
     """Return the statistics of all dates of a panel up to one; those that are not in the store are made and kept.
 
     They are bit for bit those of `models.statistics.gram.gram_of` on the panel's view of that date.
 
     Parameters
     ----------
-    space : Workspace
-        Where they are kept.
-    panel : PanelRef
-        The panel, which is opened only for dates that are not in the store.
-    spec : RunSpec
-        What a model sees.
+    sample : Sample
+        Whose panel is opened only for dates that are not in the store.
     design : Design
         What the statistics are made of.
     until : pandas.Timestamp
         The last date, not after the panel's own.
     """
-    inputs = panel_inputs(space, panel)
+    inputs = sample.inputs
     last = inputs.position(until)
-    cover = [span for span in spans(inputs.position(panel.as_of) + 1) if span[0] <= last]
-    known = _assembled(space.root, tuple(make_span(space.root, panel, spec, design, *span) for span in cover))
+    cover = [span for span in spans(inputs.position(sample.panel.as_of) + 1) if span[0] <= last]
+    known = _assembled(sample.root, tuple(make_span(sample, design, *span) for span in cover))
     return known.until(last, inputs.dates[last], design)
 
 
-def _names(spec: RunSpec, inputs: DataDigests, design: Design) -> Callable[[int, int], Key]:
+def _names(sample: Sample, design: Design) -> Callable[[int, int], Key]:
     """Give the name of a span of these data; the rest of a spec has no say in it."""
-    facts = {"panel": spec.panel.model_dump(mode="json", exclude={"start", "end"}), "design": asdict(design)}
-    return lambda start, stop: key(Stage.GRAMS.code(), inputs=inputs.digests[stop - 1], start=start, stop=stop, **facts)
+    code, digests = Stage.GRAMS.code(), sample.inputs.digests
+    facts = {"panel": sample.sees, "design": asdict(design)}
+    return lambda start, stop: key(code, inputs=digests[stop - 1], start=start, stop=stop, **facts)
 
 
 @lru_cache(maxsize=2)

@@ -20,7 +20,7 @@ from storage import published
 from tasks.artifacts import publish_gate_table
 from tasks.events import announce_promotion
 from tasks.logs import run_logger
-from tasks.panels import build_panel, known_panel
+from tasks.panels import Sample, build_panel
 from tasks.steps import step
 from tasks.workspace import Workspace
 
@@ -31,7 +31,7 @@ def judge(
     """Let the gate compare a version with the present champion, on the data that the version may know."""
     champion = published.latest(space.layout, ref.universe, ref.model)
     beside = None if champion is None else (champion.version, published.open_version(space.layout, champion))
-    known = known_panel(space, panel).data.isel(date=slice(0, -1))
+    known = Sample(space.root, panel, spec).known().data.isel(date=slice(0, -1))
     decision = decide(spec.gate, metrics, challenger, beside, known["returns"].load(), known["mask"].load())
     publish_gate_table(ref, decision)
     return decision

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from datetime import date
 from functools import cached_property, lru_cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -72,7 +73,7 @@ def build_panel(spec: RunSpec, snapshot: SnapshotRef, as_of: date | None, settin
         as_of=last,
         next_date=next_session(spec.calendar, spec.frequency, last).date(),
     )
-    panel = known_panel(space, ref)
+    panel = Sample(space.root, ref, spec).known()
     run_logger().info(
         "panel as of %s: %d dates x %d tickers x %d characteristics (%s)",
         last, len(panel.dates) - 1, len(panel.tickers), len(panel.chars), ", ".join(panel.chars),
@@ -95,32 +96,64 @@ def blocks_of(spec: RunSpec, cube: xr.Dataset, block: int) -> Iterator[xr.Datase
     )
 
 
-def known_panel(space: Workspace, ref: PanelRef) -> Panel:
-    """Return what was known as of the panel's date, and the row of the next session."""
-    panel, inputs = _stored(space.root, ref.key), panel_inputs(space, ref)
-    position = inputs.position(ref.as_of)
-    return panel.view(position + 2, inputs.axis(position)).awaiting(pd.Timestamp(ref.next_date))
+@dataclass(frozen=True)
+class Sample:
+    """What the steps on workers look at: a panel as of a date, and the spec that it is studied by. It travels to them.
 
+    Attributes
+    ----------
+    root : Path
+        Folder of the installation.
+    panel : PanelRef
+        The panel.
+    spec : RunSpec
+        What a model sees, and how it is fitted and judged.
+    """
 
-def past_panel(space: Workspace, ref: PanelRef, day: date | pd.Timestamp) -> Panel:
-    """Return the rows up to a day, with the tickers that had appeared by then: the same whenever it is looked at."""
-    panel, inputs = _stored(space.root, ref.key), panel_inputs(space, ref)
-    position = inputs.position(day)
-    return panel.view(position + 1, inputs.axis(position))
+    root: Path
+    panel: PanelRef
+    spec: RunSpec
 
+    @property
+    def space(self) -> Workspace:
+        """Intermediate results."""
+        return Workspace(self.root)
 
-def panel_until(space: Workspace, ref: PanelRef, until: date | pd.Timestamp) -> Panel:
-    """Return the rows up to a date that may be the next session, whose row is without what happens on it."""
-    day = pd.Timestamp(until).date()
-    return past_panel(space, ref, day) if day <= ref.as_of else known_panel(space, ref)
+    @property
+    def inputs(self) -> DataDigests:
+        """Digests of the data behind the panel."""
+        return _inputs(self.root, self.panel.inputs)
 
+    @property
+    def sees(self) -> dict[str, Any]:
+        """What a key says of how the panel is made of its data."""
+        return self.spec.panel.model_dump(mode="json", exclude={"start", "end"})
 
-def known_holdings(space: Workspace, ref: PanelRef) -> xr.Dataset:
-    """Return portfolio weights and estimation universe up to the panel's as-of date, in memory."""
-    inputs = panel_inputs(space, ref)
-    position = inputs.position(ref.as_of)
-    held = space.work.open_dataset(Kind.HELD, ref.key)
-    return held.isel(date=slice(0, position + 1), ticker=inputs.axis(position)).load().drop_attrs()
+    def stored(self) -> Panel:
+        """Return the whole panel, lazily if it is large."""
+        return _stored(self.root, self.panel.key)
+
+    def known(self) -> Panel:
+        """Return what was known as of the panel's date, and the row of the next session."""
+        position = self.inputs.position(self.panel.as_of)
+        rows = self.stored().view(position + 2, self.inputs.axis(position))
+        return rows.awaiting(pd.Timestamp(self.panel.next_date))
+
+    def past(self, day: date | pd.Timestamp) -> Panel:
+        """Return the rows up to a day, with the tickers that had appeared by then; later dates have no say in it."""
+        position = self.inputs.position(day)
+        return self.stored().view(position + 1, self.inputs.axis(position))
+
+    def until(self, day: date | pd.Timestamp) -> Panel:
+        """Return the rows up to a date that may be the next session, whose row is without what happens on it."""
+        last = pd.Timestamp(day).date()
+        return self.past(last) if last <= self.panel.as_of else self.known()
+
+    def held(self) -> xr.Dataset:
+        """Return portfolio weights and estimation universe up to the panel's as-of date, in memory."""
+        position = self.inputs.position(self.panel.as_of)
+        held = self.space.work.open_dataset(Kind.HELD, self.panel.key)
+        return held.isel(date=slice(0, position + 1), ticker=self.inputs.axis(position)).load().drop_attrs()
 
 
 @dataclass(frozen=True, eq=False)
@@ -170,11 +203,6 @@ class CubeRows:
     @cached_property
     def _cube(self) -> xr.Dataset:
         return open_span(self.space, self.spec, self.snapshot)
-
-
-def panel_inputs(space: Workspace, ref: PanelRef) -> DataDigests:
-    """Return the digests of the data behind a panel."""
-    return _inputs(space.root, ref.inputs)
 
 
 @lru_cache(maxsize=2)

@@ -30,7 +30,7 @@ from tasks.ingesting import ingest_record
 from tasks.logs import run_logger
 from tasks.naming import code_of, planned_version
 from tasks.offering import judge
-from tasks.panels import panel_inputs
+from tasks.panels import Sample
 from tasks.provenance import library_versions, source_version
 from tasks.snapshots import sources_of
 from tasks.stages import Stage
@@ -72,7 +72,7 @@ def publish_version(
         version=planned.version,
         as_of=panel.as_of,
         created_at=datetime.now(UTC),
-        input_digest=panel_inputs(space, panel).digest(panel.as_of),
+        input_digest=Sample(space.root, panel, spec).inputs.digest(panel.as_of),
         snapshot_id=panel.snapshot.snapshot_id,
         ingest_key=panel.snapshot.ingest_key,
         sources=sources_of(space, panel.snapshot),

@@ -17,15 +17,16 @@ from storing import cube_data
 
 from models.families.linear import GramModel
 from models.families.registry import build
+from models.forecasting.schedule import training
 from models.statistics.gram import Design, GramStatistics, gram_of
 from schemas.families import model_spec
-from schemas.refs import PanelRef, SnapshotRef
+from schemas.refs import SnapshotRef
 from schemas.settings import Settings
 from schemas.spec import RunSpec
 from storage import work
 from storage.cube import Cube
 from tasks import fitting, grams
-from tasks.panels import build_panel, past_panel
+from tasks.panels import Sample, build_panel
 from tasks.workspace import Workspace
 
 DATES = pd.bdate_range("2023-01-02", periods=150)
@@ -65,30 +66,32 @@ class Store:
         for part in parts:
             commit = cube.upsert(part, message="test", metadata={})
         self.snapshot = SnapshotRef(universe="us", snapshot_id=commit.snapshot_id, ingest_key="i", checks_key="c")
-        self.panel = self.known(None)
+        self.sample = self.known(None)
 
-    def known(self, as_of: pd.Timestamp | None) -> PanelRef:
-        return build_panel(self.spec, self.snapshot, None if as_of is None else as_of.date(), Settings(root=self.root))
+    def known(self, as_of: pd.Timestamp | None) -> Sample:
+        day = None if as_of is None else as_of.date()
+        return Sample(self.root, build_panel(self.spec, self.snapshot, day, Settings(root=self.root)), self.spec)
 
     def grams(self, design: Design = PLAIN, until: pd.Timestamp = DATES[-1]) -> GramStatistics:
         grams._assembled.cache_clear()
-        return grams.dated_grams(self.space, self.panel, self.spec, design, until).gram
+        return grams.dated_grams(self.sample, design, until).gram
 
     def missing(self, design: Design = PLAIN) -> list[tuple[int, int]]:
-        return grams.missing_spans(self.space, self.panel, self.spec, design)
+        return grams.missing_spans(self.sample, design)
 
 
 @pytest.fixture
 def computed(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, int]]:
     """Positions of the dates that were computed from rows of a panel."""
     seen: list[tuple[int, int]] = []
-    original = grams._compute
+    original = grams.dated_gram
 
-    def compute(root: Path, panel: str, design: Design, start: int, stop: int) -> grams.DatedGram:
-        seen.append((start, stop))
-        return original(root, panel, design, start, stop)
+    def compute(rows: xr.Dataset, design: Design) -> grams.DatedGram:
+        start = DATES.get_loc(rows.indexes["date"][0])
+        seen.append((start, start + rows.sizes["date"]))
+        return original(rows, design)
 
-    monkeypatch.setattr(grams, "_compute", compute)
+    monkeypatch.setattr(grams, "dated_gram", compute)
     return seen
 
 
@@ -104,7 +107,7 @@ def test_spans_are_aligned_and_cover_every_date_once() -> None:
 def test_the_store_gives_the_bits_of_the_panel_as_of_any_date(design: Design, data: xr.Dataset, tmp_path: Path) -> None:
     store = Store(tmp_path, data)
     for until in DATES[[0, 1, 63, 64, 100, 130, 131, 149]]:
-        same_bits(store.grams(design, until), gram_of(past_panel(store.space, store.panel, until), design))
+        same_bits(store.grams(design, until), gram_of(store.sample.past(until), design))
     assert "industry:oil" not in store.grams(WIDE, DATES[130]).chars, "the name comes with the lag of the panel"
     assert "industry:oil" in store.grams(WIDE, DATES[131]).chars
 
@@ -118,11 +121,11 @@ def test_extended_date_by_date_and_built_at_once_are_the_same_bits(
     rest = data.isel(date=slice(120, None)).sel(ticker=[*TICKERS[:19], "S19"])
     extended = Store(tmp_path / "a", grown)
     for last in (10, 11, 40, 70, 119):
-        extended.panel = extended.known(DATES[last])
+        extended.sample = extended.known(DATES[last])
         extended.grams(design, DATES[last])
     for last in (124, 149):
         extended = Store(tmp_path / "a", rest.isel(date=slice(0, last - 119)))
-        assert "S19" in past_panel(extended.space, extended.panel, DATES[last]).tickers
+        assert "S19" in extended.sample.past(DATES[last]).tickers
         extended.grams(design, DATES[last])
     read = [day for start, stop in computed for day in range(start, stop)]
     assert sorted(read) == list(range(150))
@@ -177,10 +180,10 @@ def test_a_fit_from_the_store_is_that_of_the_panel_and_a_second_model_reads_no_p
     ]
     models = [build(each) for each in specs]
     for as_of in DATES[[90, 149]]:
-        train = fitting._training_panel(store.space, store.panel, spec, as_of)
+        train = training(store.sample.past(as_of), window)
         for model in models:
             assert isinstance(model, GramModel)
-            score = fitting._learn(model, store.space, store.panel, spec, as_of, [])
+            score = fitting._learn(model, store.sample, as_of, [])
             expected = model.clone().fit(train)
             assert score == pytest.approx(expected.score(train), abs=1e-6)
             for name, array in expected.state().arrays.items():
@@ -190,15 +193,15 @@ def test_a_fit_from_the_store_is_that_of_the_panel_and_a_second_model_reads_no_p
     def refuse(*arguments: object) -> None:
         raise AssertionError(f"the panel was read: {arguments}")
 
-    monkeypatch.setattr(grams, "_compute", refuse)
-    monkeypatch.setattr(fitting, "_training_panel", refuse)
+    monkeypatch.setattr(grams, "dated_gram", refuse)
+    monkeypatch.setattr(fitting, "training", refuse)
     grams._assembled.cache_clear()
     for as_of in DATES[70:150:20]:
         for lags in (0, 1):
             for each in (
                 model_spec({"kind": kind, "newey_west_lags": lags}) for kind in ("fama_macbeth", "cross_section")
             ):
-                fitting._learn(build(each), store.space, store.panel, spec, as_of, [])
+                fitting._learn(build(each), store.sample, as_of, [])
 
 
 def test_a_worker_that_is_killed_leaves_no_half_entry_and_its_span_is_made_again(
@@ -209,8 +212,8 @@ def test_a_worker_that_is_killed_leaves_no_half_entry_and_its_span_is_made_again
         LocalCluster(n_workers=1, threads_per_worker=1, dashboard_address=None, silence_logs=50) as cluster,
         Client(cluster) as client,
     ):
-        arguments = (store.root, store.panel, SPEC, WIDE, 64, 128)
-        name = client.submit(killed_once, tmp_path / "died", *arguments).result(timeout=60)
+        arguments = (store.sample, WIDE, 64, 128)
+        name = client.submit(killed_once, tmp_path / "died", *arguments).result(timeout=300)
     assert (tmp_path / "died").exists()
     assert [path.name for path in (store.root / "work" / "grams").iterdir() if path.is_dir()] == [name]
     same_bits(store.grams(WIDE), Store(tmp_path / "other", data).grams(WIDE))
