@@ -454,8 +454,8 @@ class CrossSectionalModel(GramModel):
             )
         if self.n_missing_ and self.missing_industries == "nan":
             warnings.warn(
-                f"{self.n_missing_} times an industry has no stock on a date, so that its return is NaN there and the "
-                "date is no observation for Omega; use coarser industries, or missing_industries='market'.",
+                f"{self.n_missing_} times an industry has no stock on a date, so that its return is NaN there and it "
+                "carries alone in Omega; use coarser industries, or missing_industries='market'.",
                 UserWarning,
                 stacklevel=4,
             )
