@@ -115,7 +115,7 @@ def test_the_image_holds_no_root_and_no_floating_base() -> None:
         version = re.search(rf"^{pin} := (.+)$", make, re.MULTILINE)
         assert version is not None
         assert f"ARG {pin}={version[1]}" in text
-    for folder in ("schemas", "storage", "models", "tasks", "flows", "deploy"):
+    for folder in ("schemas", "storage", "models", "reporting", "tasks", "flows", "deploy"):
         assert f"COPY {folder} {folder}" in text
 
 

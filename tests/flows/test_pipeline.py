@@ -162,7 +162,7 @@ def test_numbers_do_not_depend_on_the_number_of_workers_nor_on_whose_cluster_it_
 def test_workers_with_other_code_are_refused(small: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     old = tmp_path / "old"
     here = Path(__file__).resolve().parents[2]
-    for package in ("schemas", "storage", "models", "tasks", "flows"):
+    for package in ("schemas", "storage", "models", "reporting", "tasks", "flows"):
         shutil.copytree(here / package, old / package, ignore=shutil.ignore_patterns("__pycache__"))
     (old / "models" / "arrays.py").write_text((old / "models" / "arrays.py").read_text() + "\n# an older release\n")
     with scheduler(tmp_path, workers=1, path=old) as address:
