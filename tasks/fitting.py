@@ -129,7 +129,7 @@ def fit_piece(
     code = Stage.FITS.code(family_code(model.kind))
     name = key(code, fit=fit_key(sample, model, as_of), piece=piece)
     if not space.work.has(Kind.PIECES, name):
-        told = _Told(f"{model.name} as of {as_of:%Y-%m-%d}, {piece}")
+        told = _Told(f"{model.name} as of {as_of:%Y-%m-%d}")
         known = training(sample.past(as_of), sample.spec.walk_forward.window)
         state = _estimator(sample, model, as_of).fit_piece(known, piece, told)
         told.finish()
