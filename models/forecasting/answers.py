@@ -44,7 +44,7 @@ class Answers:
     loadings : numpy.ndarray
         (row, ticker, factor) X[t-1], float32 as published; NaN where a stock is not covered.
     expected_returns : numpy.ndarray
-        (row, ticker) float32.
+        (row, ticker) float32; NaN on rows that nobody has asked it of.
     factor_returns : numpy.ndarray
         (row, factor) f[t], float64.
     residuals : numpy.ndarray
@@ -58,22 +58,24 @@ class Answers:
     residuals: npt.NDArray[np.float32]
 
 
-def answers(model: FactorModel, panel: Rows, start: int, stop: int) -> Iterator[Answers]:
+def answers(model: FactorModel, panel: Rows, start: int, stop: int, *, expected_from: int = 0) -> Iterator[Answers]:
     """Ask a fitted model about the rows from ``start`` to ``stop`` by position, a block in memory at a time.
 
     Each row is looked at with as many rows before it as the model says (`FactorModel.row_memory`), as far as there are
-    any, and has the same bits in any block.
+    any, and has the same bits in any block. Expected returns are asked of blocks that reach the row ``expected_from``.
     """
     for first in range(start, stop, _BLOCK_ROWS):
         last = min(first + _BLOCK_ROWS, stop)
         begin = max(first - model.row_memory, 0)
-        yield _asked(model, panel.rows(begin, last), first - begin, first)
+        yield _asked(model, panel.rows(begin, last), first - begin, first, expected=last > expected_from)
 
 
-def _asked(model: FactorModel, rows: Panel, before: int, first: int) -> Answers:
+def _asked(model: FactorModel, rows: Panel, before: int, first: int, *, expected: bool) -> Answers:
     loadings = model.loadings(rows).transpose("date", "ticker", "factor").values[before:].astype(np.float32)
     realised = model.factor_returns(rows).transpose("date", "factor").values[before:].astype(np.float64)
-    expected = model.expected_returns(rows).transpose("date", "ticker").values[before:].astype(np.float32)
+    ahead = np.full(loadings.shape[:2], np.nan, dtype=np.float32)
+    if expected:
+        ahead = model.expected_returns(rows).transpose("date", "ticker").values[before:].astype(np.float32)
     explained = (loadings * contributing(realised)[:, np.newaxis]).sum(axis=2)
     residuals = (rows.returns.values[before:] - explained).astype(np.float32)
-    return Answers(first, loadings, expected, realised, residuals)
+    return Answers(first, loadings, ahead, realised, residuals)

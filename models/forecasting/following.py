@@ -203,7 +203,7 @@ def serve(
     )
     if state.n_dates == begin + 1:
         _read(served, estimators, state)
-    for block in answers(model, panel, min(state.n_dates, shown), end + 1):
+    for block in answers(model, panel, min(state.n_dates, shown), end + 1, expected_from=shown + 1):
         _show(served, block)
         for row in range(max(state.n_dates - block.first, 0), min(len(block.residuals), end - block.first)):
             state = estimators.step(state, block.factor_returns[row], block.residuals[row])

@@ -75,7 +75,11 @@ def version_data(periods: int = 12, *, seed: int = 0, end: str = "2024-06-28", t
             arrays[name] = (variable.dims, np.where(values > 1, np.nan, values).astype(variable.dtype))
     coords["char"] = list(CHARS)
     for name, dims in {"r_squared": ("ticker",), "gamma": ("char", "factor"), "sharpe_ratio": ()}.items():
-        arrays[name] = (dims, draw.standard_normal([len(coords[dim]) for dim in dims]))
+        arrays[name] = (
+            dims,
+            draw.standard_normal([len(coords[dim]) for dim in dims]),
+            {"long_name": f"what {name} says"},
+        )
     return xr.Dataset(arrays, coords=coords, attrs={"frequency": "daily", "periods_per_year": 252})
 
 
