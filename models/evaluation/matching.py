@@ -200,6 +200,7 @@ def _inputs(one: Manifest, other: Manifest) -> Iterator[InputDifference]:
         ("config", lambda manifest: manifest.config),
         ("params", lambda manifest: manifest.params),
         ("packages", lambda manifest: manifest.packages),
+        ("arithmetic", lambda manifest: manifest.arithmetic),
         ("source", lambda manifest: {source.name: source.sha256 for source in manifest.sources}),
     ):
         first, second = (dict(_leaves(get(manifest), prefix)) for manifest in (one, other))

@@ -154,13 +154,13 @@ def test_versions_are_found_by_name_by_latest_and_by_path(layout, tmp_path):
 @pytest.mark.parametrize(
     ("message", "spoil"),
     [
-        ("surprise are not in the contract", lambda ds: ds.assign(surprise=ds["r_squared"])),
+        ("surprise are not in the contract", lambda ds: ds.assign(surprise=ds["r_squared"].drop_attrs())),
         ("omega", lambda ds: ds.drop_vars("omega")),
         ("axes ticker have no labels", lambda ds: ds.drop_vars("ticker")),
         ("axes ticker have labels that are given twice", lambda ds: ds.isel(ticker=[0, 0, 1])),
         ("end on 2024-06-28", lambda ds: ds.isel(date=slice(None, -1))),
         ("dates must be in order", lambda ds: ds.isel(date=slice(None, None, -1))),
-        ("lacks the attributes frequency, periods_per_year", lambda ds: ds.drop_attrs()),
+        ("lacks the attributes frequency, periods_per_year", lambda ds: ds.drop_attrs(deep=False)),
     ],
 )
 def test_a_dataset_that_breaks_the_contract_is_not_published(layout, message, spoil):

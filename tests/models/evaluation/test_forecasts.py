@@ -21,7 +21,7 @@ from models.evaluation.forecasts import (
     standardised_return,
     summary,
 )
-from schemas.errors import DataError
+from schemas.errors import ConfigError, DataError
 
 
 def series(values: np.ndarray, *dims: str) -> xr.DataArray:
@@ -175,7 +175,7 @@ def test_evaluation_refuses_what_does_not_line_up() -> None:
         evaluate(version.isel(date=[0, 1, 3, 4]), returns)
     wider = evaluate(version.isel(date=slice(5, 20), ticker=slice(0, 9)), returns)
     assert wider.sizes["date"] == 15
-    with pytest.raises(DataError, match="at least one observation"):
+    with pytest.raises(ConfigError, match="at least one observation"):
         bias_band(0)
     dead = r_squared(0.0 * returns, returns)
     assert np.isnan(dead["r2"]).all()
