@@ -81,15 +81,15 @@ def serve_fit(sample: Sample, model: ModelSpec, fits: tuple[FitRef, ...]) -> Key
     estimators = spec.model_dump(mode="json", include={"covariance", "specific"})
     name = key(Stage.ROWS.code(), fits=[each.realised for each in fits], **estimators)
     if not space.work.has(Kind.ROWS, name):
-        turned = _turned(space, model, fits)
+        turned, last = _turned(space, model, fits), fit.until > sample.panel.as_of
         served = serve(
             turned,
             sample.until(fit.until),
             inputs.position(fit.as_of),
-            inputs.position(sample.panel.as_of) + 1 if fit.until > sample.panel.as_of else inputs.position(fit.until),
+            inputs.position(sample.panel.as_of) + 1 if last else inputs.position(fit.until),
             RiskEstimators.of(spec.covariance, spec.specific),
             first=0 if len(fits) == 1 else None,
-            checkpoints=kept_states(space, spec, model, turned.state(), inputs),
+            checkpoints=kept_states(space, spec, model, turned.state(), inputs) if last else None,
         )
         arrays = {field.name: getattr(served, field.name) for field in fields(served)}
         tickers, begin = arrays.pop("tickers"), arrays.pop("begin")
