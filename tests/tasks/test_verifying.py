@@ -69,7 +69,7 @@ def test_a_panic_of_icechunk_is_damage_and_an_interrupt_is_not(tmp_path, monkeyp
     cube = Cube.open(Layout(tmp_path), "us")
     head = cube.head().id
     for raised, met in ((PanicException("Invalid node"), CubeError), (KeyboardInterrupt(), KeyboardInterrupt)):
-        monkeypatch.setattr("storage.cube.seal", mock.Mock(side_effect=raised))
+        monkeypatch.setattr("storage.cube.metadata_seal", mock.Mock(side_effect=raised))
         with pytest.raises(met, match="snapshot .*PanicException: Invalid node" if met is CubeError else None):
             cube.open_dataset(head)
 
