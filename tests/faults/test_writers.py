@@ -21,6 +21,7 @@ def _returns(root: Path) -> str:
     return content_of(returns.sortby("ticker"))
 
 
+@pytest.mark.slow
 def test_two_ingests_of_one_universe_at_once_both_land_whole(
     injector: Injector, early: Path, late: Path, tmp_path: Path
 ) -> None:
