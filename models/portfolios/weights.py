@@ -17,6 +17,7 @@ from collections.abc import Mapping
 import numpy as np
 import pandas as pd
 import xarray as xr
+from pandas.api.typing import Rolling
 
 from schemas.errors import ConfigError, DataError
 
@@ -131,7 +132,7 @@ def inverse_volatility(returns: xr.DataArray, coverage: xr.DataArray, window: in
         raise ConfigError(f"inverse_volatility: window must be at least 4 dates, not {window}.")
     _require_same_labels(returns, coverage, "returns")
     ordered = returns.transpose("date", "ticker")
-    rolling = pd.DataFrame(ordered.values.astype(np.float64)).rolling(window, min_periods=math.ceil(window / 2))
+    rolling = _rolling(ordered, window)
     volatility = ordered.copy(data=rolling.std().to_numpy())
     usable = coverage & (volatility > 0.0)
     return _weights(_scaled((1.0 / volatility.where(usable)).fillna(0.0), 1.0))
@@ -165,7 +166,7 @@ def value_weight(value: xr.DataArray, coverage: xr.DataArray, window: int = 1) -
     _require_same_labels(value, coverage, "value")
     ordered = value.transpose("date", "ticker")
     positive = ordered.where((ordered > 0.0) & np.isfinite(ordered))
-    rolling = pd.DataFrame(positive.values.astype(np.float64)).rolling(window, min_periods=math.ceil(window / 2))
+    rolling = _rolling(positive, window)
     mean = ordered.copy(data=rolling.mean().to_numpy())
     return _weights(_scaled(mean.where(coverage).fillna(0.0), 1.0))
 
@@ -174,6 +175,11 @@ def _require_same_labels(array: xr.DataArray, coverage: xr.DataArray, name: str)
     for dim in ("date", "ticker"):
         if not array.indexes[dim].equals(coverage.indexes[dim]):
             raise DataError(f"{name} and coverage do not have the same {dim} axis; align them first.")
+
+
+def _rolling(ordered: xr.DataArray, window: int) -> Rolling[pd.DataFrame]:
+    """Roll over (date, ticker) values, of which half of the dates of a window must be known."""
+    return pd.DataFrame(ordered.values.astype(np.float64)).rolling(window, min_periods=math.ceil(window / 2))
 
 
 def _scaled(side: xr.DataArray, total: float) -> xr.DataArray:

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import numpy as np
+import pandas as pd
+from statsmodels.datasets import grunfeld
+
+from models.panel import Panel
 
 
 def instrumented(
@@ -21,3 +25,18 @@ def instrumented(
     factors = 0.01 + 0.05 * rng.standard_normal((n_dates, n_factors)) / np.arange(1, n_factors + 1)
     returns = np.einsum("tnl,lk,tk->tn", characteristics, gamma, factors)
     return returns + noise * rng.standard_normal(returns.shape), characteristics, gamma
+
+
+def grunfeld_panel(*, constant: bool) -> Panel:
+    """Grunfeld's investment of firms on their value and capital, untransformed and of the same date."""
+    data = grunfeld.load_pandas().data
+    data["date"] = pd.to_datetime(data["year"].astype(int).astype(str) + "-12-31")
+    return Panel.from_long(
+        data,
+        returns="invest",
+        characteristics=["value", "capital"],
+        ticker="firm",
+        lag=0,
+        transform="none",
+        constant=constant,
+    )

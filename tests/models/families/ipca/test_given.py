@@ -5,13 +5,11 @@ from __future__ import annotations
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
-import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from instrumented import instrumented
+from instrumented import grunfeld_panel, instrumented
 from ipca import InstrumentedPCA
-from statsmodels.datasets import grunfeld
 
 from models.families.ipca import IPCA, walk_forward
 from models.families.rotation import align
@@ -33,17 +31,8 @@ def given_panel(seed: int = 0, *, alpha: float = 0.01, **sizes: int) -> Panel:
     return Panel.from_arrays(returns, characteristics, factors=market, observed_factors=["mkt"])
 
 
-def grunfeld_panel() -> Panel:
-    data = grunfeld.load_pandas().data
-    data["date"] = pd.to_datetime(data["year"].astype(int).astype(str) + "-12-31")
-    panel = Panel.from_long(
-        data,
-        returns="invest",
-        characteristics=["value", "capital"],
-        ticker="firm",
-        lag=0,
-        transform="none",
-    )
+def given_grunfeld_panel() -> Panel:
+    panel = grunfeld_panel(constant=True)
     market = 1.0 + np.random.default_rng(0).standard_normal((len(panel.dates), 1))
     return Panel(
         panel.data.assign(factors=(("date", "observed_factor"), market)).assign_coords(observed_factor=["mkt"])
@@ -68,7 +57,7 @@ def peer_fit(
 )
 @pytest.mark.parametrize("source", ["random", "grunfeld"])
 def test_agrees_with_the_ipca_package(source: str, intercept: bool, observed: bool, mode: str) -> None:
-    panel, n_latent = (given_panel(), 2) if source == "random" else (grunfeld_panel(), 1)
+    panel, n_latent = (given_panel(), 2) if source == "random" else (given_grunfeld_panel(), 1)
     chosen = ("mkt",) if observed else ()
     model = IPCA(n_latent, intercept=intercept, observed=chosen, mode=mode, tol=1e-12, max_iter=5000).fit(panel)
     peer = peer_fit(panel, n_latent, intercept=intercept, observed=observed)

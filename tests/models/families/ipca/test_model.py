@@ -3,12 +3,10 @@ from __future__ import annotations
 import warnings
 
 import numpy as np
-import pandas as pd
 import pytest
-from instrumented import instrumented
+from instrumented import grunfeld_panel, instrumented
 from ipca import InstrumentedPCA
 from sklearn.exceptions import ConvergenceWarning
-from statsmodels.datasets import grunfeld
 
 from models.families.ipca import IPCA
 from models.panel import Panel
@@ -47,18 +45,7 @@ def assert_agrees(panel: Panel, n_factors: int) -> None:
 
 
 def test_grunfeld_agrees_with_the_ipca_package() -> None:
-    data = grunfeld.load_pandas().data
-    data["date"] = pd.to_datetime(data["year"].astype(int).astype(str) + "-12-31")
-    panel = Panel.from_long(
-        data,
-        returns="invest",
-        characteristics=["value", "capital"],
-        ticker="firm",
-        lag=0,
-        transform="none",
-        constant=False,
-    )
-    assert_agrees(panel, 1)
+    assert_agrees(grunfeld_panel(constant=False), 1)
 
 
 @pytest.mark.parametrize(("seed", "n_factors"), [(0, 1), (1, 2), (2, 3)])
