@@ -12,7 +12,8 @@ change what a disk and an object store share    `storage.stores`
 read or upsert a cube, open an old snapshot     `storage.cube`
 know what an upsert does to which cell          `storage.upsert`
 publish or promote a version                    `storage.published`
-find, read or verify a version                  `storage.versions`
+find and read a version                         `storage.versions`
+check a version against its checksums           `storage.checksums`
 know how `latest` moves, and what it keeps      `storage.pointer`
 check and write the files of a version          `storage.version_files`
 keep an intermediate result                     `storage.work`

@@ -19,9 +19,10 @@ from schemas.contracts import Manifest
 from schemas.errors import ConflictError, CorruptionError, PublishError
 from schemas.refs import VersionRef
 from storage import pointer
+from storage.checksums import read_manifest
 from storage.layout import VERSIONS, Layout
 from storage.stores import MANIFEST, ROOT, SEAL
-from storage.versions import STATE, find, open_version, read_manifest
+from storage.versions import STATE, find, open_version
 
 CATALOG, COLLECTION = "catalog.json", "collection.json"
 _VERSION = "1.1.0"

@@ -1,6 +1,7 @@
 """The pointer of a model: which version is the champion, which ones were before, which are pinned.
 
-Here belongs the one document that decides what `latest` is, and its swap. What may be promoted is decided in `tasks`.
+Here belongs the one document that decides what `latest` is, and its swap. What may be promoted is decided in `tasks`;
+that a damaged version is neither promoted nor pinned is seen to here, whoever asks for it.
 
 `latest.json` lies beside the versions of a model. Every change reads it, makes the next state, and swaps it only if it
 still is what was read: under a lock on a local disk, by conditional put on an object store. Each swap leaves its
@@ -24,6 +25,8 @@ from pydantic import AwareDatetime, Field, ValidationError
 from schemas.base import Frozen
 from schemas.contracts import Promotion
 from schemas.errors import ConflictError, CorruptionError, ExecutionError
+from schemas.refs import VersionRef
+from storage.checksums import verify
 from storage.files import user
 from storage.layout import Layout
 from storage.stores import Store
@@ -86,7 +89,7 @@ def change(layout: Layout, universe: str, model: str, step: Callable[[Pointer], 
         Whose.
     step : callable
         Makes the next state from the present one, or raises. It is called again if another writer was faster. What it
-        returns unchanged is not written.
+        returns unchanged is not written. Every byte of a version that it names anew is checked first.
 
     Returns
     -------
@@ -95,10 +98,13 @@ def change(layout: Layout, universe: str, model: str, step: Callable[[Pointer], 
 
     Raises
     ------
+    CorruptionError
+        If a version that the next state names anew is damaged; nothing was changed.
     ConflictError
         If other writers were faster time and again.
     """
     store, home, mine = layout.store, layout.home(universe, model), uuid.uuid4().hex
+    sound: set[str] = set()
     failure: OSError | None = None
     for attempt in range(_ATTEMPTS):
         time.sleep(random.uniform(0, min(1.0, _PAUSE_SECONDS * 2**attempt)) if attempt else 0)  # noqa: S311
@@ -107,6 +113,9 @@ def change(layout: Layout, universe: str, model: str, step: Callable[[Pointer], 
             if mine in before.swaps:
                 return before
             after = step(before)
+            for version in sorted(_named_anew(before, after) - sound):
+                verify(layout, VersionRef(universe=universe, model=model, version=version))
+                sound.add(version)
             if after != before:
                 after = after.model_copy(update={"swaps": (*before.swaps, mine)[-_REMEMBERED:]})
                 try:
@@ -130,6 +139,12 @@ def change(layout: Layout, universe: str, model: str, step: Callable[[Pointer], 
 
 def _key(home: str) -> str:
     return f"{home}/{LATEST}.json"
+
+
+def _named_anew(before: Pointer, after: Pointer) -> set[str]:
+    """Return the versions that somebody comes to rely on: a new champion, and new pins."""
+    champion = {after.champion} if after.champion is not None and after.champion != before.champion else set()
+    return champion | set(after.pins) - set(before.pins)
 
 
 def _load(store: Store, home: str) -> tuple[Pointer, str | None]:

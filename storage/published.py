@@ -34,24 +34,21 @@ from schemas.contracts import Manifest
 from schemas.errors import ConflictError, CorruptionError, ExecutionError, PublishError
 from schemas.refs import VersionRef
 from storage import pointer, version_files
+from storage.checksums import damages, manifest_in, read_manifest, verify
 from storage.layout import Layout
 from storage.pointer import Pointer
 from storage.versions import (
-    damages,
     find,
     latest,
     latest_at,
     list_versions,
     locate,
     locate_latest,
-    manifest_in,
     open_version,
     pins,
     promotions,
-    read_manifest,
     read_state,
     resolve,
-    verify,
 )
 
 __all__ = [
@@ -162,6 +159,8 @@ def promote(
     ------
     PublishError
         If there is no such version.
+    CorruptionError
+        If a byte of it is damaged.
     ConflictError
         If the champion is neither this version nor `expected`; the message says who promoted it, when and why.
     """
@@ -185,7 +184,7 @@ def promote(
 
 
 def pin(layout: Layout, universe: str, model: str, version: str, *, reason: str) -> None:
-    """Keep a version whatever the retention rule says."""
+    """Keep a version whatever the retention rule says; raises as `promote` does, also if it is damaged."""
     ref = find(layout, universe, model, version) or resolve(layout, f"{universe}/{model}/{version}")
 
     def step(now: Pointer) -> Pointer:

@@ -18,11 +18,12 @@ from schemas.errors import CorruptionError, PublishError
 from schemas.refs import VersionRef
 from schemas.statistics import version_contract
 from storage.arrays import LABEL_ATTRS, date_blocks, read_dataset, same_bits, write_dataset
+from storage.checksums import manifest_in, manifest_seal
 from storage.damage import Guard
 from storage.files import write_atomic
 from storage.stores import MANIFEST, SEAL
 from storage.stores.local import LocalStore
-from storage.versions import STATE, manifest_in, manifest_seal
+from storage.versions import STATE
 from storage.weights import save_state
 
 _BROUGHT = ("frequency", "periods_per_year")

@@ -1,4 +1,4 @@
-"""Finding, reading and verifying published versions. Nothing here writes; that is `storage.published`.
+"""Finding and reading published versions. Nothing here writes; that is `storage.published`.
 
 A version is one folder, `published/<universe>/<model>/<version>`, on a disk or in an object store. The folder itself is
 a consolidated Zarr v3 group, so that ``xr.open_zarr`` opens it. Beside the arrays lie `manifest.json` (everything the
@@ -9,8 +9,6 @@ version was made from, and the checksum of every other file), `manifest.sha256` 
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Iterator
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -19,19 +17,19 @@ import numpy.typing as npt
 import xarray as xr
 from pydantic import ValidationError
 
-from schemas.contracts import Manifest, Promotion
-from schemas.errors import ConfigError, CorruptionError, FactorcubeError, PublishError, StoreError
+from schemas.contracts import Promotion
+from schemas.errors import PublishError
 from schemas.refs import VersionRef
 from storage import pointer
 from storage.arrays import read_dataset
+from storage.checksums import REMEDY, damaged, key_of, read_checked, read_manifest
 from storage.damage import Guard
 from storage.layout import VERSIONS, Layout
 from storage.pointer import LATEST
-from storage.stores import MANIFEST, ROOT, SEAL, Store
+from storage.stores import ROOT
 from storage.weights import parse_state
 
 STATE = "state.safetensors"
-_REMEDY = "restore the version from a copy, or remove its folder and publish it again"
 
 
 def find(layout: Layout, universe: str, model: str, version: str) -> VersionRef | None:
@@ -40,7 +38,7 @@ def find(layout: Layout, universe: str, model: str, version: str) -> VersionRef 
         ref = VersionRef(universe=universe, model=model, version=version, changed=False)
     except ValidationError:
         return None
-    return ref if layout.store.complete(_key(layout, ref)) else None
+    return ref if layout.store.complete(key_of(layout, ref)) else None
 
 
 def latest(layout: Layout, universe: str, model: str) -> VersionRef | None:
@@ -136,7 +134,7 @@ def resolve(layout: Layout, text: str) -> VersionRef:
 
 def locate(layout: Layout, ref: VersionRef) -> str:
     """Return the path or URL of a version, as readers without factorcube open it."""
-    return layout.store.locate(_key(layout, ref))
+    return layout.store.locate(key_of(layout, ref))
 
 
 def locate_latest(layout: Layout, universe: str, model: str) -> str:
@@ -151,7 +149,7 @@ def locate_latest(layout: Layout, universe: str, model: str) -> str:
     if champion is None:
         raise PublishError(f"{universe}/{model} has no champion yet; promote a version")
     link = f"{layout.home(universe, model)}/{LATEST}"
-    return layout.store.locate(link if layout.store.pointed(link) else _key(layout, champion))
+    return layout.store.locate(link if layout.store.pointed(link) else key_of(layout, champion))
 
 
 def open_version(layout: Layout, ref: VersionRef) -> xr.Dataset:
@@ -166,101 +164,17 @@ def open_version(layout: Layout, ref: VersionRef) -> xr.Dataset:
     CorruptionError
         If its metadata are damaged or a file is missing (a missing chunk would read as NaN).
     """
-    store, key = layout.store, _key(layout, ref)
+    store, key = layout.store, key_of(layout, ref)
     checksums = read_manifest(layout, ref).checksums
     gone = sorted(set(checksums) - set(store.files(key)))
     if gone:
-        raise _damaged(store, f"{key}/{gone[0]}", "is missing")
-    _read(store, key, ROOT, checksums)
-    guard = Guard(store.locate(key), _REMEDY, expected=frozenset(checksums))
+        raise damaged(store, f"{key}/{gone[0]}", "is missing")
+    read_checked(store, key, ROOT, checksums)
+    guard = Guard(store.locate(key), REMEDY, expected=frozenset(checksums))
     return read_dataset(store.group(key), guard=guard, consolidated=True)
-
-
-def read_manifest(layout: Layout, ref: VersionRef) -> Manifest:
-    """Return the manifest of a version; raises as `open_version` does."""
-    key = _key(layout, ref)
-    if not layout.store.complete(key):
-        raise PublishError(f"{layout.store.locate(key)}: no such published version")
-    manifest = manifest_in(layout.store, key)
-    if (manifest.universe, manifest.model, manifest.version) != (ref.universe, ref.model, ref.version):
-        described = f"describes {manifest}"
-        raise _damaged(layout.store, f"{key}/{MANIFEST}", described)
-    return manifest
 
 
 def read_state(layout: Layout, ref: VersionRef) -> dict[str, npt.NDArray[Any]]:
     """Return the arrays of the model's state; raises as `open_version` does."""
-    key, checksums = _key(layout, ref), read_manifest(layout, ref).checksums
-    return parse_state(_read(layout.store, key, STATE, checksums), layout.store.locate(f"{key}/{STATE}"))
-
-
-def verify(layout: Layout, ref: VersionRef) -> None:
-    """Check every byte of a version against its checksums.
-
-    Raises
-    ------
-    PublishError
-        If there is no such version.
-    CorruptionError
-        If a file is damaged, missing, or was not published; the message names the first.
-    """
-    for error in damages(layout, ref):
-        raise error
-
-
-def damages(layout: Layout, ref: VersionRef) -> Iterator[FactorcubeError]:
-    """Check every byte of a version against its checksums; yield an error for each file that is not as published."""
-    store, key = layout.store, _key(layout, ref)
-    try:
-        checksums = read_manifest(layout, ref).checksums
-    except CorruptionError as error:
-        yield error
-        return
-    for name in checksums:
-        try:
-            _read(store, key, name, checksums)
-        except (CorruptionError, ConfigError) as error:  # a link in the place of a file leads outside
-            yield error
-    for name in sorted(set(store.files(key)) - {*checksums, MANIFEST, SEAL}):
-        yield CorruptionError(f"{store.locate(key)}/{name} was not published with this version; {_REMEDY}")
-
-
-def manifest_in(store: Store, key: str) -> Manifest:
-    """Return the manifest of a version, checked against its seal."""
-    where = f"{key}/{MANIFEST}"
-    try:
-        content = store.read(where)
-        if store.read(f"{key}/{SEAL}") != manifest_seal(content):
-            raise _damaged(store, where, f"does not match {SEAL}")
-        return Manifest.model_validate_json(content)
-    except StoreError:
-        raise
-    except (OSError, ValueError) as error:
-        raise _damaged(store, where, f"cannot be read ({type(error).__name__})") from error
-
-
-def manifest_seal(manifest: bytes) -> bytes:
-    """Return the line that seals a manifest, as ``sha256sum`` writes it."""
-    return f"{hashlib.sha256(manifest).hexdigest()}  {MANIFEST}\n".encode()
-
-
-def _key(layout: Layout, ref: VersionRef) -> str:
-    return f"{layout.home(ref.universe, ref.model)}/{ref.version}"
-
-
-def _read(store: Store, key: str, name: str, checksums: dict[str, str]) -> bytes:
-    """Return the content of a file of a version, checked against its checksum."""
-    where = f"{key}/{name}"
-    try:
-        content = store.read(where)
-        if hashlib.sha256(content).hexdigest() != checksums[name]:
-            raise _damaged(store, where, "does not match its checksum")
-    except StoreError:
-        raise
-    except (OSError, KeyError) as error:
-        raise _damaged(store, where, "is missing or cannot be read") from error
-    return content
-
-
-def _damaged(store: Store, key: str, how: str) -> CorruptionError:
-    return CorruptionError(f"{store.locate(key)} {how}; {_REMEDY}")
+    key, checksums = key_of(layout, ref), read_manifest(layout, ref).checksums
+    return parse_state(read_checked(layout.store, key, STATE, checksums), layout.store.locate(f"{key}/{STATE}"))

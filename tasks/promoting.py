@@ -1,8 +1,8 @@
 """Moving `latest` by hand: promotion, and the way back.
 
 Here belong the rules that a person's decision is held to: a version that the gate refused is promoted only against its
-word, a damaged one never, and a rollback goes back. The swap itself is `storage.published`; what runs decide by
-themselves is in `publishing`.
+word, and a rollback goes back. The swap itself, which no damaged version survives, is `storage.published`; what runs
+decide by themselves is in `offering`.
 """
 
 from __future__ import annotations
@@ -93,7 +93,6 @@ def promote_version(layout: Layout, text: str, *, reason: str | None, force: boo
             f"{ref} did not pass the gate ({'; '.join(gate.reasons)}); to promote it all the same give "
             "--force and a --reason"
         )
-    published.verify(layout, ref)
     before = line[-1] if line else None
     why = (why or "promoted by hand") if gate.passed else f"against the gate: {why}"
     promoted = published.promote(layout, ref.universe, ref.model, ref.version, reason=why, expected=before)
@@ -126,7 +125,6 @@ def roll_back(layout: Layout, text: str, *, reason: str | None) -> tuple[Version
             f"{text} cannot be rolled back: {target}, the champion before {present}, was removed; promote another "
             f"version, champions before it: {_few(left)}"
         )
-    published.verify(layout, ref)
     why = f"rolled back from {present}" + (f": {reason}" if reason else "")
     return published.promote(layout, universe, model, target, reason=why, expected=present), present
 

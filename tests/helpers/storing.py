@@ -158,7 +158,7 @@ def keep_work(root: Path) -> None:
 
 def counting_writes(root: Path, act: Callable[[Any], None], argument: Any, counter: Path, since: str = "") -> None:
     """Act, and note how often Python was about to change something on the disk below `root`; see `dying_at_write`."""
-    steps = _on_every_write(root, since, lambda _: None)
+    steps = on_every_write(root, since, lambda _: None)
     act(argument)
     counter.write_text(str(steps()), encoding="utf-8")
 
@@ -168,7 +168,7 @@ def dying_at_write(root: Path, act: Callable[[Any], None], argument: Any, last: 
 
     Changes are counted from the first one whose paths contain `since`: Zarr's threads make folders in no fixed number.
     """
-    _on_every_write(root, since, lambda step: os.kill(os.getpid(), signal.SIGKILL) if step == last else None)
+    on_every_write(root, since, lambda step: os.kill(os.getpid(), signal.SIGKILL) if step == last else None)
     act(argument)
 
 
@@ -195,7 +195,7 @@ def dying_in_icechunk(act: Callable[[Any], None], argument: Any, method: str, la
     act(argument)
 
 
-def _on_every_write(root: Path, since: str, note: Callable[[int], None]) -> Callable[[], int]:
+def on_every_write(root: Path, since: str, note: Callable[[int], None]) -> Callable[[], int]:
     """Call `note` with 1, 2, ... before every file opened to write, rename, link and remove."""
     steps = 0
 

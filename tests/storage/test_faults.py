@@ -7,6 +7,7 @@ inside Icechunk's store and commit, and at arbitrary moments.
 
 from __future__ import annotations
 
+import os
 import random
 import resource
 import shutil
@@ -17,6 +18,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import icechunk
 import numpy as np
 import pandas as pd
 import pytest
@@ -32,6 +34,7 @@ from storing import (
     first_upsert,
     keep_work,
     manifest_of,
+    on_every_write,
     publish_one,
     second_upsert,
     upsert_months,
@@ -247,10 +250,77 @@ def test_of_two_publishers_of_one_version_one_wins_and_the_other_changes_nothing
     assert stored.equals(version_data(end=TWO, seed=winner))
 
 
+def test_everything_that_becomes_visible_is_on_the_disk_first(tmp_path, monkeypatch):
+    """After a power cut only what was synced is there: contents before their names, names by their folder."""
+    events: list[tuple[str, Any]] = []
+    fsync, replace, rename = os.fsync, Path.replace, Path.rename
+
+    def synced(descriptor: int) -> None:
+        events.append(("sync", os.fstat(descriptor).st_ino))
+        fsync(descriptor)
+
+    def moved(act: Callable[..., Path]) -> Callable[..., Path]:
+        def move(path: Path, target: Path) -> Path:
+            inner = [] if path.is_symlink() else [path, *path.rglob("*")]
+            events.append(("move", ({one.stat().st_ino for one in inner}, Path(target).parent)))
+            return act(path, target)
+
+        return move
+
+    monkeypatch.setattr(os, "fsync", synced)
+    monkeypatch.setattr(Path, "replace", moved(replace))
+    monkeypatch.setattr(Path, "rename", moved(rename))
+    publish_one(tmp_path)
+    moves = [(place, what) for place, (kind, what) in enumerate(events) if kind == "move"]
+    moves = [(place, (inodes, folder)) for place, (inodes, folder) in moves if ".staging" not in str(folder)]
+    assert [len(inodes) > 50 for _, (inodes, _) in moves] == [True, False, False], "version, document, link"
+    for place, (inodes, folder) in moves:
+        before = {what for kind, what in events[:place] if kind == "sync"}
+        after = {what for kind, what in events[place:] if kind == "sync"}
+        assert inodes <= before
+        assert folder.stat().st_ino in after
+
+
+def _watching(root: Path, outcome: Path) -> None:
+    """Move `latest`, and look before every change of the disk whether it is there."""
+    link, missing = Layout(root).home_folder("us", "ipca") / "latest", []
+    steps = on_every_write(root, "latest", lambda step: None if link.is_symlink() else missing.append(step))
+    published.promote(Layout(root), "us", "ipca", f"{TWO}-00000001", reason="test")
+    outcome.write_text(f"{steps() > 2} {missing}", encoding="utf-8")
+
+
+def test_latest_is_there_at_every_moment_of_a_promotion(tmp_path, ended):
+    _two(tmp_path)
+    publish_one(tmp_path)
+    assert ended(_watching, tmp_path, tmp_path / "outcome") == 0
+    assert (tmp_path / "outcome").read_text(encoding="utf-8") == "True []"
+
+
+def test_a_cube_is_read_merged_and_committed_under_one_lock(tmp_path, monkeypatch):
+    """Without it Icechunk drops one of two commits on a local disk in silence."""
+    first_upsert(tmp_path)
+    cube, commit = Cube.open(Layout(tmp_path), "us"), icechunk.Session.commit
+    rivals: list[threading.Thread] = []
+
+    def overtaken(session: icechunk.Session, *arguments: Any, **named: Any) -> str:
+        monkeypatch.undo()
+        rivals.append(threading.Thread(target=second_upsert, args=(tmp_path,)))
+        rivals[0].start()
+        rivals[0].join(0.5)
+        assert len(cube.history()) == 1, "another writer has committed in between"
+        return commit(session, *arguments, **named)
+
+    monkeypatch.setattr(icechunk.Session, "commit", overtaken)
+    cube.upsert(cube_data(["2024-03-01"], seed=3), message="third", metadata={})
+    rivals[0].join()
+    assert [one.message for one in cube.history()] == ["second", "third", "first"]
+    assert {"2024-03-01", "2024-01-06"} <= set(cube.open_dataset().indexes["date"].strftime("%Y-%m-%d"))
+
+
 def _alternate(root: Path, enough: Path) -> None:
-    """Move `latest` back and forth 150 times, then on until the reader has seen both, unless it never does."""
-    for turn in range(3000):
-        if turn >= 150 and enough.exists():
+    """Move `latest` back and forth 30 times, then on until the reader has seen both, unless it never does."""
+    for turn in range(600):
+        if turn >= 30 and enough.exists():
             break
         for version in (f"{ONE}-00000000", f"{TWO}-00000001"):
             published.promote(Layout(root), "us", "ipca", version, reason="test")

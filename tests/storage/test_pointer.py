@@ -16,8 +16,9 @@ from storing import STATE, manifest_of, version_data
 from schemas.errors import ConflictError, CorruptionError, PublishError
 from schemas.settings import Settings
 from storage import pointer, published
+from storage.checksums import manifest_seal
 from storage.layout import Layout
-from storage.stores import SEAL
+from storage.stores import MANIFEST, SEAL
 from tasks.workspace import Workspace
 
 MAY, JUNE, JULY = ("2024-05-31-0123abcd", "2024-06-28-0123abcd", "2024-07-31-0123abcd")
@@ -25,11 +26,13 @@ MAY, JUNE, JULY = ("2024-05-31-0123abcd", "2024-06-28-0123abcd", "2024-07-31-012
 
 @pytest.fixture(params=["disk", "s3"])
 def layout(request, tmp_path: Path) -> Layout:
-    """Return a store with three versions; their content does not matter here."""
+    """Return a store with three versions that hold a manifest and nothing else."""
     store = None if request.param == "disk" else request.getfixturevalue("s3")[0]
     layout = Workspace.of(Settings(root=tmp_path, store=store)).layout
     for version in (MAY, JUNE, JULY):
-        layout.store.swap(f"published/us/ipca/{version}/{SEAL}", b"what makes a version visible", None)
+        manifest = manifest_of(version_data(end=version[:10])).model_dump_json().encode()
+        for name, content in ((MANIFEST, manifest), (SEAL, manifest_seal(manifest))):
+            layout.store.swap(f"published/us/ipca/{version}/{name}", content, None)
     return layout
 
 

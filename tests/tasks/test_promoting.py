@@ -153,9 +153,13 @@ def test_a_damaged_version_never_becomes_latest(layout: Layout, versions: list[s
         message = refused("promote", f"us/ipca/{versions[3]}", *force)
         assert "loadings/c" in message
         assert "does not match its checksum" in message
-    assert champion(layout) is None
+    assert "does not match its checksum" in refused("pin", f"us/ipca/{versions[3]}", "--reason", "filed")
+    said("pin", f"us/ipca/{versions[2]}", "--reason", "filed")
+    damage(layout, versions[2])
     with pytest.raises(CorruptionError):
-        promote_version(layout, f"us/ipca/{versions[3]}", reason=None, force=False)
+        promote_version(layout, f"us/ipca/{versions[2]}", reason=None, force=False)
+    assert champion(layout) is None
+    assert list(published.pins(layout, "us", "ipca")) == [versions[2]]
 
 
 def test_a_version_that_the_gate_refused_needs_force_and_a_reason(layout: Layout) -> None:
@@ -200,17 +204,18 @@ def test_a_promotion_that_others_overtook_is_refused(
 ) -> None:
     """Somebody promotes between this user's look at the champion and the swap."""
     said("promote", f"us/ipca/{versions[0]}")
-    verify = published.verify
+    promote = published.promote
 
-    def overtaken(layout: Layout, ref: VersionRef) -> None:
-        verify(layout, ref)
-        published.promote(layout, "us", "ipca", versions[3], reason="faster")
+    def overtaken(*arguments: object, **options: object) -> VersionRef:
+        promote(layout, "us", "ipca", faster, reason="faster")
+        return promote(*arguments, **options)
 
-    monkeypatch.setattr(published, "verify", overtaken)
+    faster = versions[3]
+    monkeypatch.setattr(published, "promote", overtaken)
     with pytest.raises(ConflictError, match="faster"):
         promote_version(layout, f"us/ipca/{versions[1]}", reason=None, force=False)
     assert champion(layout) == versions[3]
-    monkeypatch.setattr(published, "verify", lambda *_: published.promote(layout, "us", "ipca", versions[2], reason=""))
+    faster = versions[2]
     with pytest.raises(ConflictError):
         roll_back(layout, "us/ipca", reason=None)
     assert champion(layout) == versions[2]

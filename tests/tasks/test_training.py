@@ -11,7 +11,7 @@ import xarray as xr
 from running import Inline, deliver, ingested, listing_market
 
 from models.forecasting.joining import check_axis
-from schemas.errors import ConflictError, DataError, ModelError
+from schemas.errors import ConflictError, CorruptionError, DataError, ModelError
 from schemas.families import model_spec
 from schemas.refs import SnapshotRef, VersionRef
 from schemas.settings import Settings
@@ -151,6 +151,36 @@ def test_a_version_that_was_rolled_back_is_not_offered_again(trained: Trained, e
     again = train_market(trained, early, trained.long)
     assert not again.promoted
     assert promoted(early) == [first.version, second.version, first.version]
+
+
+def test_a_version_that_the_gate_refuses_is_published_and_never_latest(trained: Trained, early: Settings) -> None:
+    """Neither as the first version of its model, nor beside a champion."""
+    gate = trained.spec.gate.model_copy(update={"min_total_r2": 0.99})
+    strict = trained.spec.model_copy(update={"gate": gate})
+    layout, market = Workspace.of(early).layout, trained.spec.models[:1]
+    (alone,) = train(strict, market, trained.short, None, Inline(), early, promote_first=True)
+    first = train_market(trained, early, trained.short, promote_first=True)
+    (beside,) = train(strict, market, trained.long, None, Inline(), early, promote_first=True)
+    assert first.promoted
+    for ref, champion in ((alone, None), (beside, first.version)):
+        assert (ref.changed, ref.promoted) == (True, False)
+        decision = published.read_manifest(layout, ref).gate
+        assert (decision.passed, decision.champion) == (False, champion)
+        assert "out-of-sample total R2" in decision.reasons[0]
+    assert promoted(early) == [first.version]
+
+
+def test_a_version_that_is_damaged_after_it_was_published_is_not_promoted(trained: Trained, early: Settings) -> None:
+    """A run that finds it there refuses it as well as one that has just published it."""
+    layout, ref = Workspace.of(early).layout, trained.first[0]
+    chunk = layout.home_folder("small", "market") / ref.version / "loadings/c/0/0/0"
+    sound = chunk.read_bytes()
+    chunk.write_bytes(sound[:-1] + bytes([sound[-1] ^ 1]))
+    with pytest.raises(CorruptionError, match="loadings/c/0/0/0 does not match its checksum"):
+        train_market(trained, early, trained.short, promote_first=True)
+    assert promoted(early) == []
+    chunk.write_bytes(sound)
+    assert train_market(trained, early, trained.short, promote_first=True).promoted
 
 
 def test_a_champion_that_changed_meanwhile_is_a_conflict_and_the_rerun_decides_anew(

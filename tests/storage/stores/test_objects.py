@@ -255,7 +255,7 @@ def test_a_promotion_that_never_arrives_is_an_error_and_changes_nothing(layout, 
 
 def _alternate(root: Path, where, versions: tuple[str, ...]) -> None:
     layout = opened(root, where)
-    for _ in range(15):
+    for _ in range(6):
         for version in versions:
             published.promote(layout, "us", "ipca", version, reason="turn")
 
@@ -270,7 +270,7 @@ def test_a_reader_that_loops_while_the_pointer_moves_sees_whole_versions(layout,
         assert dataset.load().equals(whole[dataset.attrs["as_of"]])
         seen.add(dataset.attrs["as_of"])
     assert writer.exitcode == 0
-    assert len(published.promotions(layout, "us", "ipca")) == 30
+    assert len(published.promotions(layout, "us", "ipca")) == 12
 
 
 def test_damage_is_named_and_an_unreachable_store_is_not_called_damage(layout, s3, s3_server, monkeypatch):
