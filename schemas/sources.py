@@ -10,11 +10,29 @@ import re
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import AfterValidator, Field, Strict, field_validator, model_validator
 
 from schemas.base import Frozen, Name
 
 Units = Literal["decimal", "percent"]
+Encoding = Literal[
+    "utf-8", "utf-16", "latin-1", "cp1250", "cp1251", "cp1252", "shift_jis", "gb18030", "big5", "euc_kr"
+]  # fmt: skip
+
+
+def _tells_a_month(form: str) -> str:
+    parts = set(re.findall(r"%[-_0]?([A-Za-z])", form))
+    if not (parts & set("YyFD") and parts & set("mbBhFjD")):
+        raise ValueError("needs a year and a month, such as %d.%m.%Y")
+    return form
+
+
+DateFormat = Annotated[str, AfterValidator(_tells_a_month)]
+Codes = tuple[Annotated[float, Strict()] | Annotated[str, Strict()], ...]
+_DATE_FORMAT = "How dates are written as text, such as %d.%m.%Y; YYYY-MM-DD or YYYYMMDD if left out."
+_MISSING_VALUES = (
+    "Numbers or texts that stand for a missing cell, such as -99.99, beside an empty cell, NA and the like."
+)
 
 
 class FilesOrigin(Frozen):
@@ -23,6 +41,18 @@ class FilesOrigin(Frozen):
     kind: Literal["files"] = Field(default="files", description="Where the rows come from.")
     paths: tuple[Path, ...] = Field(
         min_length=1, description="Files, globs or folders; relative ones are taken from the folder of the config."
+    )
+    separator: Literal[",", ";", "\t", "|"] = Field(
+        default=",", description="What stands between two cells of a CSV file."
+    )
+    encoding: Encoding = Field(
+        default="utf-8", description="Encoding of CSV files; one that begins with the mark of UTF-16 is read as that."
+    )
+    file_name_as: str | None = Field(
+        default=None,
+        min_length=1,
+        description="Name of a column to add that holds the name of each file without its suffix, where there is one "
+        "file per ticker.",
     )
 
     @field_validator("paths", mode="before")
@@ -78,13 +108,24 @@ class PluginOrigin(Frozen):
 Origin = Annotated[FilesOrigin | SqlOrigin | PackageOrigin | PluginOrigin, Field(discriminator="kind")]
 
 
+def _reading(source: Frozen) -> dict[str, Any]:
+    return source.model_dump(mode="json", exclude={"origin": {"paths", "query", "name", "options"}})
+
+
 class _Source(Frozen):
     origin: Origin = Field(description="Where the rows come from.")
     date: str = Field(default="date", description="Column of the dates.")
+    date_format: DateFormat | None = Field(default=None, description=_DATE_FORMAT)
+    missing_values: Codes = Field(default=(), description=_MISSING_VALUES)
+    decimal: Literal[".", ","] = Field(default=".", description="Decimal mark of numbers that are written as text.")
 
     def resolved(self, folder: Path) -> Self:
         """Return the same source with relative paths of files taken from a folder."""
         return self.model_copy(update={"origin": self.origin.resolved(folder)})
+
+    def reading(self) -> dict[str, Any]:
+        """Return what decides how the bytes of the source are understood, and nothing of where they lie."""
+        return _reading(self)
 
 
 class LongPrices(_Source):
@@ -143,10 +184,16 @@ class IndustrySource(Frozen):
         description="Column of the date from which a row holds, until the next row of the ticker. Left out: one row "
         "per ticker, which holds at all dates, the early ones included.",
     )
+    date_format: DateFormat | None = Field(default=None, description=_DATE_FORMAT)
+    missing_values: Codes = Field(default=(), description=_MISSING_VALUES)
 
     def resolved(self, folder: Path) -> Self:
         """Return the same source with relative paths of files taken from a folder."""
         return self.model_copy(update={"origin": self.origin.resolved(folder)})
+
+    def reading(self) -> dict[str, Any]:
+        """Return what decides how the bytes of the source are understood, and nothing of where they lie."""
+        return _reading(self)
 
 
 class FactorSource(_Source):

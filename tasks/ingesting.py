@@ -105,7 +105,7 @@ def source_files(spec: RunSpec, settings: Settings) -> tuple[SourceFile, ...]:
 
 def ingest_config(spec: RunSpec) -> dict[str, Any]:
     """Return what decides an ingest beside the source itself and the code."""
-    shapes = [source.model_dump(mode="json", exclude={"origin"}) for source in spec.sources]
+    shapes = [source.reading() for source in spec.sources]
     return {"shapes": shapes, "spec": spec.model_dump(mode="json", include=_INGEST_FIELDS)}
 
 

@@ -18,6 +18,7 @@ from schemas.settings import Settings
 from schemas.sources import FactorSource
 from schemas.spec import Frequency
 from storage.sources.calendars import check_frequency, normalise_dates, sessions
+from storage.sources.cells import writing_of
 from storage.sources.frames import DATE, Selection, read_table
 from storage.sources.order import check_unique
 from storage.sources.origins import open_origin
@@ -108,7 +109,8 @@ def _read(
 ) -> tuple[pd.DatetimeIndex, dict[str, FloatArray], str]:
     """Read one source whole, for its units are judged on all there is: dates, columns as decimals, name."""
     wanted = dict.fromkeys((*source.columns, *([source.risk_free] if source.risk_free is not None else [])))
-    selection = Selection(source.date, None, {name: name for name in wanted}, frequency)
+    columns = {name: name for name in wanted}
+    selection = Selection(source.date, None, columns, frequency, writing=writing_of(source))
     table = read_table(open_origin(source.origin, settings), selection, settings.max_cells)
     rows = table.rows.sort(DATE, maintain_order=True)
     days = rows[DATE].unique().sort()

@@ -1,28 +1,24 @@
 """Parquet, CSV and Arrow files as an origin: which there are, their hashes, and lazy scans of them.
 
-Formats and paths belong here; what the columns mean does not. CSV is scanned as text: `frames` turns it into
+Formats and paths belong here; what the columns mean does not. CSV is scanned as text, in `text`: `frames` turns it into
 dates and numbers, so that a bad cell can be named.
 """
 
 from __future__ import annotations
 
-import csv
 import glob
 import hashlib
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 
 import polars as pl
 
+from schemas import sources as specs
 from schemas.base import nearest
 from schemas.contracts import SourceFile
 from schemas.errors import SourceError
-from storage.sources.limits import check_text
-
-
-def _scan_csv(path: Path) -> pl.LazyFrame:
-    return pl.scan_csv(path, infer_schema=False, glob=False)
+from storage.sources.text import scan_text
 
 
 def _scan_ipc(path: Path) -> pl.LazyFrame:
@@ -33,17 +29,15 @@ def _scan_parquet(path: Path) -> pl.LazyFrame:
     return pl.scan_parquet(path, glob=False)
 
 
-_TAIL_BYTES = 2**16
-
+_TEXTS = (".csv", ".csv.gz")
 _SCANS: dict[str, Callable[[Path], pl.LazyFrame]] = {
     ".parquet": _scan_parquet,
     ".pq": _scan_parquet,
-    ".csv": _scan_csv,
-    ".csv.gz": _scan_csv,
     ".arrow": _scan_ipc,
     ".feather": _scan_ipc,
     ".ipc": _scan_ipc,
 }
+_SUFFIXES = (*_TEXTS, *_SCANS)
 
 
 class FilesOrigin:
@@ -51,10 +45,9 @@ class FilesOrigin:
 
     Parameters
     ----------
-    paths : sequence of Path
-        Each is a file, a glob (``prices/*.parquet``) or a folder, whose data files are read in the order of
+    spec : schemas.sources.FilesOrigin
+        Its paths are files, globs (``prices/*.parquet``) and folders, whose data files are read in the order of
         their names. Relative paths are taken from the working directory.
-
     max_cells : int
         Most cells that a file may declare.
 
@@ -64,17 +57,20 @@ class FilesOrigin:
         If a path matches nothing, or a file has a suffix that is not read.
     """
 
-    def __init__(self, paths: Sequence[Path], max_cells: int) -> None:
+    def __init__(self, spec: specs.FilesOrigin, max_cells: int) -> None:
+        self._spec = spec
         self._max_cells = max_cells
-        self.files = list(dict.fromkeys(file.absolute() for path in paths for file in _expand(path)))
+        self.files = list(dict.fromkeys(file.absolute() for path in spec.paths for file in _expand(path)))
 
     def read(self) -> dict[str, pl.LazyFrame]:
-        """Return one lazy scan per file; CSV columns are text."""
-        for file in self.files:
-            if _SCANS[_suffix(file)] is _scan_csv:
-                check_text(file, self._max_cells)
-                _check_end(file)
-        return {str(file): _SCANS[_suffix(file)](file) for file in self.files}
+        """Return one lazy scan per file; CSV columns are text.
+
+        Raises
+        ------
+        SourceError
+            If a CSV file is not text as the spec says it is, or has a row that is not whole.
+        """
+        return {str(file): self._scan(file) for file in self.files}
 
     def fingerprint(self) -> tuple[SourceFile, ...]:
         """Return the SHA-256 of each file's bytes; names are relative to the folder they have in common.
@@ -93,16 +89,26 @@ class FilesOrigin:
                 raise SourceError(f"{file}: holds the same bytes as {twin.name}; was it delivered twice? remove one")
         return tuple(found.values())
 
+    def _scan(self, file: Path) -> pl.LazyFrame:
+        if _suffix(file) in _TEXTS:
+            rows = scan_text(file, self._spec.encoding, self._spec.separator, self._max_cells)
+        else:
+            rows = _SCANS[_suffix(file)](file)
+        added = self._spec.file_name_as
+        if added is None:
+            return rows
+        return rows.select(pl.all(), pl.lit(file.name[: -len(_suffix(file))]).alias(added))  # twice is refused
+
 
 def _expand(path: Path) -> list[Path]:
     if path.is_dir():
-        found = sorted(file for file in path.iterdir() if file.is_file() and _suffix(file) in _SCANS)
+        found = sorted(file for file in path.iterdir() if file.is_file() and _suffix(file) in _SUFFIXES)
         if not found:
-            raise SourceError(f"{path}: the folder holds no data file ({', '.join(_SCANS)})")
+            raise SourceError(f"{path}: the folder holds no data file ({', '.join(_SUFFIXES)})")
         return found
     if path.is_file():
-        if _suffix(path) not in _SCANS:
-            raise SourceError(f"{path}: files of this kind are not read; give one of {', '.join(_SCANS)}")
+        if _suffix(path) not in _SUFFIXES:
+            raise SourceError(f"{path}: files of this kind are not read; give one of {', '.join(_SUFFIXES)}")
         return [path]
     if glob.has_magic(str(path)):
         matches = sorted(Path(match) for match in glob.glob(str(path), recursive=True))  # noqa: PTH207  # absolute
@@ -112,25 +118,6 @@ def _expand(path: Path) -> list[Path]:
     beside = [file.name for file in path.parent.iterdir()] if path.parent.is_dir() else []
     hint = f" ({nearest(path.name, beside)})" if 0 < len(beside) <= 20 else ""
     raise SourceError(f"{path}: no such file or folder{hint}")
-
-
-def _check_end(file: Path) -> None:
-    """Refuse a CSV that ends within a row: the reader would take what is cut off for missing values.
-
-    A compressed one that is cut short cannot be read at all.
-    """
-    if _suffix(file) != ".csv":
-        return
-    with file.open("rb") as stream:
-        header = stream.readline()
-        stream.seek(max(len(header), stream.seek(0, os.SEEK_END) - _TAIL_BYTES))
-        rows = [line for line in stream.read().splitlines() if line.strip()]
-    if rows:
-        given, expected = (len(next(csv.reader([line.decode("utf-8", "replace")]))) for line in (rows[-1], header))
-        if given < expected:
-            raise SourceError(
-                f"{file}: its last row has {given} of {expected} columns; is it complete? run again when it is whole"
-            )
 
 
 def _suffix(path: Path) -> str:

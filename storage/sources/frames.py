@@ -1,22 +1,23 @@
 """From the raw rows of an origin to a clean table: the columns asked for, real dates, and float64 numbers.
 
-Here belongs everything that can be said of one column or one row: it is missing, it is text, it is no date,
-it is out of order. What counts as a date or a number is said in `cells`; what the columns mean (prices,
-returns, factors) belongs in `market` and `factors`.
+Here belongs everything that can be said of one cell or one row: it is missing, it is text, it is no date,
+it is out of order. What counts as a date or a number is said in `cells`; what names of columns tell, in `columns`; what
+the columns mean (prices, returns, factors) belongs in `market` and `factors`.
 """
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from datetime import UTC, date, datetime, timedelta
+from datetime import UTC, datetime, timedelta
 
 import polars as pl
 
+from schemas.cells import DATE_ADVICE, EARLIEST
 from schemas.errors import DataError, SourceError
 from schemas.spec import Frequency
-from storage.sources.cells import MISSING, is_numeric_or_text, is_text, not_a_number, to_date, to_number
+from storage.sources.cells import PLAIN, Writing, is_numeric_or_text, is_text, not_a_number, to_date, to_name, to_number
+from storage.sources.columns import check_named, check_same, check_stock_names, is_ticker, stripped
 from storage.sources.limits import check_cells
 from storage.sources.order import check_order
 from storage.sources.origins import Origin
@@ -24,7 +25,6 @@ from storage.sources.origins import Origin
 DATE, TICKER = "__date__", "__ticker__"
 """Names of the key columns of a clean table; no ticker or factor is called that."""
 
-EARLIEST = date(1900, 1, 1)
 _FAILURES = (pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError)
 
 
@@ -44,6 +44,8 @@ class Selection:
         Monthly dates become the calendar end of their month.
     labels : Mapping[str, str]
         Columns of names by the name they get.
+    writing : Writing
+        How cells are written.
     """
 
     date_column: str | None
@@ -51,6 +53,7 @@ class Selection:
     values: Mapping[str, str] | None
     frequency: Frequency
     labels: Mapping[str, str] = field(default_factory=dict)
+    writing: Writing = PLAIN
 
 
 @dataclass(frozen=True)
@@ -86,13 +89,13 @@ def read_table(origin: Origin, selection: Selection, max_cells: int) -> Table:
     values = selection.values
     tables = []
     declared = 0
-    for name, frame in parts.items():
-        schema = _schema(name, frame)
+    for name, given in parts.items():
+        frame = _named(name, given)
+        schema = frame.collect_schema()
         if columns is None:
             columns = list(schema)
             values = _values(name, columns, selection)
-        elif set(schema) != set(columns):
-            raise _odd_part(name, list(schema), next(iter(parts)), columns)
+        check_same(name, list(schema), next(iter(parts)), columns)
         declared += _rows(name, frame) * (len(values or {}) + len(selection.labels) + 1)
         check_cells(name, declared, max_cells)
         tables.append(_clean(name, frame, schema, selection, values or {}))
@@ -102,17 +105,15 @@ def read_table(origin: Origin, selection: Selection, max_cells: int) -> Table:
     return Table(_names(parts), table)
 
 
-def _schema(name: str, frame: pl.LazyFrame) -> pl.Schema:
+def _named(name: str, frame: pl.LazyFrame) -> pl.LazyFrame:
+    """Take blanks off the names of columns."""
     try:
         schema = frame.collect_schema()
+    except pl.exceptions.DuplicateError:
+        raise SourceError(f"{name}: has the column already that `file_name_as` would add; give another name") from None
     except _FAILURES as error:
         raise _unreadable(name, error) from None
-    doubled = [
-        column for column in schema if "_duplicated_" in column and column.rsplit("_duplicated_", 1)[0] in schema
-    ]
-    if doubled:
-        raise SourceError(f"{name}: the column '{doubled[0].rsplit('_duplicated_', 1)[0]}' is there twice; remove one")
-    return schema
+    return frame.rename(renamed) if (renamed := stripped(name, schema)) else frame
 
 
 def _rows(name: str, frame: pl.LazyFrame) -> int:
@@ -125,12 +126,12 @@ def _rows(name: str, frame: pl.LazyFrame) -> int:
 
 def _values(name: str, columns: list[str], selection: Selection) -> dict[str, str]:
     wanted = (*(selection.values or {}).values(), *selection.labels.values())
-    for column in (selection.date_column, selection.ticker_column, *wanted):
-        if column is not None and column not in columns:
-            raise SourceError(f"{name}: no column '{column}' ({_hint(column, columns)})")
-    if selection.values is None:
-        return {column: column for column in columns if column != selection.date_column}
-    return dict(selection.values)
+    check_named(name, (selection.date_column, selection.ticker_column, *wanted), columns, selection.ticker_column)
+    if selection.values is not None:
+        return dict(selection.values)
+    stocks = [column for column in columns if column != selection.date_column]
+    check_stock_names(name, stocks)
+    return {column: column for column in stocks}
 
 
 def _clean(
@@ -141,12 +142,13 @@ def _clean(
             raise SourceError(
                 f"{name}: column '{column}' holds {schema[column]}, not numbers; leave it out or convert it"
             )
-    day = None if selection.date_column is None else _day(name, schema, selection.date_column, selection.frequency)
+    day = None if selection.date_column is None else _day(name, schema, selection.date_column, selection)
     keys = [] if day is None else [day.alias(DATE)]
     if selection.ticker_column is not None:
-        keys.append(pl.col(selection.ticker_column).cast(pl.String).alias(TICKER))
-    numbers = [to_number(column, schema[column]).alias(alias) for alias, column in values.items()]
-    labels = [_label(name, schema, column).alias(alias) for alias, column in selection.labels.items()]
+        keys.append(pl.col(selection.ticker_column).cast(pl.String).str.strip_chars().alias(TICKER))
+    how = selection.writing
+    numbers = [to_number(column, schema[column], how).alias(alias) for alias, column in values.items()]
+    labels = [_label(name, schema, column, how).alias(alias) for alias, column in selection.labels.items()]
     try:
         table = frame.select(*keys, *numbers, *labels).collect()
     except pl.exceptions.InvalidOperationError as error:
@@ -164,27 +166,29 @@ def _clean(
     return table
 
 
-def _day(name: str, schema: pl.Schema, column: str, frequency: Frequency) -> pl.Expr:
-    day = to_date(column, schema[column], frequency)
+def _day(name: str, schema: pl.Schema, column: str, selection: Selection) -> pl.Expr:
+    day = to_date(column, schema[column], selection.frequency, selection.writing)
     if day is None:
         raise SourceError(f"{name}: column '{column}' holds {schema[column]}, not dates; write dates as YYYY-MM-DD")
     return day
 
 
-def _label(name: str, schema: pl.Schema, column: str) -> pl.Expr:
+def _label(name: str, schema: pl.Schema, column: str, writing: Writing) -> pl.Expr:
     if not (is_text(schema[column]) or schema[column].is_integer()):
         raise SourceError(f"{name}: column '{column}' holds {schema[column]}, not names; write text or whole numbers")
-    text = pl.col(column).cast(pl.String).str.strip_chars()
-    return pl.when(~text.is_in(MISSING)).then(text)
+    return to_name(column, writing)
 
 
 def _bad_date(name: str, rows: pl.LazyFrame, selection: Selection) -> DataError:
     first = rows.head(1).collect()
     given = first[str(selection.date_column)].cast(pl.String)[0]
     shown = "is missing" if given is None else f"is '{given}', which is not a date"
+    form = selection.writing.date_format
+    advice = f"{DATE_ADVICE}, or set `date_format` (such as %d.%m.%Y)"
+    if form is not None:
+        shown, advice = shown.replace("a date", f"a date of the form {form}"), "correct the cell, or `date_format`"
     return DataError(
-        f"{name}: the date in column '{selection.date_column}'{_owner(first, selection)} {shown}; "
-        "write existing dates as YYYY-MM-DD, without time of day"
+        f"{name}: the date in column '{selection.date_column}'{_owner(first, selection)} {shown}; {advice}"
     )
 
 
@@ -220,14 +224,22 @@ def _bad_number(
 ) -> SourceError | None:
     """Find the first cell that does not read as a number."""
     for column in dict.fromkeys(values.values()):
-        bad = frame.filter(not_a_number(column, schema[column])).head(1).collect()
+        bad = frame.filter(not_a_number(column, schema[column], selection.writing)).head(1).collect()
         if not bad.is_empty():
+            given = str(bad[column][0])
             return SourceError(
-                f"{name}: column '{column}' holds text where a number is expected: '{bad[column][0]}'"
-                f"{_owner(bad, selection)}{_when(bad, selection)}; "
-                "correct the cell, or leave it empty if it is missing"
+                f"{name}: column '{column}' holds text where a number is expected: '{given}'"
+                f"{_owner(bad, selection)}{_when(bad, selection)}; {_remedy(column, given, selection)}"
             )
     return None
+
+
+def _remedy(column: str, given: str, selection: Selection) -> str:
+    if selection.ticker_column is None and is_ticker(column):
+        return "with one row per date and ticker, set a `shape` of long rows"
+    if "," in given and "." not in given and selection.writing.decimal == ".":
+        return "set `decimal: ','` if it is a decimal comma"
+    return "correct the cell, leave it empty if it is missing, or list it under `missing_values`"
 
 
 def _owner(row: pl.DataFrame, selection: Selection) -> str:
@@ -244,34 +256,9 @@ def _where(row: pl.DataFrame) -> str:
     return f" (date {row[DATE][0]}{ticker})"
 
 
-def _odd_part(name: str, columns: list[str], first: str, expected: list[str]) -> SourceError:
-    lacks = [column for column in expected if column not in columns]
-    more = [column for column in columns if column not in expected]
-    said = [f"it lacks {_listed(lacks)}"] * bool(lacks) + [f"it has {_listed(more)} more"] * bool(more)
-    return SourceError(
-        f"{name}: its columns are not those of {first}: {' and '.join(said)}; give files of one kind only"
-    )
-
-
 def _unreadable(name: str, error: Exception) -> SourceError:
     reason = str(error).strip().split("\n", 1)[0]
     return SourceError(f"{name}: cannot be read: {reason}; is it complete, and of the kind that its name says?")
-
-
-def _hint(word: str, columns: list[str]) -> str:
-    """Name the nearest column, whatever its case, or the first few."""
-    lower = {column.lower(): column for column in reversed(columns)}
-    close = difflib.get_close_matches(word.lower(), list(lower), n=1, cutoff=0.6)
-    if close:
-        return f"did you mean '{lower[close[0]]}'? name it in the config"
-    if len(columns) == 1:
-        return f"the only column is {columns[0][:40]!r}: are the columns separated by commas?"
-    return f"the columns are {_listed(columns)}; name the right one in the config"
-
-
-def _listed(columns: list[str]) -> str:
-    more = f" and {len(columns) - 8} more" if len(columns) > 8 else ""
-    return ", ".join(f"{column[:40]!r}" for column in columns[:8]) + more
 
 
 def _names(parts: Mapping[str, pl.LazyFrame]) -> str:

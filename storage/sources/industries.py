@@ -17,6 +17,7 @@ from schemas.errors import DataError
 from schemas.settings import Settings
 from schemas.sources import IndustrySource
 from schemas.spec import Frequency
+from storage.sources.cells import writing_of
 from storage.sources.frames import DATE, TICKER, Selection, Table, read_table
 from storage.sources.origins import open_origin
 
@@ -56,7 +57,8 @@ def read_industries(
     """
     if source is None:
         return None
-    selection = Selection(source.date, source.ticker, {}, frequency, labels={_NAME: source.industry})
+    labels = {_NAME: source.industry}
+    selection = Selection(source.date, source.ticker, {}, frequency, labels, writing_of(source))
     table = read_table(open_origin(source.origin, settings), selection, settings.max_cells)
     _check_once(table, source.date is not None)
     tickers = [str(ticker) for ticker in market["ticker"].values]

@@ -20,6 +20,8 @@ from schemas.settings import Settings
 from schemas.sources import LongPanel, LongPrices, MarketSource, WidePrices, WideReturns
 from schemas.spec import Frequency
 from storage.sources.calendars import check_frequency, check_sessions
+from storage.sources.cells import writing_of
+from storage.sources.columns import check_stocks
 from storage.sources.frames import DATE, TICKER, Selection, Table, read_table
 from storage.sources.limits import check_cells
 from storage.sources.order import check_unique
@@ -87,10 +89,13 @@ def read_market(
     origin = open_origin(source.origin, settings)
     if isinstance(source, WidePrices | WideReturns):
         columns = None if source.tickers is None else {ticker: ticker for ticker in source.tickers}
-        table = read_table(origin, Selection(source.date, None, columns, frequency), settings.max_cells)
+        selection = Selection(source.date, None, columns, frequency, writing=writing_of(source))
+        table = read_table(origin, selection, settings.max_cells)
         dense = _from_wide(table, "close" if isinstance(source, WidePrices) else "returns", frequency)
+        if columns is None:
+            check_stocks(table.name, dense.dates, dense.tickers, next(iter(dense.values.values())))
     else:
-        selection = Selection(source.date, source.ticker, _columns(source), frequency)
+        selection = Selection(source.date, source.ticker, _columns(source), frequency, writing=writing_of(source))
         table = read_table(origin, selection, settings.max_cells)
         dense = _from_long(table, frequency, settings.max_cells)
     check_frequency(dense.dates, frequency, table.name)

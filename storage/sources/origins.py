@@ -52,7 +52,7 @@ def open_origin(spec: specs.Origin, settings: Settings) -> Origin:
         If a file, package or plugin does not exist.
     """
     if isinstance(spec, specs.FilesOrigin):
-        return FilesOrigin(spec.paths, settings.max_cells)
+        return FilesOrigin(spec, settings.max_cells)
     if isinstance(spec, specs.SqlOrigin):
         return SqlOrigin(spec.query, settings.sql_url, settings.max_cells)
     if isinstance(spec, specs.PackageOrigin):

@@ -26,6 +26,7 @@ from collections.abc import Mapping
 import numpy as np
 import numpy.typing as npt
 
+from schemas.cells import LARGEST_RATE
 from schemas.errors import SourceError
 from schemas.sources import Units
 from schemas.spec import Frequency
@@ -36,7 +37,6 @@ ENOUGH = 20
 
 _LARGEST_RETURN = {"daily": 0.05, "monthly": 0.3}
 _SMALLEST_RETURN = {"daily": 1e-4, "monthly": 1e-3}
-_LARGEST_RATE = {"daily": 0.002, "monthly": 0.05}
 _WORST_FACTOR = -0.99
 _PERIOD = {"daily": "day", "monthly": "month"}
 
@@ -94,7 +94,7 @@ def check_rate(what: str, name: str, rate: FloatArray, frequency: Frequency) -> 
         Naming the column and its typical size.
     """
     size = _typical(rate)
-    if size > _LARGEST_RATE[frequency]:
+    if size > LARGEST_RATE[frequency]:
         raise SourceError(
             f"{what}: the risk-free rate '{name}' would be {size:.2%} per {_PERIOD[frequency]}; it looks "
             "like percent or an annual rate; set `units: percent`, or give the rate per period"
@@ -114,7 +114,8 @@ def check_factor_codes(what: str, columns: Mapping[str, FloatArray], dates: npt.
         if rows.size:
             raise SourceError(
                 f"{what}: '{name}' is {values[rows[0]]:.4g} on {np.datetime_as_string(dates[rows[0]], 'D')}, "
-                "which no factor returns; Fama-French files write -99.99 for missing: leave these cells empty"
+                "which no factor returns; Fama-French files write -99.99 for missing: leave these cells empty, or "
+                "list the number as it is in the file under `missing_values`"
             )
 
 

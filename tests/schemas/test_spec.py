@@ -17,7 +17,7 @@ from models.characteristics import CHARACTERISTICS
 from schemas.checks import CHECKS
 from schemas.errors import ConfigError
 from schemas.settings import Settings, load_settings
-from schemas.sources import LongPanel
+from schemas.sources import LongPanel, LongPrices
 from schemas.spec import LongShort, RunSpec
 from storage.configs import load_spec
 
@@ -222,3 +222,13 @@ def test_a_key_given_twice_is_refused(tmp_path: Path) -> None:
     path.write_text("universe: one\nuniverse: two\n")
     with pytest.raises(ConfigError, match=r"'universe' is given twice.*line 1"):
         load_spec(path)
+
+
+def test_what_decides_how_bytes_are_understood_is_part_of_an_ingest_and_where_they_lie_is_not():
+    source = {"origin": {"kind": "files", "paths": ["a.csv"]}}
+    plain = LongPrices.parse(source, origin="").reading()
+    assert LongPrices.parse({"origin": {"kind": "files", "paths": ["b/*.csv"]}}, origin="").reading() == plain
+    for key, value in {"separator": ";", "encoding": "cp1252", "file_name_as": "name"}.items():
+        assert LongPrices.parse({"origin": {**source["origin"], key: value}}, origin="").reading() != plain, key
+    for key, value in {"decimal": ",", "date_format": "%d.%m.%Y", "missing_values": [-1]}.items():
+        assert LongPrices.parse({**source, key: value}, origin="").reading() != plain, key

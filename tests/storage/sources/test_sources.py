@@ -269,10 +269,10 @@ BAD = [
     ("long", ROWS + "2017-01-31,B,4\n", SourceError, ["ticker B", "2017-01-31", "not in order"]),
     ("long", ROWS.replace("ticker", "symbol"), SourceError, ["no column 'ticker'", "'symbol'"]),
     ("long", ROWS.replace("close", "Close"), SourceError, ["no column 'close'", "did you mean 'Close'?"]),
-    ("long", ROWS.replace(",", ";"), SourceError, ["no column 'date'", "separated by commas"]),
+    ("long", ROWS.replace(",", ";"), SourceError, ["separated by commas", "set `separator: ';'`"]),
     ("long", "date,ticker,close\n", DataError, ["no rows"]),
     ("long", "", SourceError, ["cannot be read", "empty"]),
-    ("long", ROWS + "2017-02-03,B,4,5,6\n", SourceError, ["cannot be read"]),
+    ("long", ROWS + "2017-02-03,B,4,5,6\n", SourceError, ["cannot be read", "line 6 has 5 cells for 3 columns"]),
     # wide prices
     ("wide", WIDE + "2017-02-02,7,8\n", SourceError, ["2017-02-02", "not in order"]),
     ("wide", WIDE + "2017-02-03,7,8\n", DataError, ["1 duplicated", "2017-02-03"]),

@@ -1,0 +1,32 @@
+"""What a cell may hold, whoever reads it: a file that a run reads, and a frame that a notebook brings.
+
+Here belong the rules as data: which text is a date or is missing, which dates and returns cannot be, which columns are
+no stocks. Applying them to polars columns belongs in `storage.sources`, to pandas ones in `models.panel`.
+"""
+
+from __future__ import annotations
+
+from datetime import date
+
+MISSING = ("", ".", "NA", "N/A", "#N/A", "NaN", "nan", "null", "NULL", "None")
+"""Text that counts as a missing number."""
+
+DATE_FORMATS = ("%Y-%m-%d", "%Y%m%d")
+"""How a date may be written as text. No other form is guessed: 03.02.17 may be in March or in February."""
+
+MIDNIGHT = r"[T ]00:00(:00(\.0+)?)?( ?(Z|UTC|[+-]\d\d:?\d\d))?$"
+"""What may follow a date as text: midnight of the day, whatever the offset of the zone in which it is that day."""
+
+DATE_ADVICE = "write existing dates as YYYY-MM-DD, without time of day"
+
+EARLIEST = date(1900, 1, 1)
+"""No date lies before it."""
+
+WORST_RETURN = -1.0
+"""No simple return is less: all is lost."""
+
+LARGEST_RATE = {"daily": 0.002, "monthly": 0.05}
+"""No risk-free rate per period is larger, as a decimal: 65 % and 80 % a year; 1981 in the US: 0.0006 and 0.0135."""
+
+ROW_NUMBERS = r"^(|Unnamed: \d+(_level_\d+)?|__index_level_\d+__|index|level_\d+)$"
+"""Names that pandas gives to an index or to a column without a name; no stock is called so."""
