@@ -23,16 +23,25 @@ from tasks.workspace import Workspace
 LAST = pl.datetime(2016, 3, 31)
 
 
-@pytest.fixture
-def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+@pytest.fixture(scope="module")
+def first(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Make a folder that takes deliveries as `drop/*.csv`, with a first one up to March 2016 ingested already."""
-    monkeypatch.setenv("FACTORCUBE_ROOT", str(tmp_path / "out"))
-    (tmp_path / "drop").mkdir()
+    folder = tmp_path_factory.mktemp("first")
+    (folder / "drop").mkdir()
     data = {**SMALL["data"], "origin": {"kind": "files", "paths": ["drop/*.csv"]}}
-    write_config(tmp_path, {"data": data, "portfolios": SMALL["portfolios"][:1]})
-    deliver(tmp_path, "2016-03.csv", MARKET.filter(pl.col("date") <= LAST))
-    load(tmp_path)
-    return tmp_path
+    write_config(folder, {"data": data, "portfolios": SMALL["portfolios"][:1]})
+    deliver(folder, "2016-03.csv", MARKET.filter(pl.col("date") <= LAST))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("FACTORCUBE_ROOT", str(folder / "out"))
+        load(folder)
+    return folder
+
+
+@pytest.fixture
+def folder(first: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Copy it."""
+    monkeypatch.setenv("FACTORCUBE_ROOT", str(tmp_path / "out"))
+    return Path(shutil.copytree(first, tmp_path, dirs_exist_ok=True))
 
 
 MARKET = make_market(start="2015-09-01", end="2016-04-29")

@@ -35,6 +35,7 @@ def starved(injector: Injector, late: Path, root: Path, ingested, step: int) -> 
     return failed.said
 
 
+@pytest.mark.slow
 def test_a_disk_that_is_full_at_the_first_step_is_one_line_and_the_rerun_completes(
     injector: Injector, late: Path, tmp_path: Path, ingested
 ) -> None:

@@ -35,6 +35,7 @@ def killed_ingest(injector: Injector, late: Path, root: Path, ingested, step: in
     return between
 
 
+@pytest.mark.slow
 def test_an_ingest_killed_at_its_last_step_shows_whole_snapshots_and_the_rerun_completes(
     injector: Injector, late: Path, tmp_path: Path, ingested
 ) -> None:
