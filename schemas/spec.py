@@ -188,8 +188,9 @@ class RunSpec(Frozen):
     frequency: Frequency = Field(default="daily", description="Length of a period.")
     calendar: str = Field(
         default="XNYS",
-        pattern=r"^[A-Za-z0-9_-]+$",
-        description="Exchange calendar (ISO 10383), or 'none' to take the dates as they come.",
+        pattern=r"^([A-Za-z0-9_-]+|24/5)$",
+        description="Exchange calendar (ISO 10383, as exchange_calendars names them), or 'none' to take the dates as "
+        "they come.",
     )
     currency: str = Field(default="USD", pattern=r"^[A-Z]{3}$", description="Currency of the prices (ISO 4217).")
     data: MarketSource = Field(description="Prices or returns of the stocks, and where they come from.")
@@ -236,6 +237,16 @@ class RunSpec(Frozen):
             if name not in known:
                 raise ConfigError(f"{self.universe} has no model '{name}'; {nearest(name, known)}")
         return [model for model in self.models if names is None or model.name in names]
+
+    @field_validator("calendar", mode="before")
+    @classmethod
+    def _weekends_off(cls, calendar: Any) -> Any:
+        if calendar == "24/7":
+            raise ValueError(
+                "365 sessions a year are not offered: daily numbers are annualised by 252; leave weekends out, and set "
+                "24/5 or none"
+            )
+        return calendar
 
     @field_validator("models", "portfolios")
     @classmethod

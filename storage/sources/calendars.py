@@ -10,20 +10,29 @@ day or the last day: so files that label months differently still join.
 
 from __future__ import annotations
 
+import difflib
 from datetime import date, datetime
 from functools import lru_cache
+from importlib.metadata import version
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from schemas.base import nearest
 from schemas.errors import ConfigError, DataError
 from schemas.spec import Frequency
 
 NO_CALENDAR = "none"
 """The calendar that takes the dates of the files as they come."""
 
+_SAME_SESSIONS = {
+    "XNSE": "XBOM", "NSE": "XBOM", "XSHE": "XSHG", "SZSE": "XSHG", "XKOS": "XKRX", "KRX": "XKRX", "ROCO": "XTAI",
+    "XJPX": "XTKS", "TSE": "XTKS", "XBSP": "BVMF", "B3": "BVMF", "XATH": "ASEX", "XMCE": "XMAD", "MTAA": "XMIL",
+    "XVIE": "XWBO", "XVTX": "XSWX", "MISX": "XMOS", "XCNQ": "XTSE", "IEXG": "XNYS",
+}  # fmt: skip
+"""Exchanges without a calendar of their own, and what is open when they are."""
+
+_SHOWN = 5
 _WIDEST_GAP = {"daily": 4, "monthly": 45}  # median calendar days between periods
 
 
@@ -49,6 +58,11 @@ def sessions(calendar: str, start: pd.Timestamp | date, end: pd.Timestamp | date
     """
     first, last = pd.Timestamp(start).normalize(), pd.Timestamp(end).normalize()
     known = _sessions(calendar, first.year, last.year)
+    if calendar != NO_CALENDAR:
+        exchange = _exchange(calendar, first.year, last.year)
+        earliest, latest = _recorded(exchange)
+        if first < earliest or last > latest:
+            raise _too_far(calendar, first, last, exchange)
     return known[(known >= first) & (known <= last)]
 
 
@@ -72,8 +86,11 @@ def next_session(calendar: str, frequency: Frequency, after: pd.Timestamp | date
     day = pd.Timestamp(after).normalize()
     if frequency == "monthly":
         return day + pd.offsets.MonthEnd(0) + pd.offsets.MonthEnd(1)
-    following = sessions(calendar, day + pd.Timedelta(days=1), day + pd.Timedelta(days=31))
+    tomorrow = day + pd.Timedelta(days=1)
+    known = _sessions(calendar, tomorrow.year, (day + pd.Timedelta(days=31)).year)
+    following = known[(known >= tomorrow) & (known <= day + pd.Timedelta(days=31))]
     if following.empty:
+        sessions(calendar, tomorrow, day + pd.Timedelta(days=31))  # says so if they are not recorded
         raise ConfigError(f"calendar {calendar} has no session within a month after {day:%Y-%m-%d}")
     return pd.Timestamp(following[0])
 
@@ -104,11 +121,11 @@ def why_closed(calendar: str, moment: datetime) -> str | None:
         raise DataError(f"{moment.isoformat()}: a moment needs a time zone to be compared with a session; add one")
     if calendar == NO_CALENDAR:
         return None
-    day = pd.Timestamp(moment).tz_convert(_exchange(calendar, moment.year).tz)
+    day = pd.Timestamp(moment).tz_convert(_made(calendar).tz)
     label = day.tz_localize(None).normalize()
     if sessions(calendar, label, label).empty:
         return f"{calendar} had no session on {day:%A %Y-%m-%d}"
-    close = _exchange(calendar, day.year).session_close(label).tz_convert(day.tz)
+    close = _exchange(calendar, day.year, day.year).session_close(label).tz_convert(day.tz)
     return None if day >= close else f"{calendar} closes at {close:%H:%M %Z on %Y-%m-%d}, after {day:%H:%M %Z}"
 
 
@@ -141,7 +158,7 @@ def check_sessions(dates: pd.DatetimeIndex, calendar: str, what: str) -> None:
     Raises
     ------
     DataError
-        If a date is not a session; the message counts them and names the first.
+        If a date is not a session; the message counts them and names the first few.
     ConfigError
         If there is no such calendar, or it does not reach that far.
     """
@@ -149,9 +166,11 @@ def check_sessions(dates: pd.DatetimeIndex, calendar: str, what: str) -> None:
         return
     strange = dates.difference(sessions(calendar, dates[0], dates[-1]))
     if len(strange):
+        shown = ", ".join(f"{day:%Y-%m-%d} ({day:%A})" for day in strange[:_SHOWN])
+        more = f" and {len(strange) - _SHOWN} more" if len(strange) > _SHOWN else ""
         raise DataError(
             f"{what}: {len(strange)} of {len(dates)} dates are not sessions of {calendar}, the first is "
-            f"{strange[0]:%Y-%m-%d} ({strange[0]:%A}); correct the dates, or set `calendar`"
+            f"{shown}{more}; correct the dates, or set `calendar`"
         )
 
 
@@ -164,17 +183,56 @@ def _sessions(calendar: str, first_year: int, last_year: int) -> pd.DatetimeInde
 
 
 @lru_cache(maxsize=16)
-def _exchange(calendar: str, first_year: int, last_year: int | None = None) -> Any:
+def _exchange(calendar: str, first_year: int, last_year: int) -> Any:
+    """Return the calendar over whole years, as far as they are recorded."""
     import exchange_calendars as xc
 
-    names = xc.get_calendar_names()
-    if calendar not in names:
-        codes = sorted(name for name in names if name.startswith("X"))
-        raise ConfigError(
-            f"'calendar': there is no exchange calendar '{calendar}' ({nearest(calendar, codes)}), or 'none'"
-        )
-    start, end = pd.Timestamp(first_year, 1, 1), pd.Timestamp(last_year or first_year, 12, 31)
+    _check_name(calendar, xc.get_calendar_names())
+    start, end = pd.Timestamp(first_year, 1, 1), pd.Timestamp(last_year, 12, 31)
     try:
         return xc.get_calendar(calendar, start=start, end=end)
-    except (ValueError, xc.errors.CalendarError) as error:
-        raise ConfigError(f"'calendar': {calendar} does not reach from {start.year} to {end.year}: {error}") from None
+    except (ValueError, TypeError, LookupError, NotImplementedError, xc.errors.CalendarError):
+        earliest, latest = _recorded(_made(calendar))
+    if end < earliest or start > latest:
+        raise _too_far(calendar, start, end, _made(calendar))
+    return _made(calendar, start=max(start, earliest), end=min(end, latest))
+
+
+def _recorded(exchange: Any) -> tuple[pd.Timestamp, pd.Timestamp]:
+    """Return the first and the last date that can be asked of a calendar: some end with the year."""
+    return exchange.bound_min() or pd.Timestamp.min, exchange.bound_max() or pd.Timestamp.max
+
+
+def _made(calendar: str, **span: pd.Timestamp) -> Any:
+    import exchange_calendars as xc
+
+    try:
+        return xc.get_calendar(calendar, **span)
+    except (ValueError, TypeError, LookupError, NotImplementedError, xc.errors.CalendarError) as error:
+        reason = f"{type(error).__name__}: {error}".split("\n", 1)[0][:100]
+        raise ConfigError(
+            f"'calendar': {calendar} cannot be made by exchange_calendars {version('exchange_calendars')} with pandas "
+            f"{version('pandas')} ({reason}); use other versions of them, or set `calendar: none`"
+        ) from None
+
+
+def _too_far(calendar: str, start: pd.Timestamp, end: pd.Timestamp, exchange: Any) -> ConfigError:
+    first, last = (f"{day:%Y-%m-%d}" if day else "any date" for day in (exchange.bound_min(), exchange.bound_max()))
+    return ConfigError(
+        f"'calendar': {calendar} does not reach from {start:%Y-%m-%d} to {end:%Y-%m-%d}: what exchange_calendars "
+        f"{version('exchange_calendars')} records is {first} to {last}; install a newer one, or set `calendar: none`"
+    )
+
+
+def _check_name(calendar: str, names: list[str]) -> None:
+    if calendar in names:
+        return
+    meant = _SAME_SESSIONS.get(calendar.upper())
+    close = difflib.get_close_matches(calendar.upper(), names, n=1, cutoff=0.8)
+    if meant is not None:
+        hint = f"{meant} has the sessions of its country"
+    elif close:
+        hint = f"did you mean '{close[0]}'?"
+    else:
+        hint = "known are the names of exchange_calendars, such as XNYS, XLON, XETR, XTKS"
+    raise ConfigError(f"'calendar': there is no exchange calendar '{calendar}' ({hint}), or 'none'")

@@ -232,3 +232,9 @@ def test_what_decides_how_bytes_are_understood_is_part_of_an_ingest_and_where_th
         assert LongPrices.parse({"origin": {**source["origin"], key: value}}, origin="").reading() != plain, key
     for key, value in {"decimal": ",", "date_format": "%d.%m.%Y", "missing_values": [-1]}.items():
         assert LongPrices.parse({**source, key: value}, origin="").reading() != plain, key
+
+
+def test_a_calendar_without_weekends_is_refused_for_what_it_would_do_to_annual_numbers():
+    assert RunSpec.parse(changed("calendar", "24/5"), origin="x").calendar == "24/5"
+    with pytest.raises(ConfigError, match=r"'calendar': 365 sessions a year .*annualised by 252.*\(given: '24/7'\)"):
+        RunSpec.parse(changed("calendar", "24/7"), origin="x")

@@ -5,8 +5,10 @@ from __future__ import annotations
 import gzip
 import hashlib
 from datetime import date, timedelta
+from itertools import pairwise
 from pathlib import Path
 
+import exchange_calendars
 import numpy as np
 import pandas as pd
 import polars as pl
@@ -30,10 +32,11 @@ from schemas.sources import (
     WideReturns,
 )
 from storage.configs import load_spec
-from storage.sources import fingerprint, next_session, normalise_dates, read_factors, read_market, sessions
+from storage.sources import calendars, fingerprint, next_session, normalise_dates, read_factors, read_market, sessions
 
 HERE = Settings()
 SHARED = Path(__file__).resolve().parents[4] / "shared" / "data"
+DAY = pd.Timedelta(days=1)
 DAYS = pd.bdate_range("2017-02-01", "2017-02-17")  # NYSE is open on all of them
 
 
@@ -250,6 +253,54 @@ def test_sessions_follow_the_exchange():
         sessions("XNYSE", date(2012, 1, 1), date(2012, 2, 1))
     with pytest.raises(ConfigError, match="XTKS does not reach from 1950"):
         sessions("XTKS", date(1950, 1, 1), date(1951, 1, 1))
+
+
+@pytest.mark.parametrize("calendar", ["XSHG", "XBOM"])
+def test_a_calendar_that_ends_with_a_year_is_asked_to_its_end_and_not_beyond(calendar):
+    last = exchange_calendars.get_calendar(calendar).bound_max()
+    assert (last.month, last.day) == (12, 31)
+    december = exchange_calendars.get_calendar(calendar, start=last - pd.Timedelta(days=30), end=last).sessions
+    for day, following in pairwise(december):
+        assert next_session(calendar, "daily", day) == following
+    assert sessions(calendar, december[0], december[-1]).equals(december.as_unit("ns"))
+    for beyond in (lambda: next_session(calendar, "daily", last), lambda: sessions(calendar, last, last + DAY)):
+        with pytest.raises(
+            ConfigError, match=rf"does not reach from .*to {last:%Y-%m-%d}; install a newer one, or set"
+        ):
+            beyond()
+    assert next_session(calendar, "monthly", last) == pd.Timestamp(last.year + 1, 1, 31)
+
+
+def test_a_calendar_that_is_not_there_or_cannot_be_made_is_one_line_that_says_what_to_do(monkeypatch):
+    for name, told in [
+        ("XNSE", r"\(XBOM has the sessions of its country\), or 'none'"),
+        ("xnys", "did you mean 'XNYS'"),
+        ("XQQQ", "known are the names of exchange_calendars"),
+    ]:
+        with pytest.raises(ConfigError, match=rf"there is no exchange calendar '{name}' .*{told}"):
+            sessions(name, DAYS[0], DAYS[-1])
+    names = exchange_calendars.get_calendar_names()
+    assert set(calendars._SAME_SESSIONS.values()) <= set(names)
+    assert not set(calendars._SAME_SESSIONS) & set(names)
+
+    def incomplete(*_, **__):
+        raise NotImplementedError("implemented by\nsubclasses")
+
+    monkeypatch.setattr(exchange_calendars, "get_calendar", incomplete)
+    calendars._exchange.cache_clear()
+    with pytest.raises(ConfigError, match=r"XBSE cannot be made by exchange_calendars .*set `calendar: none`") as told:
+        sessions("XBSE", DAYS[0], DAYS[-1])
+    assert "\n" not in str(told.value)
+
+
+def test_strange_dates_are_counted_and_the_first_are_named(tmp_path):
+    days = pd.date_range("2017-02-01", "2017-03-12")
+    path = write(pd.DataFrame({"date": days, "A": np.arange(len(days)) % 7 + 1}), tmp_path / "a.csv")
+    shown = (
+        "2017-02-04 .Saturday., 2017-02-05 .Sunday., 2017-02-11 .*, 2017-02-12 .*, 2017-02-18 .Saturday. and 8 more;"
+    )
+    with pytest.raises(DataError, match=f"13 of 40 dates are not sessions of XNYS, the first is {shown}"):
+        market(WidePrices(origin=files(path)))
 
 
 # --- bad data ---------------------------------------------------------------------------------------------------------
