@@ -64,6 +64,11 @@ def fit_models(
         futures[model.name] = _submit_fits(sample, model, refits, cluster, before)
     asked = [future for model in models for future in futures[model.name]]
     found: list[FitRef] = cluster.gather(asked, _described, Progress("fits", panel.universe))
+    for model in models:
+        dropped = max((ref.n_dropped for ref in found if ref.model == model.name), default=0)
+        if dropped:  # said once: each refit leaves out what those before it left out
+            why = "singular, too few stocks, or nobody with some characteristic"
+            run_logger().warning("%s: up to %d date(s) were left out of a fit (%s)", model.name, dropped, why)
     return found
 
 
@@ -149,13 +154,11 @@ def fit_model(
     space = sample.space
     name = fit_key(sample, model, as_of)
     changed = not space.work.has(Kind.FITS, name)
+    n_dropped = 0
     if changed:
         estimator = _estimator(sample, model, as_of)
         in_sample = _learn(estimator, sample, as_of, pieces)
-        dropped = getattr(estimator, "n_dropped_", 0)
-        if dropped:
-            why = "singular, too few stocks, or nobody with some characteristic"
-            report_progress(f"  {model.name} as of {as_of:%Y-%m-%d}: {dropped} date(s) were left out ({why})")
+        n_dropped = int(getattr(estimator, "n_dropped_", 0))
         state = estimator.state()
         space.work.put_arrays(Kind.FITS, name, state.arrays, {"state": state.meta, "in_sample": in_sample})
     inputs = sample.inputs.digest(min(until.date(), sample.panel.as_of))
@@ -165,7 +168,13 @@ def fit_model(
         arrays = {"dates": found.dates, "factor_returns": found.factor_returns}
         space.work.put_arrays(Kind.REALISED, realised_key, arrays, {})
     return FitRef(
-        model=model.name, as_of=as_of.date(), until=until.date(), key=name, realised=realised_key, changed=changed
+        model=model.name,
+        as_of=as_of.date(),
+        until=until.date(),
+        key=name,
+        realised=realised_key,
+        changed=changed,
+        n_dropped=n_dropped,
     )
 
 
