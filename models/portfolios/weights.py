@@ -19,6 +19,7 @@ import pandas as pd
 import xarray as xr
 from pandas.api.typing import Rolling
 
+from models.quality.arrays import section_median
 from schemas.errors import ConfigError, DataError
 
 
@@ -104,17 +105,24 @@ def long_short(characteristic: xr.DataArray, coverage: xr.DataArray, quantile: f
     return _weights(_scaled(ends[0], 1.0) - _scaled(ends[1], 1.0))
 
 
-def inverse_volatility(returns: xr.DataArray, coverage: xr.DataArray, window: int = 63) -> xr.DataArray:
+def inverse_volatility(
+    returns: xr.DataArray, coverage: xr.DataArray, window: int = 63, floor: float = 0.1
+) -> xr.DataArray:
     """Hold covered stocks in proportion to the inverse of their volatility, in all 1.
 
-    A stock needs returns on half the dates of the window, and one whose price did not move is not held.
+    A stock needs returns on half the dates of the window. One that hardly moves beside the others (a fund that accrues
+    interest, a price that nobody makes) is not held: the inverse of next to nothing would take the whole portfolio.
 
     Parameters
     ----------
     returns, coverage : xarray.DataArray
-        (date, ticker), the latter bool; the return of a date is known at its close.
+        (date, ticker), the latter bool; the return of a date is known at its close. A return outside the estimation
+        universe is to be given as missing.
     window : int
         Dates, the present one included, over which the standard deviation is taken; at least 4.
+    floor : float
+        Least volatility of a stock that is held, as a share of the median volatility of the covered stocks on the
+        date, in [0, 1).
 
     Returns
     -------
@@ -124,18 +132,21 @@ def inverse_volatility(returns: xr.DataArray, coverage: xr.DataArray, window: in
     Raises
     ------
     ConfigError
-        If `window` is less than 4.
+        If `window` is less than 4, or `floor` is outside [0, 1).
     DataError
         If `returns` and `coverage` do not have the same axes.
     """
     if window < 4:
         raise ConfigError(f"inverse_volatility: window must be at least 4 dates, not {window}.")
+    if not 0.0 <= floor < 1.0:
+        raise ConfigError(f"inverse_volatility: floor must be in [0, 1), not {floor}.")
     _require_same_labels(returns, coverage, "returns")
     ordered = returns.transpose("date", "ticker")
     rolling = _rolling(ordered, window)
     volatility = ordered.copy(data=rolling.std().to_numpy())
-    usable = coverage & (volatility > 0.0)
-    return _weights(_scaled((1.0 / volatility.where(usable)).fillna(0.0), 1.0))
+    moving = volatility.where(coverage & (volatility > 0.0)).transpose("date", "ticker")
+    usable = moving >= floor * section_median(moving.values)
+    return _weights(_scaled((1.0 / moving.where(usable)).fillna(0.0), 1.0))
 
 
 def value_weight(value: xr.DataArray, coverage: xr.DataArray, window: int = 1) -> xr.DataArray:

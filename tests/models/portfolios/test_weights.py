@@ -119,6 +119,19 @@ def test_inverse_volatility_against_direct_computation() -> None:
     assert weights[4] == weights[6] == 0.0
 
 
+def test_a_steady_price_is_not_held_for_its_steadiness() -> None:
+    returns, _, _ = market()
+    covered = grid(np.ones((N_DATES, N_TICKERS), dtype=bool))
+    returns[:, 4] = 5e-5 + 1e-7 * np.resize([1.0, -1.0], N_DATES)  # a fund that accrues interest
+    returns[:, 5] = np.resize([0.0003, -0.0003], N_DATES)  # a fund of short bonds
+    others = returns.astype(np.float64)[-10:].std("date", ddof=1)
+    floored, low = inverse_volatility(returns, covered, 10)[-1], inverse_volatility(returns, covered, 10, 0.01)[-1]
+    assert floored[4] == floored[5] == low[4] == 0.0
+    np.testing.assert_allclose(floored.sum(), 1.0, rtol=1e-6)
+    np.testing.assert_allclose(low[5] / low[0], others[0] / others[5], rtol=1e-5)
+    assert inverse_volatility(returns, covered, 10, 0.0)[-1, 4] > 0.99
+
+
 def test_portfolios_refuse_what_they_cannot_do() -> None:
     returns, char, coverage = market()
     with pytest.raises(DataError, match="universe does not have: XYZ"):
@@ -133,6 +146,8 @@ def test_portfolios_refuse_what_they_cannot_do() -> None:
         long_short(char, coverage, 0.6)
     with pytest.raises(ConfigError, match="window"):
         inverse_volatility(returns, coverage, 2)
+    with pytest.raises(ConfigError, match="floor"):
+        inverse_volatility(returns, coverage, 10, 1.0)
 
 
 def test_value_weights_follow_the_mean_value_of_the_window() -> None:
