@@ -3,9 +3,9 @@
     python -m benchmarks.data_quality PRICES.parquet [--output TABLES.md]
 
 The file has columns date, ticker, open, high, low, close, volume, and `suspect`: a mark on returns known to be wrong,
-which no rule sees. Three things are measured: the rules against the marks; how that moves with the thresholds; and
-faults of known size planted into the same data, on rows that no rule objects to and nobody marked. The tables of
-`docs/data-quality.md` come from here.
+which no rule sees. Four things are measured: the rules against the marks; how that moves with the thresholds;
+faults of known size planted into the same data, on rows that no rule objects to and nobody marked; and one split per
+stock whose adjustment is undone, on any row that is not marked. The tables of `docs/data-quality.md` come from here.
 """
 
 from __future__ import annotations
@@ -31,6 +31,15 @@ THRESHOLDS = {n: c.threshold for n, c in declared(CheckOverrides(), "daily").ite
 MARK_SIZE = 0.095
 """A return was marked when another source differed by 10 points or more: smaller moves could not be marked."""
 PLANTED = 200
+UNKNOWN = {"lost_return"}
+"""Rules that say what is not known, not what is wrong."""
+SPLITS = {2.0: 0.8, 1.5: 0.1, 3.0: 0.04, 4.0: 0.02, 7.0: 0.01, 1.0 / 10.0: 0.02, 1.0 / 5.0: 0.01}
+"""Ratios of splits, and how often each is planted."""
+FIELDS = {
+    "closes": ["close"],
+    "closes and volumes": ["close", "volume"],
+    "whole bars and volumes": ["open", "high", "low", "close", "volume"],
+}
 
 
 def main() -> None:
@@ -44,6 +53,7 @@ def main() -> None:
         against_marks(market, marked),
         by_threshold(market, marked),
         planted_faults(market, marked),
+        planted_splits(market, marked),
         timing(market),
     ]
     text = "\n\n".join(sections)
@@ -66,9 +76,9 @@ def against_marks(market: xr.Dataset, marked: Flags) -> str:
     moves = np.abs(jumps.measure(rows.evidence["return"], _fields(market)).abnormal)
     any_jump = rows.any_jump
     assert any_jump is not None  # noqa: S101  daily closes always allow the rule of reversals
-    found = {name: flags for name, flags in rows.flags.items() if flags.any()}
+    found = {name: flags for name, flags in rows.flags.items() if flags.any() and name not in UNKNOWN}
     found["any rule of jumps"] = any_jump
-    found["any rule"] = np.logical_or.reduce(list(rows.flags.values()))
+    found["any rule"] = np.logical_or.reduce([flags for name, flags in rows.flags.items() if name not in UNKNOWN])
     half = len(marked) // 2
     lines = []
     for name, flags in found.items():
@@ -129,6 +139,7 @@ def planted_faults(market: xr.Dataset, marked: Flags) -> str:
     places = [(int(rng.choice(np.flatnonzero(clean[:, column]))), int(column)) for column in columns]
     faults: dict[str, Callable[[xr.Dataset, int, int], None]] = {
         "high below low": lambda data, row, column: _set(data, "high", row, column, 0.9),
+        "open below low": lambda data, row, column: _set(data, "open", row, column, 0.9),
         "price of 0": lambda data, row, column: _set(data, "close", row, column, 0.0),
         "print off by 5% for a day": lambda data, row, column: _scale(data, slice(row, row + 1), column, 1.05),
         "print off by 10% for a day": lambda data, row, column: _scale(data, slice(row, row + 1), column, 1.10),
@@ -151,6 +162,63 @@ def planted_faults(market: xr.Dataset, marked: Flags) -> str:
         told = ", ".join(f"`{rule}` {number / len(places):.0%}" for rule, number in found.items() if number)
         lines.append((name, f"{total / len(places):.0%}", told))
     return _table((f"planted {len(places)} times", "found", "by"), lines)
+
+
+def planted_splits(market: xr.Dataset, marked: Flags) -> str:
+    """Undo the adjustment of one split of each stock; count the splits found, the ratios told, and false flags."""
+    rng = np.random.default_rng(0)
+    faulty = market.copy(deep=True)
+    known = np.isfinite(market["close"].values) & ~marked
+    known[1:] &= np.isfinite(market["close"].values[:-1])
+    known[: jumps.WINDOW] = False
+    planted = {}
+    for column in np.flatnonzero(known.sum(axis=0) > jumps.WINDOW):
+        row = int(rng.choice(np.flatnonzero(known[:, column])))
+        ratio = float(rng.choice(list(SPLITS), p=list(SPLITS.values())))
+        _split(faulty, row, column, ratio)
+        planted[row, int(column)] = ratio
+    places = tuple(np.transpose(list(planted)))
+    days, tickers = market.indexes["date"], pd.Index(quality.labels(market["ticker"]))
+    lines = []
+    for what, names in FIELDS.items():
+        rows, plain = (quality.flag_rows(data[names], THRESHOLDS, "daily") for data in (faulty, market))
+        any_jump = plain.any_jump
+        assert any_jump is not None  # noqa: S101
+        jump = np.logical_or.reduce([flags[places] for flags in rows.flags.values()])
+        splits = quality.propose_splits(faulty[names], THRESHOLDS["split_like_jump"])
+        cells = zip(days.get_indexer(splits["date"]), tickers.get_indexer(splits["ticker"]), strict=True)
+        told = dict(zip(cells, splits["ratio"], strict=True))
+        right = sum(told.get(place) == ratio for place, ratio in planted.items())
+        wrong = sum(told.get(place, ratio) != ratio for place, ratio in planted.items())
+        lines.append(
+            (
+                what,
+                f"{jump.mean():.1%}",
+                f"{rows.flags['split_like_jump'][places].mean():.1%}",
+                f"{right / len(planted):.1%}",
+                wrong,
+                f"{(plain.flags['split_like_jump'] & ~marked).sum() / known.size:.4%}",
+                f"{(any_jump & ~marked).sum() / known.size:.4%}",
+                len(told) - right - wrong,
+            )
+        )
+    head = (
+        f"{len(planted)} splits in",
+        "found",
+        "by `split_like_jump`",
+        "ratio right",
+        "ratio wrong",
+        "false flags of it",
+        "of all rules of jumps",
+        "adjusted elsewhere",
+    )
+    others = quality.propose_splits(market, THRESHOLDS["split_like_jump"])
+    is_marked = marked[days.get_indexer(others["date"]), tickers.get_indexer(others["ticker"])]
+    named = ", ".join(
+        f"{ticker} {day:%Y-%m-%d} as {quality.ratio_in_words(ratio)}{' (marked)' if mark else ''}"
+        for ticker, day, ratio, mark in zip(others["ticker"], others["date"], others["ratio"], is_marked, strict=True)
+    )
+    return f"{_table(head, lines)}\n\nIn the file as it is, `adjust: splits` adjusts: {named}."
 
 
 def timing(market: xr.Dataset) -> str:

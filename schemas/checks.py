@@ -9,7 +9,8 @@ therefore as fast on a million rows as on a thousand. What a failure means follo
 =========  =============================================  =============================================
 scope      severity `block`                               severity `warn`
 =========  =============================================  =============================================
-`row`      the cell becomes missing                       the cell stays, outside the estimation universe
+`row`      the cell becomes missing, or what of it is     the cell stays, outside the estimation universe
+           wrong, if that can be told
 `date`     the date does not land                         the report says so
 `ingest`   nothing lands                                  the report says so
 =========  =============================================  =============================================
@@ -129,6 +130,8 @@ CHECKS: tuple[Check, ...] = (
     _check("column_null_rate", "columns", _WARN_INGEST, "share missing of each variable at most {}", 0.2),
     _check("empty_ticker", "tickers", _WARN_INGEST,
            "at least {} price or return of each ticker", 1.0, rule="at_least"),
+    _check("unexplained_end", "tickers", _WARN_INGEST,
+           "no ticker that ends early without a delisting return", 0.0),
     # Prices of a row.
     _check("impossible_bar", "prices", _BLOCK_ROW,
            "low <= open, close <= high, up to {} of the price", 1e-4),
@@ -138,6 +141,8 @@ CHECKS: tuple[Check, ...] = (
            "price unchanged over fewer than {} periods", 10.0, monthly=4.0),
     # Returns of a row. The three kinds of jump are looked for in daily data only.
     _check("impossible_return", "returns", _BLOCK_ROW, "returns finite, and no loss above {}", 1.0),
+    _check("lost_return", "returns", _WARN_ROW,
+           "no return of more than {} from before a gap without prices", 0.0),
     _check("return_bound", "returns", _WARN_ROW, "absolute return at most {}", 1.0, monthly=5.0),
     _check("reversed_jump", "returns", _WARN_ROW, "no jump of {} sigmas that is undone within days", 6.0),
     _check("unconfirmed_jump", "returns", _WARN_ROW,
@@ -145,6 +150,7 @@ CHECKS: tuple[Check, ...] = (
     _check("split_like_jump", "returns", _WARN_ROW,
            "no jump of {} sigmas that a split ratio explains", 6.0),
     _check("jump_cluster", "returns", _WARN_DATE, "share of tickers with such a jump at most {}", 0.02),
+    _check("adjusted_split", "returns", _WARN_DATE, "at most {} splits that `adjust: splits` adjusted", 0.0),
     # All of it.
     _check("priced", "ingest", _BLOCK_INGEST, "at least {} price or return", 1.0, rule="at_least"),
     _check("return_unit", "ingest", _BLOCK_INGEST,
@@ -160,6 +166,8 @@ CHECKS: tuple[Check, ...] = (
     _check("unknown_industry", "cube", _WARN_DATE,
            "share of the estimation universe whose industry is not known at most {}", 0.1),
     _check("cube_return_bound", "cube", _WARN_DATE, "absolute return at most {}", 1.0, monthly=5.0),
+    _check("vanished_returns", "cube", _WARN_DATE,
+           "number of returns over its trailing median at least {}", 0.5, rule="at_least"),
     _check("characteristic_coverage", "cube", _WARN_DATE,
            "coverage of each characteristic over its trailing median at least {}", 0.5, rule="at_least"),
     _check("characteristic_drift", "cube", _WARN_DATE,
@@ -233,6 +241,9 @@ class FlaggedCells(Frozen):
 
     check: str
     severity: Severity
+    fields: tuple[str, ...] = Field(
+        default=(), description="The fields that are wrong, where the rest of the row is not; all of it if empty."
+    )
     cells: dict[str, tuple[date, ...]]
 
     @property

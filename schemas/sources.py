@@ -33,6 +33,14 @@ _DATE_FORMAT = "How dates are written as text, such as %d.%m.%Y; YYYY-MM-DD or Y
 _MISSING_VALUES = (
     "Numbers or texts that stand for a missing cell, such as -99.99, beside an empty cell, NA and the like."
 )
+_DELISTING = (
+    "Column of the return from the last price to what holders got when the stock was delisted, in the units of the "
+    "returns; empty elsewhere. It is compounded with the return of its row, or is the return of a row without one."
+)
+_ADJUST = (
+    "splits: adjust daily prices, volume and shares for jumps that a ratio of splits explains, and list them beside "
+    "the ingest. Left out, such jumps are flagged only."
+)
 
 
 class FilesOrigin(Frozen):
@@ -139,6 +147,8 @@ class LongPrices(_Source):
     low: str | None = Field(default=None, description="Column of the lowest price.")
     volume: str | None = Field(default=None, description="Column of the volume in shares.")
     shares: str | None = Field(default=None, description="Column of the shares outstanding.")
+    delisting_return: str | None = Field(default=None, description=_DELISTING)
+    adjust: Literal["splits"] | None = Field(default=None, description=_ADJUST)
 
 
 class WidePrices(_Source):
@@ -146,6 +156,7 @@ class WidePrices(_Source):
 
     shape: Literal["wide_prices"] = Field(default="wide_prices", description="How the rows are to be understood.")
     tickers: tuple[str, ...] | None = Field(default=None, description="Columns to read; all but the date if left out.")
+    adjust: Literal["splits"] | None = Field(default=None, description=_ADJUST)
 
 
 class WideReturns(_Source):
@@ -168,6 +179,7 @@ class LongPanel(_Source):
         description="Whether a row's characteristics are known at its date, or already lagged to explain its return.",
     )
     units: Units = Field(default="decimal", description="Units of the returns.")
+    delisting_return: str | None = Field(default=None, description=_DELISTING)
 
 
 MarketSource = Annotated[LongPrices | WidePrices | WideReturns | LongPanel, Field(discriminator="shape")]

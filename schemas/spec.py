@@ -19,7 +19,7 @@ from schemas.base import Frozen, Name, nearest
 from schemas.checks import CheckOverrides
 from schemas.errors import ConfigError
 from schemas.families import AnyModel, ModelSpec, with_bases
-from schemas.sources import FactorSource, IndustrySource, MarketSource
+from schemas.sources import FactorSource, IndustrySource, LongPrices, MarketSource, WidePrices
 
 Frequency = Literal["daily", "monthly"]
 PERIODS_PER_YEAR: dict[str, int] = {"daily": 252, "monthly": 12}
@@ -57,6 +57,12 @@ class InverseVolatility(Frozen):
     kind: Literal["inverse_volatility"] = Field(default="inverse_volatility", description=_KIND)
     name: Name = Field(default="inverse_volatility", description=_NAME)
     window: int = Field(default=63, ge=10, description="Trailing periods of the volatility.")
+    floor: float = Field(
+        default=0.1,
+        ge=0.0,
+        lt=1.0,
+        description="Least volatility of a stock that is held, as a share of the cross-section's median.",
+    )
 
 
 class ValueWeight(Frozen):
@@ -224,6 +230,11 @@ class RunSpec(Frozen):
         """Everything that an ingest reads."""
         return (self.data, *self.factors, *([] if self.industries is None else [self.industries]))
 
+    @property
+    def adjusts_splits(self) -> bool:
+        """Whether an ingest adjusts prices for splits."""
+        return isinstance(self.data, LongPrices | WidePrices) and self.data.adjust == "splits"
+
     def models_named(self, names: Sequence[str] | None) -> list[ModelSpec]:
         """Return the models of these names, in the order of the spec; all of them if no names are given.
 
@@ -261,6 +272,8 @@ class RunSpec(Frozen):
     def _consistent(self) -> Self:
         if self.panel.market_portfolio and self.panel.market_portfolio not in {item.name for item in self.portfolios}:
             raise ValueError(f"panel.market_portfolio '{self.panel.market_portfolio}' is not one of the portfolios")
+        if self.frequency != "daily" and self.adjusts_splits:
+            raise ValueError("data.adjust: splits are told from other moves in daily prices only; leave it out")
         try:
             with_bases(self.models, self.models)
         except ConfigError as error:

@@ -15,9 +15,10 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
+from models import quality
 from models.characteristics.cube import derive_cube
 from schemas.base import digest
-from schemas.checks import CheckReport
+from schemas.checks import CheckReport, declared
 from schemas.contracts import CUBE, SourceFile, validate
 from schemas.errors import CheckError, CubeError, SourceError
 from schemas.refs import RawRef, SnapshotRef
@@ -147,7 +148,7 @@ def check_data(spec: RunSpec, raw: RawRef, settings: Settings) -> str:
 
     space = Workspace.of(settings)
     if raw.span is None or not space.work.has(Kind.CHECKS, raw.key):
-        market, _ = _raw_data(space, raw)
+        market, _, _ = _raw_data(space, spec, raw)
         found = checking.check_market(
             market,
             sessions=None if spec.calendar == "none" else _sessions(spec, market),
@@ -175,7 +176,7 @@ def write_cube(spec: RunSpec, raw: RawRef, checks_key: str, settings: Settings) 
 
     space, log = Workspace.of(settings), run_logger()
     report = CheckReport.model_validate(space.work.get_json(Kind.CHECKS, checks_key))
-    derived, quarantined = _derived(space, spec, raw, report)
+    derived, beside = _derived(space, spec, raw, report)
     cube = Cube.open_or_create(space.layout, spec.universe)
     head = cube.head()
     previous = None if head is None else cube.open_dataset(head.id)
@@ -194,10 +195,11 @@ def write_cube(spec: RunSpec, raw: RawRef, checks_key: str, settings: Settings) 
     publish_check_table(spec.universe, merged)
     announce_failed_checks(spec.universe, late)
     _refuse_blocked(late)
-    if len(quarantined):
-        path = space.layout.quarantine(spec.universe) / f"{raw.ingest_key}.csv"
-        write_atomic(path, quarantined.to_csv(index=False))
-        log.warning("quarantined %d row(s): %s", len(quarantined), path)
+    for what, (suffix, rows) in beside.items():
+        if len(rows):
+            path = space.layout.quarantine(spec.universe) / f"{raw.ingest_key}{suffix}.csv"
+            write_atomic(path, rows.to_csv(index=False))
+            log.warning("%s: %d, listed in %s", what, len(rows), path)
     commit = cube.upsert(
         derived,
         message=f"ingest {_day(derived.indexes['date'][0])} to {_day(derived.indexes['date'][-1])}",
@@ -221,24 +223,33 @@ def write_cube(spec: RunSpec, raw: RawRef, checks_key: str, settings: Settings) 
     return ref
 
 
-def _derived(space: Workspace, spec: RunSpec, raw: RawRef, report: CheckReport) -> tuple[xr.Dataset, pd.DataFrame]:
-    """Compute what is to be committed, and what is kept out of it; ingests of many spans derive the source once."""
+def _derived(
+    space: Workspace, spec: RunSpec, raw: RawRef, report: CheckReport
+) -> tuple[xr.Dataset, dict[str, tuple[str, pd.DataFrame]]]:
+    """Compute what is to be committed, and what to list beside it; ingests of many spans derive the source once.
+
+    Lists by what they say, each with the end of its file's name.
+    """
     from tasks import checking
 
-    market, observed = _raw_data(space, raw)
+    market, observed, splits = _raw_data(space, spec, raw)
     clean, quarantined = checking.apply_quarantine(market, report)
+    beside = {"quarantined rows": ("", quarantined)}
+    if splits is not None:
+        beside["adjusted splits"] = ("-splits", splits)
     if raw.span is None or not space.work.has(Kind.DERIVED, raw.key):
         excluded = checking.estimation_exclusions(market, report)
-        derived = derive_cube(clean, observed, excluded, _sessions(spec, market), spec)
+        derived = derive_cube(clean, observed, excluded, _sessions(spec, clean), spec)
         validate(derived, CUBE, CubeError, f"cube of {spec.universe}")
         if raw.span is None:
-            return derived, quarantined
+            return derived, beside
         space.work.put_dataset(Kind.DERIVED, raw.key, derived)
     span = slice(*(None if day is None else f"{day}" for day in (raw.start, raw.end)))
     derived = space.work.open_dataset(Kind.DERIVED, raw.key).sel(date=span).load()
     if not derived.sizes["date"]:
         raise SourceError(f"the source of {spec.universe} has no data from {raw.start} to {raw.end}")
-    return derived, quarantined[quarantined["date"].between(*derived.indexes["date"][[0, -1]])]
+    first, last = derived.indexes["date"][[0, -1]]
+    return derived, {what: (end, rows[rows["date"].between(first, last)]) for what, (end, rows) in beside.items()}
 
 
 def _portable(report: CheckReport, settings: Settings) -> dict[str, Any]:
@@ -254,12 +265,20 @@ def ingest_record(ingest_key: str, snapshot_id: str) -> str:
     return digest([ingest_key, snapshot_id])[:32]
 
 
-def _raw_data(space: Workspace, raw: RawRef) -> tuple[xr.Dataset, xr.Dataset | None]:
+def _raw_data(
+    space: Workspace, spec: RunSpec, raw: RawRef
+) -> tuple[xr.Dataset, xr.Dataset | None, pd.DataFrame | None]:
+    """Market data, what was observed beside them, and the splits that the config wants adjusted and that were."""
     whole = space.work.open_dataset(Kind.RAW, raw.source).load()
     beside = [name for name in ("factors", "risk_free", "industry") if name in whole]
     market = whole.drop_vars([*beside, "observed_factor", "industry_name"], errors="ignore").drop_attrs()
     names = [name for name in ("observed_factor", "industry_name") if name in whole]
-    return market, whole[[*beside, *names]] if beside else None
+    splits = None
+    if spec.adjusts_splits:
+        sigmas = declared(spec.checks, spec.frequency)["split_like_jump"].threshold
+        splits = quality.propose_splits(market, float(sigmas or 0.0))
+        market = quality.adjust_splits(market, splits)
+    return market, whole[[*beside, *names]] if beside else None, splits
 
 
 def _sessions(spec: RunSpec, market: xr.Dataset) -> pd.DatetimeIndex:

@@ -32,7 +32,8 @@ def derive_cube(
     excluded : xarray.DataArray
         (date, ticker) bool: rows that a check suspects; kept, but not in the estimation universe.
     sessions : pandas.DatetimeIndex
-        Every session of the calendar over the span: a return spans one session, never a gap.
+        Every session of the calendar over the span: a return spans one session, never a gap. Without a calendar the
+        dates that landed.
     spec : RunSpec
         What to compute.
 
@@ -46,18 +47,21 @@ def derive_cube(
     if "returns" not in grid:
         grid["returns"] = grid["close"] / grid["close"].shift(date=1) - 1.0
     returns = grid["returns"].where(np.isfinite(grid["returns"]))
+    if "delisting_return" in grid:
+        returns = _with_delisting(returns, grid["delisting_return"])
     grid["returns"] = returns
     if "characteristics" in grid:
         values = grid["characteristics"].astype(np.float32)
     else:
         values = compute(grid, spec.characteristics, spec.frequency)
     present = returns.notnull()
-    weights = [_weights(item, grid, values, present) for item in spec.portfolios]
+    estimation = present & ~excluded.reindex_like(present, fill_value=False)
+    weights = [_weights(item, grid, values, present, estimation) for item in spec.portfolios]
     cube = xr.Dataset(
         {
             "returns": returns.astype(np.float32),
             "characteristics": values,
-            "estimation": present & ~excluded.reindex_like(present, fill_value=False),
+            "estimation": estimation,
             "weights": xr.concat(weights, "portfolio"),
         },
         coords={"portfolio": np.array([item.name for item in spec.portfolios])},
@@ -73,7 +77,19 @@ def derive_cube(
     return cube.drop_attrs().transpose("portfolio", "date", "ticker", "char", ..., missing_dims="ignore")
 
 
-def _weights(spec: PortfolioSpec, grid: xr.Dataset, values: xr.DataArray, present: xr.DataArray) -> xr.DataArray:
+def _with_delisting(returns: xr.DataArray, delisting: xr.DataArray) -> xr.DataArray:
+    """Compound returns with delisting returns, or take these where a row has no return of its own.
+
+    As is usual with CRSP's (Beaver, McNichols and Price 2007, "Delisting returns and their effect on accounting-based
+    market anomalies"): a delisting return runs from the last price to what holders got.
+    """
+    paid = delisting.where(np.isfinite(delisting))
+    return ((1.0 + returns.fillna(0.0)) * (1.0 + paid) - 1.0).where(paid.notnull(), returns)
+
+
+def _weights(
+    spec: PortfolioSpec, grid: xr.Dataset, values: xr.DataArray, present: xr.DataArray, estimation: xr.DataArray
+) -> xr.DataArray:
     match spec:
         case EqualWeight():
             return equal_weight(present)
@@ -84,8 +100,8 @@ def _weights(spec: PortfolioSpec, grid: xr.Dataset, values: xr.DataArray, presen
                 known = ", ".join(map(str, values["char"].values)) or "none"
                 raise DataError(f"portfolio '{spec.name}' sorts on '{name}', which the cube lacks; it has {known}")
             return long_short(values.sel(char=name, drop=True).astype(np.float64), present, quantile)
-        case InverseVolatility(window=window):
-            return inverse_volatility(grid["returns"], present, window)
+        case InverseVolatility(window=window, floor=floor):
+            return inverse_volatility(grid["returns"].where(estimation), estimation, window, floor)
         case ValueWeight(value=value, window=window):
             times = "shares" if value == "market_cap" else "volume"
             if not {"close", times} <= set(grid):

@@ -8,20 +8,25 @@ Where do I go to ...?
 
 ======================================================  ==========================
 flag a row by its own prices or returns                  `models.quality.rows`
+tell which price of a bar is wrong                       `models.quality.bars`
 flag a jump that looks like a split or a bad print       `models.quality.jumps`
+adjust prices for a split                                `models.quality.splits`
 summarise what was read by date, ticker or variable      `models.quality.summaries`
 summarise what is about to be written to a cube          `models.quality.cube`
 ======================================================  ==========================
 """
 
 from models.quality.arrays import labels
+from models.quality.bars import PRICES
 from models.quality.cube import cube_by_date
-from models.quality.rows import PRICES, RowFlags, flag_rows, period_returns
+from models.quality.rows import RowFlags, flag_rows, period_returns
+from models.quality.splits import adjust_splits, propose_splits, ratio_in_words
 from models.quality.summaries import by_date, by_ticker, by_variable, keys, sessions_table, structure
 
 __all__ = [
     "PRICES",
     "RowFlags",
+    "adjust_splits",
     "by_date",
     "by_ticker",
     "by_variable",
@@ -30,6 +35,8 @@ __all__ = [
     "keys",
     "labels",
     "period_returns",
+    "propose_splits",
+    "ratio_in_words",
     "sessions_table",
     "structure",
 ]

@@ -54,6 +54,7 @@ def cube_by_date(cube: xr.Dataset, previous: xr.Dataset | None, frequency: Liter
     returns = cube["returns"].values
     infinite = np.isinf(returns).sum(axis=1)
     table["cube_return_bound"] = np.fmax.reduce(np.abs(returns), axis=1)
+    table["vanished_returns"] = _vanished_returns(returns, history, frequency)
     if "characteristics" in cube:
         sections = _sections(cube)
         infinite = infinite + sections.infinite
@@ -67,6 +68,21 @@ def cube_by_date(cube: xr.Dataset, previous: xr.Dataset | None, frequency: Liter
     if "weights" in cube:
         table |= _weights(cube, history)
     return pd.DataFrame(table)
+
+
+def _vanished_returns(
+    returns: FloatArray, history: xr.Dataset | None, frequency: Literal["daily", "monthly"]
+) -> FloatArray:
+    """Divide the number of returns of each date by its trailing median; NaN where too little is known to compare with.
+
+    Prices may be all there and returns not: each spans one session, and goes missing after a date that did not land.
+    """
+    counts = np.isfinite(returns).sum(axis=1)
+    if history is not None:
+        counts = np.concatenate([np.isfinite(history["returns"].values).sum(axis=1), counts])
+    usual = trailing_median(counts[:, None].astype(np.float64), HISTORY[frequency], LEAST[frequency])[:, 0]
+    share: FloatArray = counts / np.where(usual > 0.0, usual, np.nan)
+    return share[len(share) - len(returns) :]
 
 
 def _unknown_industry(cube: xr.Dataset) -> FloatArray:

@@ -5,15 +5,18 @@ Here belongs text for people. What decides belongs in `tasks.checking`.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 import xarray as xr
 
 from models.arrays import FloatArray
 from models.quality.arrays import labels
 from models.quality.rows import RowFlags
+from models.quality.summaries import EVENTS
 from schemas.checks import MAX_FLAGGED_ROWS, Check, CheckResult, FlaggedCells, FlaggedRow
 
 _SHOWN = 3
@@ -57,22 +60,34 @@ def flagged(
     named: list[FlaggedCells] = []
     described: list[FlaggedRow] = []
     for check in checks:
-        places = np.argwhere(rows.flags[check.name])
-        cells: dict[str, list[object]] = {}
-        for row, column in places:
-            cells.setdefault(str(tickers[column]), []).append(days[row])
-        named.append(FlaggedCells(check=check.name, severity=check.severity, cells=cells))
-        described += [
-            FlaggedRow(
-                date=days[row],
-                ticker=str(tickers[column]),
-                check=check.name,
-                severity=check.severity,
-                detail=_detail(data, rows, row, column),
-            )
-            for row, column in places[: MAX_FLAGGED_ROWS - len(described)]
-        ]
+        for fields, places in _by_fields(check.name, rows):
+            cells: dict[str, list[object]] = {}
+            for row, column in places:
+                cells.setdefault(str(tickers[column]), []).append(days[row])
+            named.append(FlaggedCells(check=check.name, severity=check.severity, fields=fields, cells=cells))
+            wrong = f"{' and '.join(fields)} wrong: " if fields else ""
+            described += [
+                FlaggedRow(
+                    date=days[row],
+                    ticker=str(tickers[column]),
+                    check=check.name,
+                    severity=check.severity,
+                    detail=wrong + _detail(data, rows, row, column),
+                )
+                for row, column in places[: MAX_FLAGGED_ROWS - len(described)]
+            ]
     return tuple(named), tuple(described)
+
+
+def _by_fields(name: str, rows: RowFlags) -> Iterator[tuple[tuple[str, ...], npt.NDArray[np.int64]]]:
+    """Places (row, column) that a rule flags, by the fields that it blames; none where it blames the whole row."""
+    blamed = rows.blamed.get(name, {})
+    places = np.argwhere(rows.flags[name])
+    codes = np.zeros(len(places), dtype=np.int64)
+    for bit, wrong in enumerate(blamed.values()):
+        codes += wrong[tuple(places.T)].astype(np.int64) << bit
+    for code in np.unique(codes):
+        yield tuple(field for bit, field in enumerate(blamed) if code >> bit & 1), places[codes == code]
 
 
 def _worst(check: Check, table: pd.DataFrame) -> str:
@@ -96,4 +111,8 @@ def _listed(labels: Sequence[str]) -> str:
 def _detail(data: xr.Dataset, rows: RowFlags, row: int, column: int) -> str:
     fields = {str(name): array.values for name, array in data.data_vars.items() if array.dims == ("date", "ticker")}
     shown: dict[str, FloatArray] = rows.evidence | fields
-    return ", ".join(f"{name} {float(array[row, column]):.6g}" for name, array in shown.items())
+    values = {name: float(array[row, column]) for name, array in shown.items()}
+    rare = {"over_gap", *EVENTS}  # known of few rows
+    return ", ".join(
+        f"{name} {value:.6g}" for name, value in values.items() if name not in rare or not math.isnan(value)
+    )

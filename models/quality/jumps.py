@@ -16,7 +16,7 @@ wrong.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -34,9 +34,13 @@ LEAST_SCALE = 0.005
 CONFIRMING_TURNOVER = 3.0
 CONFIRMED_SIGMAS = 10.0
 OVERNIGHT_SHARE = 0.7
-_FACTORS = np.array([1.5, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0, 9.0, 10.0, 20.0, 50.0, 100.0])
-SPLIT_LOGS = np.sort(np.log(np.concatenate([_FACTORS, 1.0 / _FACTORS])))
-SPLIT_TOLERANCE = 0.03
+_FACTORS = np.array([1.5, 2.0, 2.5, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0, 10.0, 15.0, 20.0, 25.0, 30.0, 50.0, 100.0])
+SPLIT_RATIOS = np.concatenate([_FACTORS, 1.0 / _FACTORS])
+"""Shares after a split for one before."""
+SPLIT_SIGMAS = 4.0
+SPLIT_TOLERANCE = (0.05, 0.12)
+USUAL_SCALE = 0.02
+"""Volatility per day of a stock that none is known of, nor of any other on that date."""
 
 
 @dataclass(frozen=True)
@@ -138,13 +142,47 @@ def unconfirmed_jump(moves: Moves, sigmas: float) -> BoolArray:
 
 
 def split_like_jump(moves: Moves, sigmas: float) -> BoolArray:
-    """Unconfirmed jumps to within 2 sigmas, and 3%, of a ratio of splits: 3:2, and 2 to 100 for one."""
-    candidates = moves.jump(sigmas) & (np.abs(moves.abnormal) >= np.log(1.5) - SPLIT_TOLERANCE)
-    flags = np.zeros(candidates.shape, dtype=np.bool_)
-    move = moves.abnormal[candidates]
-    distance = np.abs(move[:, None] - SPLIT_LOGS).min(axis=1, initial=np.inf)
-    flags[candidates] = distance <= np.minimum(2.0 * moves.scale[candidates], SPLIT_TOLERANCE)
+    """Unconfirmed jumps to within 4 sigmas (5% to 12%) of a ratio of splits: 3:2, 5:2, and 2 to 100 for one.
+
+    On the day of a split a stock moves as on any other day, by more than 2 sigmas on one of fifteen. Where the open is
+    known, the move up to it may be near the ratio instead: a split is all there at the open. A stock too young to have
+    a scale is given that of the others.
+    """
+    candidates, distances = split_distances(moves, sigmas)
+    flags = np.zeros(moves.abnormal.shape, dtype=np.bool_)
+    flags[candidates] = distances.min(axis=(0, 2), initial=np.inf) <= split_tolerance(moves, candidates)
     return flags
+
+
+def split_distances(moves: Moves, sigmas: float) -> tuple[BoolArray, FloatArray]:
+    """Find the jumps that may be splits, and how far they are from each ratio.
+
+    Returns
+    -------
+    candidates : ndarray (date, ticker)
+    distances : ndarray (part, jump, ratio)
+        Of the whole move, and of its overnight part where that is known, from each of `SPLIT_RATIOS`, in logs; jumps in
+        the order of ``candidates``. Infinite where not known.
+    """
+    candidates = replace(moves, scale=usual_scale(moves)).jump(sigmas) & (
+        np.abs(moves.abnormal) >= np.log(1.5) - SPLIT_TOLERANCE[1]
+    )
+    parts = [part[candidates] for part in (moves.abnormal, moves.overnight) if part is not None]
+    distances = np.abs(np.stack(parts)[:, :, None] + np.log(SPLIT_RATIOS))
+    return candidates, np.where(np.isfinite(distances), distances, np.inf)
+
+
+def split_tolerance(moves: Moves, candidates: BoolArray) -> FloatArray:
+    """How far a jump may be from a ratio of splits, in logs, of the candidates."""
+    tolerance: FloatArray = np.clip(SPLIT_SIGMAS * usual_scale(moves)[candidates], *SPLIT_TOLERANCE)
+    return tolerance
+
+
+def usual_scale(moves: Moves) -> FloatArray:
+    """Scale of each move, or, of a stock that has none yet, the median of the date; (date, ticker)."""
+    others = section_median(moves.scale)
+    others = np.where(np.isfinite(others), others, USUAL_SCALE)
+    return np.where(np.isfinite(moves.scale), moves.scale, others)
 
 
 def _log(values: FloatArray) -> FloatArray:

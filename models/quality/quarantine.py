@@ -28,10 +28,11 @@ def apply_quarantine(market: xr.Dataset, report: CheckReport) -> tuple[xr.Datase
     Returns
     -------
     clean : xarray.Dataset
-        Blocked rows are missing in every variable over date and ticker; blocked dates are gone.
+        Blocked rows are missing in every variable over date and ticker, or in the fields that alone are wrong;
+        blocked dates are gone. A delisting return says what a wrong price cannot, and stays unless it is wrong itself.
     quarantined : DataFrame
-        One row per blocked (date, ticker) that had any value, with those values and the checks that blocked it: "date"
-        where the whole date was blocked.
+        One row per blocked (date, ticker) that had any value, with those values, the checks that blocked it ("date"
+        where the whole date was blocked), and what of it was taken out.
 
     Raises
     ------
@@ -42,26 +43,36 @@ def apply_quarantine(market: xr.Dataset, report: CheckReport) -> tuple[xr.Datase
     if blocking:
         told = "; ".join(f"{result.check}: {result.observed}, expected {result.expected}" for result in blocking)
         raise CheckError(f"blocking checks rejected the whole ingest, nothing may land: {told}")
-    rows = _cells(market, report, "block")
+    blocked = {fields: _cells(market, report, "block", {fields}) for fields in _blamed(report, "block")}
+    rows = blocked.pop((), _cells(market, report, "block", set()))
     dates = market["date"].isin(np.array(report.blocked_dates, dtype="datetime64[ns]"))
-    quarantined = _quarantined(market, report, (rows | dates).values)
-    missing = {
-        name: _blanked(market[name], rows) for name in market.data_vars if {"date", "ticker"} <= set(market[name].dims)
-    }
+    quarantined = _quarantined(market, report, (rows | dates).values, {k: v.values for k, v in blocked.items()})
+    missing = {}
+    for name in market.data_vars:
+        if {"date", "ticker"} <= set(market[name].dims):
+            parts = [cells for fields, cells in blocked.items() if name in fields]
+            wrong = parts if name == "delisting_return" else [rows, *parts]
+            missing[name] = _blanked(market[name], xr.concat(wrong, "part").any("part")) if wrong else market[name]
     clean = market.assign(missing).isel(date=np.flatnonzero(~dates.values))
     return clean, quarantined
 
 
 def estimation_exclusions(market: xr.Dataset, report: CheckReport) -> xr.DataArray:
     """Where a row stays in the data but is not estimated on, since a row-scoped check warns; bool (date, ticker)."""
-    return _cells(market, report, "warn").rename("excluded")
+    return _cells(market, report, "warn", _blamed(report, "warn")).rename("excluded")
 
 
-def _cells(market: xr.Dataset, report: CheckReport, severity: Severity) -> xr.DataArray:
+def _blamed(report: CheckReport, severity: Severity) -> set[tuple[str, ...]]:
+    """Which fields of rows the checks of a severity object to; none where they object to whole rows."""
+    return {item.fields for item in report.flagged_cells if item.severity == severity}
+
+
+def _cells(market: xr.Dataset, report: CheckReport, severity: Severity, blamed: set[tuple[str, ...]]) -> xr.DataArray:
+    """Cells whose check has a severity and blames one of these sets of fields."""
     flags: npt.NDArray[np.bool_] = np.zeros((market.sizes["date"], market.sizes["ticker"]), dtype=np.bool_)
     dates, tickers = market.indexes["date"], pd.Index(labels(market["ticker"]))
     for item in report.flagged_cells:
-        if item.severity == severity:
+        if item.severity == severity and item.fields in blamed:
             for ticker, column in zip(item.cells, tickers.get_indexer(pd.Index(list(item.cells))), strict=True):
                 places = dates.get_indexer(pd.DatetimeIndex(np.array(item.cells[ticker], dtype="datetime64[ns]")))
                 if column >= 0:
@@ -69,12 +80,21 @@ def _cells(market: xr.Dataset, report: CheckReport, severity: Severity) -> xr.Da
     return xr.DataArray(flags, dims=("date", "ticker"), coords={"date": market["date"], "ticker": market["ticker"]})
 
 
-def _quarantined(market: xr.Dataset, report: CheckReport, blocked: npt.NDArray[np.bool_]) -> pd.DataFrame:
+def _quarantined(
+    market: xr.Dataset,
+    report: CheckReport,
+    whole: npt.NDArray[np.bool_],
+    parts: dict[tuple[str, ...], npt.NDArray[np.bool_]],
+) -> pd.DataFrame:
     fields = [name for name, array in market.data_vars.items() if array.dims == ("date", "ticker")]
-    known = np.zeros(blocked.shape, dtype=np.bool_)
+    known = np.zeros(whole.shape, dtype=np.bool_)
     for name in fields:
         known |= market[name].notnull().values
-    rows, columns = np.nonzero(blocked & known)
+    rows, columns = np.nonzero(np.logical_or.reduce([whole, *parts.values()]) & known)
+    taken = [
+        "all" if whole[place] else ", ".join(sorted({name for item, at in parts.items() if at[place] for name in item}))
+        for place in zip(rows, columns, strict=True)
+    ]
     values = {str(name): market[name].values[rows, columns] for name in fields}
     where = {"date": market["date"].values[rows], "ticker": labels(market["ticker"])[columns]}
     found = [
@@ -88,6 +108,7 @@ def _quarantined(market: xr.Dataset, report: CheckReport, blocked: npt.NDArray[n
     reasons = named.groupby(["date", "ticker"])["checks"].agg(", ".join)
     table = pd.DataFrame(where | values).join(reasons, on=["date", "ticker"])
     table.insert(2, "checks", table.pop("checks").fillna("date"))
+    table.insert(3, "taken_out", taken)
     return table
 
 

@@ -1,7 +1,7 @@
 """Flags of single rows, (date, ticker): what is wrong with a bar or a return.
 
-Here belong rules of one row and its own past. The three rules of jumps belong in `jumps`; how many flags
-are too many is declared in `schemas.checks`.
+Here belong rules of one row and its own past. Which part of a wrong bar is wrong belongs in `bars`, the three
+rules of jumps in `jumps`; how many flags are too many is declared in `schemas.checks`.
 
 A rule is left out when the data do not allow it. Every flag at t is known at the close of t, except
 `reversed_jump`, which looks up to `jumps.LOOKAHEAD` sessions ahead: at the end of the data it is
@@ -11,17 +11,17 @@ provisional, and a later ingest may add to it.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 import numpy as np
+import pandas as pd
 import xarray as xr
 
 from models.arrays import BoolArray, FloatArray
-from models.quality import jumps
+from models.quality import bars, jumps
 from models.quality.arrays import previous
-
-PRICES = ("open", "high", "low", "close")
+from models.quality.bars import PRICES
 
 
 @dataclass(frozen=True)
@@ -33,11 +33,35 @@ class RowFlags:
     flags : dict of str to ndarray (date, ticker)
         True where the rule of that name objects.
     evidence : dict of str to ndarray (date, ticker)
-        Simple return; and, of daily prices, the abnormal return in sigmas and turnover over its usual level.
+        Simple return; return over a gap without prices; and, of daily prices, the abnormal return in sigmas
+        and turnover over its usual level.
+    blamed : dict of str to dict of str to ndarray (date, ticker)
+        By rule and field: where that field is wrong and the rest of the row is not. A row that is flagged
+        and not here is wrong as a whole.
     """
 
     flags: dict[str, BoolArray]
     evidence: dict[str, FloatArray]
+    blamed: dict[str, dict[str, BoolArray]] = field(default_factory=dict)
+
+    def spread(self, kept: BoolArray) -> RowFlags:
+        """Put flags that were made of some dates of a dataset onto all of its dates, given which (date) those are."""
+
+        def flags(values: BoolArray) -> BoolArray:
+            out = np.zeros((len(kept), *values.shape[1:]), dtype=np.bool_)
+            out[kept] = values
+            return out
+
+        def numbers(values: FloatArray) -> FloatArray:
+            out = np.full((len(kept), *values.shape[1:]), np.nan)
+            out[kept] = values
+            return out
+
+        return RowFlags(
+            {rule: flags(found) for rule, found in self.flags.items()},
+            {name: numbers(seen) for name, seen in self.evidence.items()},
+            {rule: {name: flags(at) for name, at in fields.items()} for rule, fields in self.blamed.items()},
+        )
 
     @property
     def any_jump(self) -> BoolArray | None:
@@ -52,7 +76,8 @@ def flag_rows(market: xr.Dataset, thresholds: Mapping[str, float], frequency: Li
     Parameters
     ----------
     market : xarray.Dataset
-        Any of open, high, low, close, volume, shares, returns, each (date, ticker); dates ascend.
+        Any of open, high, low, close, volume, shares, returns, delisting_return, each (date, ticker); dates
+        ascend.
     thresholds : Mapping
         By name of the rule, in the rule's own unit: see `schemas.checks.CHECKS`.
     frequency : {"daily", "monthly"}
@@ -65,29 +90,44 @@ def flag_rows(market: xr.Dataset, thresholds: Mapping[str, float], frequency: Li
     """
     fields = {str(name): market[name].values for name in market.data_vars if market[name].ndim == 2}
     flags: dict[str, BoolArray] = {}
-    bars = {name: fields[name] for name in PRICES if name in fields}
-    if bars:
-        flags["nonpositive_price"] = _nonpositive_price(bars, thresholds["nonpositive_price"])
-    if len(bars) > 1:
-        flags["impossible_bar"] = _impossible_bar(bars, thresholds["impossible_bar"])
-    amounts = [fields[name] for name in ("volume", "shares") if name in fields]
+    blamed: dict[str, dict[str, BoolArray]] = {}
+    prices = {name: fields[name] for name in PRICES if name in fields}
+    if prices:
+        flags["nonpositive_price"], blamed["nonpositive_price"] = bars.nonpositive(
+            prices, thresholds["nonpositive_price"]
+        )
+    if len(prices) > 1:
+        flags["impossible_bar"], blamed["impossible_bar"] = bars.impossible(prices, thresholds["impossible_bar"])
+    amounts: dict[str, BoolArray] = {name: _negative(fields[name]) for name in ("volume", "shares") if name in fields}
     if amounts:
-        flags["negative_volume"] = np.logical_or.reduce([_negative(amount) for amount in amounts])
-    if "returns" in fields:
-        flags["impossible_return"] = _impossible_return(fields["returns"], thresholds["impossible_return"])
+        flags["negative_volume"] = np.logical_or.reduce(list(amounts.values()))
+        blamed["negative_volume"] = amounts
+    given = {
+        name: _impossible_return(fields[name], thresholds["impossible_return"])
+        for name in ("returns", "delisting_return")
+        if name in fields
+    }
+    if given:
+        flags["impossible_return"] = np.logical_or.reduce(list(given.values()))
+        blamed["impossible_return"] = {name: wrong for name, wrong in given.items() if name != "returns"}
     returns = period_returns(market)
     if returns is None:
-        return RowFlags(flags, {})
+        return RowFlags(flags, {}, blamed)
     flags["stale_price"] = _stale_price(returns, round(thresholds["stale_price"]))
     flags["return_bound"] = np.abs(returns) > thresholds["return_bound"]
     evidence = {"return": returns}
+    if "returns" not in fields:
+        over_gap = _return_over_gap(fields)
+        flags["lost_return"] = np.abs(over_gap) > thresholds["lost_return"]
+        if flags["lost_return"].any():
+            evidence["over_gap"] = over_gap
     if frequency == "daily":
         moves = jumps.measure(returns, fields)
         flags |= jumps.flag(moves, thresholds)
         evidence["sigmas"] = moves.abnormal / moves.scale
         if moves.turnover is not None:
             evidence["turnover"] = moves.turnover
-    return RowFlags(flags, evidence)
+    return RowFlags(flags, evidence, blamed)
 
 
 def period_returns(market: xr.Dataset) -> FloatArray | None:
@@ -97,27 +137,31 @@ def period_returns(market: xr.Dataset) -> FloatArray | None:
         return returns
     if "close" not in market:
         return None
-    close = market["close"].values.astype(np.float64)
-    close = np.where(np.isfinite(close) & (close > 0.0), close, np.nan)
+    close = _positive(market["close"].values)
     return close / previous(close) - 1.0
 
 
-def _nonpositive_price(bars: Mapping[str, FloatArray], threshold: float) -> BoolArray:
-    wrong: BoolArray = np.logical_or.reduce([np.isinf(p) | (p <= threshold) for p in bars.values()])
-    return wrong
+def _positive(close: FloatArray) -> FloatArray:
+    known: FloatArray = np.where(np.isfinite(close) & (close > 0.0), close, np.nan).astype(np.float64)
+    return known
 
 
-def _impossible_bar(bars: Mapping[str, FloatArray], tolerance: float) -> BoolArray:
-    """Whether a price lies above the high or below the low by more than rounding; a missing one cannot."""
-    top = np.fmax.reduce(list(bars.values()))
-    bottom = np.fmin.reduce(list(bars.values()))
-    slack = tolerance * np.abs(top)
-    wrong = np.zeros(top.shape, dtype=np.bool_)
-    if "high" in bars:
-        wrong |= top > bars["high"] + slack
-    if "low" in bars:
-        wrong |= bottom < bars["low"] - slack
-    return wrong
+def _return_over_gap(fields: Mapping[str, FloatArray]) -> FloatArray:
+    """Return from the last known close, at the first close after dates without one; NaN elsewhere.
+
+    It belongs to no period, and so no model ever sees it. A close of zero after a positive one is a loss of
+    all. A delisting return says what was paid, and then nothing is lost.
+    """
+    close = fields["close"].astype(np.float64)
+    worthless = close == 0.0
+    ended = _positive(close)
+    last = previous(pd.DataFrame(ended).ffill().to_numpy(dtype=np.float64))
+    after_gap = np.isnan(previous(ended)) & np.isfinite(ended)
+    went_to_zero = worthless & ~np.isnan(previous(ended))
+    over = np.where(went_to_zero, -1.0, np.where(after_gap, ended / last - 1.0, np.nan))
+    if "delisting_return" in fields:
+        over = np.where(np.isfinite(fields["delisting_return"]), np.nan, over)
+    return over
 
 
 def _negative(amount: FloatArray) -> BoolArray:

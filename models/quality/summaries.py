@@ -18,10 +18,13 @@ import xarray as xr
 from models.arrays import BoolArray, FloatArray
 from models.quality.arrays import labels, trailing_median
 from models.quality.rows import RowFlags
+from models.quality.splits import ratio_in_words
 
 ACTIVE_SESSIONS = 21
 """A ticker is active while it had a price or return within this many dates."""
 CLUSTER_LEAST = 5
+EVENTS = ("delisting_return", "split_ratio")
+"""Variables that are known where something happened: that they are missing elsewhere says nothing."""
 _KINDS = {"f": "float", "M": "datetime", "U": "str", "T": "str", "i": "int", "u": "int", "b": "bool"}
 
 
@@ -100,13 +103,31 @@ def by_date(market: xr.Dataset, rows: RowFlags) -> pd.DataFrame:
     if jumps is not None:
         number = jumps.sum(axis=1)
         table["jump_cluster"] = np.where(number >= CLUSTER_LEAST, _ratio(number, counts), 0.0)
+    if "split_ratio" in market:
+        ratios, names = market["split_ratio"].values, labels(market["ticker"])
+        table["adjusted_split"] = np.isfinite(ratios).sum(axis=1)
+        table["adjusted_split_of"] = np.full(len(ratios), "", dtype=object)
+        for row in np.flatnonzero(table["adjusted_split"]):
+            columns = np.flatnonzero(np.isfinite(ratios[row]))
+            table["adjusted_split_of"][row] = ", ".join(
+                f"{names[at]} {ratio_in_words(ratios[row, at])}" for at in columns
+            )
     return pd.DataFrame({"date": _iso(pd.DatetimeIndex(market["date"].values))} | table)
 
 
 def by_ticker(market: xr.Dataset) -> pd.DataFrame:
-    """One row per ticker: how many prices or returns it has (`empty_ticker`)."""
-    counts = _observed(market).sum(axis=0)
-    return pd.DataFrame({"ticker": labels(market["ticker"]), "empty_ticker": counts})
+    """One row per ticker: how many prices or returns it has (`empty_ticker`), and whether they end early.
+
+    `unexplained_end` is 1 where the last price or return is older than the last `ACTIVE_SESSIONS` dates, and no
+    delisting return says what holders got.
+    """
+    observed = _observed(market)
+    counts = observed.sum(axis=0)
+    ended = (counts > 0) & ~observed[-ACTIVE_SESSIONS:].any(axis=0)
+    if "delisting_return" in market:
+        ended &= ~np.isfinite(market["delisting_return"].values).any(axis=0)
+    names = labels(market["ticker"])
+    return pd.DataFrame({"ticker": names, "empty_ticker": counts, "unexplained_end": ended.astype(int)})
 
 
 def by_variable(market: xr.Dataset) -> pd.DataFrame:
@@ -149,7 +170,7 @@ def _observed(market: xr.Dataset) -> BoolArray:
 
 def _other_fields(market: xr.Dataset) -> dict[str, FloatArray]:
     base = _base_name(market)
-    fields = {str(name): array for name, array in market.data_vars.items() if name != base}
+    fields = {str(name): array for name, array in market.data_vars.items() if name not in {base, *EVENTS}}
     return {name: array.values for name, array in fields.items() if array.dims == ("date", "ticker")}
 
 

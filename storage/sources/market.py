@@ -30,7 +30,7 @@ from storage.sources.units import check_returns, to_decimals
 
 FloatArray = npt.NDArray[np.float64]
 
-_BAR = ("close", "open", "high", "low", "volume", "shares")
+_BAR = ("close", "open", "high", "low", "volume", "shares", "delisting_return")
 
 
 @dataclass(frozen=True)
@@ -71,7 +71,8 @@ def read_market(
     xarray.Dataset
         dims (date, ticker), float64, NaN where missing; dates ascending datetime64[ns] at midnight, tickers
         sorted. ``close`` and any of ``open high low volume shares`` as they stand in the source; or
-        ``returns`` as decimals, with ``characteristics`` (date, ticker, char) for a long panel.
+        ``returns`` as decimals, with ``characteristics`` (date, ticker, char) for a long panel. Either with
+        ``delisting_return`` where the source has it.
         Characteristics at t are those known at the close of t: where the source lags them (``known:
         before_date``) each row's are stored at the date before it, those of the first date are dropped and
         those of the last date are not known yet.
@@ -102,7 +103,9 @@ def read_market(
     if frequency == "daily":
         check_sessions(dense.dates, calendar, table.name)
     if isinstance(source, WideReturns | LongPanel):
-        dense.values["returns"] = to_decimals(dense.values["returns"], source.units)
+        for name in ("returns", "delisting_return"):
+            if name in dense.values:
+                dense.values[name] = to_decimals(dense.values[name], source.units)
         column = source.returns if isinstance(source, LongPanel) else "returns"
         check_returns(table.name, {column: dense.values["returns"]}, source.units, frequency)
     return _with_characteristics(dense, source) if isinstance(source, LongPanel) else dense.dataset(list(dense.values))
@@ -111,7 +114,8 @@ def read_market(
 def _columns(source: LongPrices | LongPanel) -> dict[str, str]:
     """Return the columns to read by the name they get."""
     if isinstance(source, LongPanel):
-        return {"returns": source.returns} | {f"char:{name}": name for name in source.characteristics}
+        columns = {"returns": source.returns} | {f"char:{name}": name for name in source.characteristics}
+        return columns | ({"delisting_return": source.delisting_return} if source.delisting_return else {})
     return {field: column for field in _BAR if (column := getattr(source, field)) is not None}
 
 
@@ -147,7 +151,9 @@ def _with_characteristics(dense: _Dense, source: LongPanel) -> xr.Dataset:
     stacked = np.stack([dense.values[f"char:{name}"] for name in source.characteristics], axis=-1)
     if source.known == "before_date":
         stacked[:-1], stacked[-1] = stacked[1:].copy(), np.nan
-    market = dense.dataset(["returns"]).assign_coords(char=np.array(source.characteristics, dtype=np.str_))
+    market = dense.dataset([name for name in dense.values if not name.startswith("char:")]).assign_coords(
+        char=np.array(source.characteristics, dtype=np.str_)
+    )
     return market.assign(characteristics=(("date", "ticker", "char"), stacked))
 
 

@@ -57,7 +57,8 @@ def check_market(
     Notes
     -----
     Axes and types are checked first; if they block the ingest, nothing else can be said of the data, and the report
-    ends there.
+    ends there. Then dates: without a calendar the dates are the sessions, and one that does not land (a stray Saturday
+    with three stocks) is none, so that rows are judged without it.
     """
     for axis in ("date", "ticker"):
         if not market.sizes.get(axis):
@@ -68,10 +69,12 @@ def check_market(
     rows = quality.RowFlags({}, {})
     report = _report(suites, tables, market, rows)
     if not report.blocked_ingest:
-        thresholds = {name: check.threshold for name, check in checks.items() if check.threshold is not None}
-        rows = quality.flag_rows(market, thresholds, frequency)
+        dates = quality.by_date(market, rows)
+        found = _validate({"dates": dates}, checks)
+        rows = _flagged(market, checks, frequency, () if sessions is not None else _blocked_dates(found))
         summaries = _market_tables(market, rows, sessions, frequency, checks)
-        suites += _validate(summaries, checks)
+        looked_at = [str(name) for name in dates.columns if name != "date"]
+        suites += [*found, *_validate(summaries | {"dates": summaries["dates"].drop(columns=looked_at)}, checks)]
         tables |= summaries
         report = _report(suites, tables, market, rows)
     return _documented(report, suites, data_docs, "market")
@@ -113,6 +116,17 @@ def merge(reports: Iterable[CheckReport]) -> CheckReport:
         blocked_dates=tuple(sorted({day for part in parts for day in part.blocked_dates})),
         data_docs=next((part.data_docs for part in reversed(parts) if part.data_docs), None),
     )
+
+
+def _flagged(
+    market: xr.Dataset, checks: Mapping[str, Check], frequency: Frequency, without: Iterable[date]
+) -> quality.RowFlags:
+    """Flag rows as if some dates were not there."""
+    thresholds = {name: check.threshold for name, check in checks.items() if check.threshold is not None}
+    kept = ~pd.DatetimeIndex(market["date"].values).isin(pd.DatetimeIndex(list(without)))
+    if not kept.any():
+        return quality.RowFlags({}, {})
+    return quality.flag_rows(market.isel(date=kept), thresholds, frequency).spread(kept)
 
 
 def _market_tables(
@@ -157,22 +171,23 @@ def _documented(
     return report
 
 
+def _blocked_dates(suites: Iterable[SuiteOutcome]) -> tuple[date, ...]:
+    blocking = [
+        one for suite in suites for one in suite.outcomes if (one.check.scope, one.check.severity) == ("date", "block")
+    ]
+    return tuple(sorted({date.fromisoformat(label) for one in blocking for label in one.failing}))
+
+
 def _report(
-    suites: Iterable[SuiteOutcome], tables: Mapping[str, pd.DataFrame], data: xr.Dataset, rows: quality.RowFlags
+    suites: list[SuiteOutcome], tables: Mapping[str, pd.DataFrame], data: xr.Dataset, rows: quality.RowFlags
 ) -> CheckReport:
     outcomes = [outcome for suite in suites for outcome in suite.outcomes]
     failed = [outcome for outcome in outcomes if outcome.failing]
     in_rows = [outcome.check for outcome in failed if outcome.check.scope == "row" and outcome.check.name in rows.flags]
-    blocked = {
-        date.fromisoformat(label)
-        for outcome in failed
-        if outcome.check.scope == "date" and outcome.check.severity == "block"
-        for label in outcome.failing
-    }
     cells, described = describe.flagged(sorted(in_rows, key=lambda check: check.severity), data, rows)
     return CheckReport(
         results=tuple(describe.result_of(one.check, one.failing, tables, rows) for one in outcomes),
         flagged_rows=described,
         flagged_cells=cells,
-        blocked_dates=tuple(sorted(blocked)),
+        blocked_dates=_blocked_dates(suites),
     )

@@ -35,7 +35,8 @@ def cells(flags: np.ndarray) -> set[tuple[int, int]]:
 def test_clean_data_are_left_alone():
     flags = flags_of(MARKET)
     assert set(flags) == {
-        "nonpositive_price", "impossible_bar", "negative_volume", "stale_price", "return_bound", *jumps.RULES,
+        "nonpositive_price", "impossible_bar", "negative_volume", "stale_price", "return_bound", "lost_return",
+        *jumps.RULES,
     }  # fmt: skip
     assert {name: int(found.sum()) for name, found in flags.items() if found.any()} == {}
 
@@ -58,6 +59,8 @@ RETURNS = xr.Dataset({"returns": MARKET["close"] / MARKET["close"].shift(date=1)
         ("nonpositive_price", changed(MARKET, "open", DAY, TICKER, 0.0), ONE),
         ("nonpositive_price", changed(MARKET, "close", DAY, TICKER, np.inf), ONE),
         ("negative_volume", changed(MARKET, "volume", DAY, TICKER, -1.0), ONE),
+        ("lost_return", changed(MARKET, "close", slice(DAY - 5, DAY), TICKER, np.nan), ONE),
+        ("lost_return", changed(MARKET, "close", slice(DAY, None), TICKER, 0.0), ONE),
         ("return_bound", scaled(MARKET, slice(DAY, None), TICKER, 2.3), ONE),
         ("impossible_return", changed(RETURNS, "returns", DAY, TICKER, -1.5), ONE),
         ("impossible_return", changed(RETURNS, "returns", DAY, TICKER, -np.inf), ONE),
@@ -66,10 +69,49 @@ RETURNS = xr.Dataset({"returns": MARKET["close"] / MARKET["close"].shift(date=1)
         ("unconfirmed_jump", scaled(MARKET, slice(DAY, None), TICKER, 0.83), ONE),
         ("split_like_jump", scaled(MARKET, slice(DAY, None), TICKER, 1.0 / 3.0), ONE),
         ("split_like_jump", scaled(MARKET, slice(DAY, None), TICKER, 10.0), ONE),
+        ("split_like_jump", scaled(MARKET, slice(DAY, None), TICKER, 0.5 * 1.03), ONE),
+        ("split_like_jump", scaled(MARKET, slice(5, None), TICKER, 0.5), {(5, TICKER)}),
     ],
 )  # fmt: skip
 def test_a_planted_fault_is_found_where_it_is(rule, market, where):
     assert cells(flags_of(market)[rule]) == where
+
+
+def bar(market: xr.Dataset, **prices: float) -> xr.Dataset:
+    for name, price in prices.items():
+        market = changed(market, name, DAY, TICKER, price)
+    return market
+
+
+@pytest.mark.parametrize(
+    ("rule", "prices", "wrong"),
+    [
+        ("impossible_bar", {"open": 11.0, "high": 10.4, "low": 9.8, "close": 10.1}, {"open"}),
+        ("impossible_bar", {"open": 9.0, "high": 10.4, "low": 9.8, "close": 10.1}, {"open"}),
+        ("impossible_bar", {"open": 10.0, "high": 9.9, "low": 9.8, "close": 10.1}, {"high"}),
+        ("impossible_bar", {"open": 10.0, "high": 10.4, "low": 10.2, "close": 10.1}, {"low"}),
+        ("impossible_bar", {"open": 10.0, "high": 10.4, "low": 9.8, "close": 9.0}, set()),
+        ("impossible_bar", {"open": 12.0, "high": 10.4, "low": 10.2, "close": 9.0}, set()),
+        ("impossible_bar", {"open": np.nan, "high": 10.4, "low": 9.8, "close": 11.0}, set()),
+        ("nonpositive_price", {"open": 0.0, "high": 0.0}, {"open", "high"}),
+        ("nonpositive_price", {"open": 0.0, "close": 0.0}, set()),
+        ("negative_volume", {"volume": -1.0}, {"volume"}),
+    ],
+)
+def test_what_of_a_row_is_wrong_is_told_from_what_is_right(rule, prices, wrong):
+    rows = quality.flag_rows(bar(MARKET, **prices), DAILY, "daily")
+    assert cells(rows.flags[rule]) == ONE
+    assert {name for name, at in rows.blamed[rule].items() if at[DAY, TICKER]} == wrong
+    assert sum(int(at.sum()) for at in rows.blamed[rule].values()) == len(wrong)
+
+
+def test_what_is_lost_over_a_halt_is_the_move_since_the_last_price():
+    halted = scaled(MARKET, slice(DAY, None), TICKER, 0.5)
+    halted = changed(halted, "close", slice(DAY - 5, DAY), TICKER, np.nan)
+    over = quality.flag_rows(halted, DAILY, "daily").evidence["over_gap"]
+    closes = halted["close"].values[:, TICKER]
+    assert over[DAY, TICKER] == pytest.approx(closes[DAY] / closes[DAY - 6] - 1.0)
+    assert np.isfinite(over).sum() == 1
 
 
 def test_a_price_is_stale_from_the_tenth_unchanged_session_on():
@@ -181,6 +223,8 @@ def test_missing_shares_count_active_tickers_only():
     empty = quality.by_ticker(changed(MARKET, "close", slice(None), 3, np.nan)).set_index("ticker")["empty_ticker"]
     assert empty["T03"] == 0
     assert empty["T04"] == 160
+    ends = quality.by_ticker(market).set_index("ticker")["unexplained_end"]
+    assert ends.index[ends == 1].tolist() == [f"T{number:02d}" for number in range(6)]
 
 
 def test_sessions_are_compared_by_day_and_months_by_month():
@@ -241,6 +285,7 @@ def test_faults_of_a_cube_are_seen_on_their_date_and_named():
     cube["weights"][0, 105] *= 2.0
     cube["weights"][0, 106, 0] = np.nan
     cube["weights"][0, 107] = np.nan
+    cube["returns"][108, 3:] = np.nan
     table = quality.cube_by_date(cube, None, "daily")
     calm = table[30:100]
     assert calm["characteristic_drift"].max() < 1.0
@@ -257,6 +302,7 @@ def test_faults_of_a_cube_are_seen_on_their_date_and_named():
     assert table["weights_sum"][105] == pytest.approx(1.0, abs=1e-5)
     assert table["partial_weights"][[105, 106, 107]].tolist() == [0, 1, 0]
     assert np.isnan(table["weights_sum"][107])
+    assert table["vanished_returns"][[107, 108, 109]].tolist() == [1.0, 0.1, 1.0]
 
 
 @pytest.mark.shared_data

@@ -199,6 +199,21 @@ def test_the_examples_that_run_anywhere_can_be_read(name):
         assert 0 < both["risk_free"].mean() < 0.01
 
 
+def test_delisting_returns_are_read_beside_prices_and_in_the_units_of_returns(tmp_path, bars):
+    paid = [np.nan] * len(bars)
+    paid[3] = -55.0
+    panel = bars.assign(ret=1.0, dlret=paid)
+    path = write(panel, tmp_path / "a.parquet")
+    long = market(LongPanel(origin=files(path), characteristics=("volume",), units="percent", delisting_return="dlret"))
+    prices = market(LongPrices(origin=files(path), delisting_return="dlret"))
+    place = {"date": panel["date"][3], "ticker": panel["ticker"][3]}
+    assert float(long["delisting_return"].sel(place)) == -0.55
+    assert float(prices["delisting_return"].sel(place)) == -55.0
+    for found in (long, prices):
+        assert int(found["delisting_return"].notnull().sum()) == 1
+    assert "delisting_return" not in market(LongPrices(origin=files(path)))
+
+
 # --- timing -----------------------------------------------------------------------------------------------------------
 
 

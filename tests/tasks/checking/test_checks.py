@@ -56,7 +56,7 @@ def cube_of(market: xr.Dataset) -> xr.Dataset:
 def test_clean_data_pass_every_check_there_is():
     reports = [
         check(MARKET),
-        check(MARKET, sessions=None),
+        check(MARKET.assign(split_ratio=xr.full_like(MARKET["close"], np.nan)), sessions=None),
         check(MARKET[["close"]].assign(returns=MARKET["close"] / MARKET["close"].shift(date=1) - 1.0)),
         check_derived(cube_of(MARKET), previous=cube_of(MARKET), overrides=NONE, data_docs=None),
     ]
@@ -73,6 +73,8 @@ def test_names_are_unique():
 
 MISSING = changed(MARKET, "close", DAY, slice(0, 14), np.nan)
 RETURNS = xr.Dataset({"returns": MARKET["close"] / MARKET["close"].shift(date=1) - 1.0})
+SPLIT = MARKET.assign(split_ratio=xr.full_like(MARKET["close"], np.nan))
+SPLIT["split_ratio"][DAY, TICKER] = 1.5
 LATER = MARKET.assign_coords(date=MARKET["date"] + np.timedelta64(1, "h"))
 
 
@@ -98,6 +100,9 @@ LATER = MARKET.assign_coords(date=MARKET["date"] + np.timedelta64(1, "h"))
         ("field_null_rate", ("warn", "date"), changed(MARKET, "open", DAY, slice(0, 14), np.nan)),
         ("column_null_rate", ("warn", "ingest"), changed(MARKET, "volume", slice(0, 60), slice(None), np.nan)),
         ("empty_ticker", ("warn", "ingest"), changed(MARKET, "close", slice(None), TICKER, np.nan)),
+        ("unexplained_end", ("warn", "ingest"), changed(MARKET, "close", slice(DAY, None), TICKER, np.nan)),
+        ("lost_return", ("warn", "row"), changed(MARKET, "close", slice(DAY - 5, DAY), TICKER, np.nan)),
+        ("adjusted_split", ("warn", "date"), SPLIT),
         ("impossible_bar", ("block", "row"), changed(MARKET, "high", DAY, TICKER, 1.0)),
         ("nonpositive_price", ("block", "row"), changed(MARKET, "close", DAY, TICKER, 0.0)),
         ("negative_volume", ("block", "row"), changed(MARKET, "volume", DAY, TICKER, -1.0)),
@@ -152,6 +157,14 @@ def test_a_fault_of_what_is_written_has_its_declared_consequence(name, consequen
     assert report.blocked_ingest == (consequence[0] == "block")
 
 
+def test_returns_that_vanish_are_told_though_prices_are_there():
+    cube = cube_of(MARKET)
+    cube["returns"][DAY, 11:] = np.nan
+    assert failed(check_derived(cube, previous=None, overrides=NONE, data_docs=None)) == {
+        "vanished_returns": ("warn", "date")
+    }
+
+
 def test_overrides_change_thresholds_and_severities():
     market = scaled(MARKET, slice(DAY, None), TICKER, 0.8)
     assert failed(check(market)) == {"unconfirmed_jump": ("warn", "row")}
@@ -180,6 +193,7 @@ def test_nothing_to_check_is_an_error():
 
 def test_quarantine_takes_out_what_is_blocked_and_nothing_else():
     market = changed(changed(MISSING, "low", 30, 3, 999.0), "volume", 30, 3, -1.0)
+    market = changed(market, "close", 31, 4, 0.0)
     market = scaled(market, slice(80, None), 2, 0.8).assign(member=(("date", "ticker"), np.ones((160, 24), dtype=bool)))
     report = CheckReport.model_validate_json(check(market.drop_vars("member")).model_dump_json())
     clean, quarantined = apply_quarantine(market, report)
@@ -189,18 +203,58 @@ def test_quarantine_takes_out_what_is_blocked_and_nothing_else():
     kept = market.drop_isel(date=[DAY])
     for name in ("open", "high", "low", "close", "volume"):
         expected = kept[name].values.copy()
-        expected[30, 3] = np.nan
+        expected[31, 4] = np.nan
+        if name in {"low", "volume"}:
+            expected[30, 3] = np.nan
         np.testing.assert_array_equal(clean[name].values, expected)
     assert clean["member"].dtype == bool
-    assert (~clean["member"].values).sum() == 1
+    assert np.argwhere(~clean["member"].values).tolist() == [[31, 4]]
     rows = quarantined.set_index(["date", "ticker"])
-    assert rows.loc[(pd.Timestamp(day(30)), "T03"), "checks"] == "impossible_bar, negative_volume"
-    assert rows.loc[(pd.Timestamp(day(30)), "T03"), "low"] == 999.0
+    first, second = rows.loc[(pd.Timestamp(day(30)), "T03")], rows.loc[(pd.Timestamp(day(31)), "T04")]
+    assert first["checks"] == "impossible_bar, negative_volume"
+    assert first["taken_out"] == "low, volume"
+    assert first["low"] == 999.0
+    assert (second["checks"], second["taken_out"]) == ("nonpositive_price", "all")
+    details = {(row.ticker, row.check): row.detail for row in report.flagged_rows}
+    assert details["T03", "impossible_bar"].startswith("low wrong: return ")
     assert (rows["checks"] == "date").sum() == 24
     for data in (market, clean):
         excluded = estimation_exclusions(data, report)
         assert excluded.dims == ("date", "ticker")
-        assert np.argwhere(excluded.values).tolist() == [[80, 2]]
+        where = {(str(data.indexes["date"][row].date()), column) for row, column in np.argwhere(excluded.values)}
+        lost = {
+            (str(day(at)), column) for at, column in [(31, 4), (32, 4), *((DAY + 1, column) for column in range(14))]
+        }
+        assert where == {(str(day(80)), 2)} | lost
+
+
+def test_without_a_calendar_rows_are_judged_as_if_a_stray_date_were_not_there():
+    monday = 118
+    split = scaled(MARKET, slice(monday, None), TICKER, 0.5)
+    saturday = split.isel(date=[monday]).assign_coords(date=[np.datetime64("2020-06-13", "ns")])
+    market = xr.concat([split, changed(saturday, "close", 0, slice(3, None), np.nan)], "date").sortby("date")
+    report = check(market, sessions=None)
+    assert report.blocked_dates == (date(2020, 6, 13),)
+    assert set(failed(report)) == {"null_rate", "count_ratio", "unconfirmed_jump", "split_like_jump"}
+    assert {(row.date, row.ticker) for row in report.flagged_rows} == {(day(monday), f"T{TICKER:02d}")}
+
+
+def test_a_delisting_return_survives_the_wrong_price_beside_it():
+    paid = xr.full_like(MARKET["close"], np.nan)
+    paid[DAY, TICKER], paid[DAY, TICKER + 1] = -1.0, -1.2
+    ended = changed(MARKET, "close", slice(DAY + 1, None), TICKER, np.nan)
+    market = changed(ended, "close", DAY, TICKER, 0.0).assign(delisting_return=paid)
+    report = check(market)
+    assert set(failed(report)) == {"nonpositive_price", "impossible_return"}  # the end is explained, and nothing lost
+    clean, quarantined = apply_quarantine(market, report)
+    assert clean["delisting_return"].values[DAY, TICKER] == -1.0
+    assert np.isnan(clean["close"].values[DAY, TICKER])
+    assert np.isnan(clean["delisting_return"].values[DAY, TICKER + 1])
+    assert np.isfinite(clean["close"].values[DAY, TICKER + 1])
+    assert quarantined["taken_out"].tolist() == ["all", "delisting_return"]
+    worthless = check(market.drop_vars("delisting_return"))
+    assert set(failed(worthless)) == {"nonpositive_price", "lost_return", "unexplained_end"}
+    assert "over_gap -1," in next(row.detail for row in worthless.flagged_rows if row.check == "lost_return")
 
 
 def test_a_blocked_ingest_cannot_be_quarantined():
