@@ -72,7 +72,7 @@ def test_a_longer_snapshot_gives_the_same_bits_as_of_a_date(trained: Trained, ca
     later = train(trained.spec, trained.spec.models, trained.all_at_once, KNOWN, Inline(), trained.whole)
     assert [ref.version for ref in later] == [ref.version for ref in trained.first]
     left_out = [record.getMessage() for record in caplog.records if "left out" in record.getMessage()]
-    assert len([line for line in left_out if line.startswith("fama_macbeth: up to ")]) == 1, "once for all refits"
+    assert len([line for line in left_out if line.startswith("ipca: up to ")]) == 1, "once for all refits"
     for one, other in zip(trained.first, later, strict=True):
         before, after = opened(trained.early, one), opened(trained.whole, other)
         assert "S003" not in before["ticker"]
