@@ -4,12 +4,16 @@ Measured overheads decide the shape: a Prefect task on Dask costs 70 ms and star
 Dask future 2-3 ms. So Prefect sees one task per stage, and inside it the fan-out goes to Dask as futures.
 Workers have one thread each, and the numeric libraries one thread inside it: side by side is faster than one after the
 other with two threads at the sizes of these fits, and the numbers do not depend on how many workers there are.
+
+Whoever speaks to a scheduler or a worker runs code there, and loopback is open to every user of the machine: the
+`LocalCluster` speaks TLS with a key that is made for this run and is known to its own processes only.
 """
 
 from __future__ import annotations
 
 import contextlib
 import logging
+import tempfile
 import uuid
 import warnings
 from collections.abc import Callable, Iterator, Sequence
@@ -24,7 +28,7 @@ from tasks.provenance import source_version
 from tasks.scheduler import greet, security_of
 
 if TYPE_CHECKING:
-    from distributed import Client, Future
+    from distributed import Client, Future, LocalCluster
 
 PROGRESS_TOPIC = "factorcube-progress"
 _WORKER_ENVIRONMENT = {
@@ -38,6 +42,10 @@ _WORKER_ENVIRONMENT = {
     # Dask trims the heap at 64 kB by default; training then spends half its time on page faults.
     "MALLOC_TRIM_THRESHOLD_": str(2**30),
     "MALLOC_MMAP_THRESHOLD_": str(2**30),
+}
+_NO_PAGES: dict[str, list[str]] = {
+    f"distributed.{role}.http.routes": []  # they show logs and call stacks to whoever asks, without TLS
+    for role in ("scheduler", "worker")
 }
 _CONNECT_SECONDS = 30
 
@@ -133,27 +141,17 @@ class Cluster:
         self._client = None
 
     def _open(self) -> Client:
-        import dask
-        from distributed import Client, LocalCluster
+        from distributed import Client
 
         logging.getLogger("distributed").setLevel(logging.CRITICAL)
         address: Any = self._settings.dask_scheduler
+        security = self._security
         if address is None:
-            with dask.config.set({"distributed.nanny.pre-spawn-environ": _WORKER_ENVIRONMENT}):
-                address = self._stack.enter_context(
-                    LocalCluster(
-                        n_workers=self._settings.workers,
-                        threads_per_worker=1,
-                        processes=True,
-                        host="127.0.0.1",
-                        dashboard_address="127.0.0.1:0",
-                        memory_limit=self._settings.worker_memory_bytes,
-                        silence_logs=logging.CRITICAL,
-                    )
-                )
+            address = self._start()
+            security = address.security
         greet(self._settings, self._security)
         try:
-            client: Client = Client(address, timeout=_CONNECT_SECONDS, security=self._security)
+            client: Client = Client(address, timeout=_CONNECT_SECONDS, security=security)
             self._stack.callback(client.close)  # its own context must be left in the thread that entered it
         except (OSError, TimeoutError) as error:
             raise ExecutionError(
@@ -165,6 +163,29 @@ class Cluster:
         where = self._settings.dask_scheduler or "started on this machine"
         self._log(f"Dask: {workers} worker(s), {where}")
         return client
+
+    def _start(self) -> LocalCluster:
+        """Start scheduler and workers that only this process can speak to; they end with the stack."""
+        import dask
+        from distributed import LocalCluster, Security
+
+        # Dask's own folder has a name that anybody can take first, and what is spilled there is read back as pickle.
+        folder = self._stack.enter_context(tempfile.TemporaryDirectory(prefix="factorcube-dask-"))
+        with dask.config.set({"distributed.nanny.pre-spawn-environ": _WORKER_ENVIRONMENT, **_NO_PAGES}):
+            cluster = LocalCluster(
+                n_workers=self._settings.workers,
+                threads_per_worker=1,
+                processes=True,
+                host="127.0.0.1",
+                dashboard_address="127.0.0.1:0",
+                scheduler_kwargs={"dashboard": False},
+                security=Security.temporary(),
+                local_directory=folder,
+                memory_limit=self._settings.worker_memory_bytes,
+                silence_logs=logging.CRITICAL,
+            )
+        self._stack.enter_context(cluster)
+        return cluster
 
     def _refuse_other_code(self, client: Client) -> None:
         try:

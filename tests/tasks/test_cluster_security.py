@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import socket
+import ssl
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 
+import httpx
+import psutil
 import pytest
 from certificates import make_authority
 from dask_processes import dask_process, dask_scheduler, tls_options
@@ -86,6 +90,54 @@ def test_a_plain_client_is_refused(scheduler: str) -> None:
         closing(Client(scheduler.replace("tls://", "tcp://"), timeout=3)),
     ):
         pass
+
+
+def test_nobody_else_speaks_to_the_cluster_of_a_run(tmp_path: Path) -> None:
+    """Every port of its processes asks for the certificate, or answers that there is no such page."""
+    from distributed import Client, Security
+
+    before = _ports()
+    with open_cluster(Settings(root=tmp_path, workers=1), print) as cluster:
+        assert cluster.gather([cluster.submit(divmod, 7, 2, key="divmod")], str) == [(3, 1)]
+        address = cluster.client.scheduler.address
+        for plain, security in ((address.replace("tls://", "tcp://"), None), (address, Security.temporary())):
+            with (
+                pytest.raises(OSError, match=r"(?i)connect|timed out|certificate"),
+                closing(Client(plain, timeout=1, security=security)),
+            ):
+                pass
+        answers = [_stranger(port) for port in _ports() - before]
+    assert set(answers) == {"404", "certificate required"}
+    assert answers.count("certificate required") >= 3, "scheduler, nanny and worker"
+
+
+def _ports() -> set[int]:
+    """Return where this process and its children listen."""
+    me = psutil.Process()
+    return {
+        connection.laddr.port
+        for process in (me, *me.children(recursive=True))
+        for connection in process.net_connections("tcp")
+        if connection.status == psutil.CONN_LISTEN
+    }
+
+
+def _stranger(port: int) -> str:
+    """Return what a port answers to somebody without a certificate."""
+    pages = ("/", "/status", "/info/main/workers.html", "/info/logs.html", "/metrics", "/json/counts.json", "/health")
+    try:
+        codes = {str(httpx.get(f"http://127.0.0.1:{port}{page}", timeout=30).status_code) for page in pages}
+        return " ".join(sorted(codes))
+    except httpx.HTTPError:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+        with (
+            pytest.raises(ssl.SSLError, match="CERTIFICATE_REQUIRED"),
+            socket.create_connection(("127.0.0.1", port), 30) as plain,
+            context.wrap_socket(plain) as encrypted,
+        ):
+            encrypted.recv(1)  # with TLS 1.3 the refusal comes after the handshake
+        return "certificate required"
 
 
 def test_a_scheduler_without_tls_is_no_scheduler_behind_tls(trusted: Path, tmp_path: Path) -> None:

@@ -209,8 +209,8 @@ def test_a_worker_that_is_killed_leaves_no_half_entry_and_its_span_is_made_again
 ) -> None:
     store = Store(tmp_path / "root", data)
     with (
-        LocalCluster(n_workers=1, threads_per_worker=1, dashboard_address=None, silence_logs=50) as cluster,
-        Client(cluster) as client,
+        LocalCluster(n_workers=1, threads_per_worker=1, security=True, silence_logs=50) as cluster,
+        Client(cluster, security=cluster.security) as client,
     ):
         arguments = (store.sample, WIDE, 64, 128)
         name = client.submit(killed_once, tmp_path / "died", *arguments).result(timeout=300)
