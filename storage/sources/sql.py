@@ -1,8 +1,9 @@
 """The rows of one SQL query as an origin, through any SQLAlchemy URL.
 
 The URL comes from the settings and may hold a password: no message and no fingerprint repeats any part of it.
-The query is meant to read: it must begin with SELECT or WITH, and its transaction is rolled back whatever it
-did.
+The query is meant to read: it is one statement, it must begin with SELECT or WITH, and the session in which it runs may
+only read where the database can be told so (`READ_ONLY`). Elsewhere its transaction is rolled back at the end, which a
+function or a driver that commits by itself gets around: there the rights of the URL's user must be to read only.
 """
 
 from __future__ import annotations
@@ -10,13 +11,14 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 from urllib.parse import quote, quote_plus
 
 import polars as pl
 from pydantic import SecretStr
 from sqlalchemy import create_engine, make_url
-from sqlalchemy.engine import Engine
+from sqlalchemy.engine import URL, Engine
 from sqlalchemy.exc import ArgumentError, NoSuchModuleError, SQLAlchemyError
 
 from schemas.addresses import check_address
@@ -24,6 +26,15 @@ from schemas.contracts import SourceFile
 from schemas.errors import ConfigError, SourceError
 from storage.sources.limits import check_cells
 
+READ_ONLY = {
+    "sqlite": "PRAGMA query_only = ON",
+    "postgresql": "SET TRANSACTION READ ONLY",
+    "mysql": "SET SESSION TRANSACTION READ ONLY",
+    "mariadb": "SET SESSION TRANSACTION READ ONLY",
+    "oracle": "SET TRANSACTION READ ONLY",
+    "duckdb": "",
+}
+"""Databases that hold a query to reading: what they are told before it. DuckDB is told when it is opened."""
 _ROWS_AT_ONCE = 200_000
 
 
@@ -33,7 +44,7 @@ class SqlOrigin:
     Parameters
     ----------
     query : str
-        A SELECT (or WITH ... SELECT), passed to the database as it is.
+        One SELECT (or WITH ... SELECT), passed to the database as it is.
     url : SecretStr or None
         SQLAlchemy URL.
     max_cells : int
@@ -51,6 +62,10 @@ class SqlOrigin:
         verb = (query.split(maxsplit=1) or [""])[0]
         if verb.upper() not in {"SELECT", "WITH"}:
             raise ConfigError(f"a query must begin with SELECT or WITH, not '{verb}'")
+        if ";" in query.strip().removesuffix(";"):
+            raise ConfigError(
+                "a query must be one statement: take the ';' out of it (in a text, write it as a function)"
+            )
         self._query = query
         self._url = url
         self._max_cells = max_cells
@@ -69,8 +84,11 @@ class SqlOrigin:
     def _rows(self) -> pl.DataFrame:
         engine = self._engine()
         try:
-            with engine.connect().execution_options(stream_results=True) as connection:
-                result = connection.exec_driver_sql(self._query)
+            with engine.connect() as connection:
+                if first := READ_ONLY.get(engine.dialect.name):
+                    connection.exec_driver_sql(first)
+                options = {"stream_results": True}
+                result = connection.exec_driver_sql(self._query, execution_options=options)
                 names = self._unique(list(result.keys()))
                 parts, cells = [], 0
                 for rows in result.partitions(_ROWS_AT_ONCE):
@@ -97,7 +115,10 @@ class SqlOrigin:
             url = make_url(self._url.get_secret_value())
             if url.host or url.query:
                 check_address(url.render_as_string(), "FACTORCUBE_SQL_URL")
-            return create_engine(url)
+            if url.get_backend_name() == "sqlite" and not _exists(url):
+                raise SourceError("FACTORCUBE_SQL_URL: there is no such SQLite file, and none is made")
+            options = {"read_only": True} if url.get_backend_name() == "duckdb" else {}
+            return create_engine(url, connect_args=options)
         except (ArgumentError, NoSuchModuleError, ValueError):
             raise ConfigError(
                 "FACTORCUBE_SQL_URL is not an SQLAlchemy URL such as postgresql://user@host/database"
@@ -114,6 +135,20 @@ class SqlOrigin:
             for form in {str(secret or ""), quote(str(secret or "")), quote_plus(str(secret or ""))} - {""}:
                 message = message.replace(form, "***")
         return message
+
+
+def only_reads(url: SecretStr) -> bool:
+    """Whether the database of a URL can be held to reading; True for what is no URL, which is refused elsewhere."""
+    try:
+        return make_url(url.get_secret_value()).get_backend_name() in READ_ONLY
+    except (ArgumentError, ValueError):
+        return True
+
+
+def _exists(url: URL) -> bool:
+    """Whether an SQLite file is there: SQLite would make it. What is no plain path is left to SQLite."""
+    name = url.database or ":memory:"
+    return name.startswith((":", "file:")) or Path(name).exists()
 
 
 def _frame(names: Sequence[str], rows: Sequence[Any]) -> pl.DataFrame:

@@ -7,6 +7,7 @@ import json
 import resource
 import sqlite3
 import zlib
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
@@ -199,6 +200,37 @@ def test_a_query_without_end_is_stopped(tmp_path: Path) -> None:
     endless = "WITH RECURSIVE n(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM n) SELECT x, x AS y FROM n"
     with pytest.raises(FactorcubeError, match=r"query sql-.*FACTORCUBE_MAX_CELLS"):
         _read(LongPrices(origin=SqlOrigin(query=endless)), Settings(sql_url=SecretStr(url), max_cells=10**5))
+
+
+WRITES = [
+    "WITH x AS (SELECT 1) DELETE FROM bars",
+    "WITH x AS (SELECT 1) INSERT INTO bars VALUES ('2020-01-06', 'A', 0)",
+    "WITH x AS (SELECT 1) UPDATE bars SET close = 0 RETURNING date, ticker, close",
+    "WITH x AS (SELECT 1) REPLACE INTO bars VALUES ('2020-01-02', 'A', 0)",
+    "SELECT 1; DELETE FROM bars",
+]
+
+
+@pytest.mark.parametrize("query", WRITES)
+def test_a_query_that_writes_is_refused_and_the_data_stay(query: str, tmp_path: Path) -> None:
+    file = tmp_path / "market.db"
+    with closing(sqlite3.connect(file)) as database:
+        database.execute("CREATE TABLE bars (date TEXT, ticker TEXT, close REAL)")
+        database.execute("INSERT INTO bars VALUES ('2020-01-02', 'A', 10.0)")
+        database.commit()
+    before = file.read_bytes()
+    with pytest.raises(FactorcubeError, match=r"readonly database|one statement") as told:
+        _read(LongPrices(origin=SqlOrigin(query=query)), Settings(sql_url=SecretStr(f"sqlite:///{file}")))
+    assert "\n" not in str(told.value)
+    assert file.read_bytes() == before
+    assert [path.name for path in tmp_path.iterdir()] == ["market.db"]
+
+
+def test_a_database_that_is_not_there_is_not_made(tmp_path: Path) -> None:
+    url = SecretStr(f"sqlite:///{tmp_path / 'typo.db'}")
+    with pytest.raises(SourceError, match="there is no such SQLite file"):
+        _read(LongPrices(origin=SqlOrigin(query="SELECT 1")), Settings(sql_url=url))
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_version_whose_metadata_declare_an_absurd_shape_is_refused_before_it_is_opened(tmp_path: Path) -> None:
