@@ -8,15 +8,29 @@ from __future__ import annotations
 import difflib
 import hashlib
 import json
+import re
 from collections.abc import Iterator, Mapping
 from typing import Annotated, Any, Self, get_args
 
-from pydantic import BaseModel, ConfigDict, StringConstraints, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, StringConstraints, ValidationError
 
 from schemas.errors import ConfigError
 
-Name = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9_-]{0,63}$")]
+RESERVED = ("catalog", "latest", "manifest")
+"""What addresses and files beside the named folders are called."""
+
+
+def _not_reserved(name: str) -> str:
+    if name in RESERVED:
+        raise ValueError(f"this word has a meaning of its own ({', '.join(RESERVED)}); choose another name")
+    return name
+
+
+Name = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9_-]{0,63}$"), AfterValidator(_not_reserved)]
 """A name that becomes a folder: lower case, no dots, no slashes, so that it cannot leave its folder."""
+
+CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069]")
+"""Characters that move a terminal's cursor, colour it, or turn the direction of text; not tab and new line."""
 
 
 class Frozen(BaseModel):
@@ -71,6 +85,24 @@ def digest(value: Any) -> str:
     return hashlib.sha256(json.dumps(value, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
 
 
+def printable(text: str) -> str:
+    """Return text that shows its control characters, where a terminal would obey them."""
+    return CONTROL.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
+
+
+def require_line(text: str, what: str) -> str:
+    """Return a text that people write and others read, if it is one line of plain characters.
+
+    Raises
+    ------
+    ConfigError
+        If it holds a new line or a control character.
+    """
+    if CONTROL.search(text) or "\n" in text:
+        raise ConfigError(f"{what} {text!r} holds a control character or a new line; write one line of plain text")
+    return text
+
+
 def nearest(word: str, known: list[str]) -> str:
     """Return a hint for a misspelt word: the nearest known one, or all of them."""
     close = difflib.get_close_matches(word, known, n=1, cutoff=0.6)
@@ -87,6 +119,7 @@ def _described(model: type[BaseModel], error: ValidationError) -> Iterator[str]:
             yield _describe(model, item)
 
 
+_SHOWN = 80
 _PLAINER = {
     "model_type": "expected keys and values",
     "model_attributes_type": "expected keys and values",
@@ -111,8 +144,12 @@ def _describe(model: type[BaseModel], item: Any) -> str:
         return f"'{where}.{key}': unknown {key} '{item['ctx']['tag']}' ({nearest(item['ctx']['tag'], tags)})"
     message = _PLAINER.get(item["type"], item["msg"].removeprefix("Value error, "))
     given = item.get("input")
-    shown = f" (given: {given!r})" if isinstance(given, str | int | float | bool) else ""
+    shown = f" (given: {_short(repr(given))})" if isinstance(given, str | int | float | bool) else ""
     return f"'{where}': {message}{shown}"
+
+
+def _short(text: str) -> str:
+    return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}..."
 
 
 def _place(model: type[BaseModel], loc: tuple[int | str, ...]) -> tuple[list[str], list[type[BaseModel]]]:

@@ -7,13 +7,11 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Any
-
-import yaml
 
 from schemas.base import nearest
 from schemas.errors import ConfigError
 from schemas.spec import RunSpec
+from storage.documents import read_document
 
 _SUFFIX = ".yaml"
 _CONFIG_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
@@ -25,16 +23,9 @@ def load_spec(path: Path) -> RunSpec:
     Raises
     ------
     ConfigError
-        If the file is missing, is not YAML, or does not validate; the message names the file and the key.
+        If the file is missing, is not YAML, or does not validate; the message names the file, and the line or the key.
     """
-    try:
-        document = yaml.load(path.read_text(encoding="utf-8"), Loader=_StrictLoader)  # noqa: S506  # a SafeLoader
-    except FileNotFoundError:
-        raise ConfigError(f"{path}: no such file; give the path of a config file, see examples/") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path}: cannot be read: {error}") from None
-    except yaml.YAMLError as error:
-        raise ConfigError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from None
+    document = read_document(path)
     if not isinstance(document, dict):
         raise ConfigError(f"{path}: expected a mapping with keys such as universe, data, models")
     return RunSpec.parse(document, origin=str(path)).resolved(path.parent)
@@ -71,14 +62,3 @@ def load_config(name: str, folder: Path) -> RunSpec:
             f"there is no config '{stem}' in {folder} (FACTORCUBE_CONFIGS); {nearest(stem, config_names(folder))}"
         )
     return load_spec(path)
-
-
-class _StrictLoader(yaml.SafeLoader):
-    """Safe tags only, and no key twice: YAML itself keeps the last of two equal keys without a word."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        keys = [self.construct_object(key, deep=deep) for key, _ in node.value]
-        doubled = next((key for key in keys if keys.count(key) > 1), None)
-        if doubled is not None:
-            raise yaml.constructor.ConstructorError(None, None, f"the key '{doubled}' is given twice", node.start_mark)
-        return super().construct_mapping(node, deep=deep)
