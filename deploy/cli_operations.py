@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from deploy.api import prefect_server
 from schemas.settings import load_settings
 
 _Config = Annotated[
@@ -43,5 +44,6 @@ def deploy(config: _Config = None, promote_first: _PromoteFirst = False) -> None
     """Register work pool, deployments and automations with the Prefect server of PREFECT_API_URL."""
     from deploy.deployments import deploy_all
 
-    for name in deploy_all(load_settings(), config, promote_first=promote_first):
-        typer.echo(f"deployed {name}")
+    with prefect_server():
+        for name in deploy_all(load_settings(), config, promote_first=promote_first):
+            typer.echo(f"deployed {name}")

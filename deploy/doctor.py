@@ -25,6 +25,7 @@ from urllib.parse import urlsplit
 from packaging.requirements import Requirement
 from pydantic import SecretStr
 
+from deploy.doors import refusal
 from schemas.addresses import is_loopback
 from schemas.errors import FactorcubeError
 from schemas.settings import PREFIX, Settings, load_settings
@@ -136,6 +137,14 @@ def _settings(settings: Settings) -> Iterator[Finding]:
     key = settings.dask_tls_key
     if key is not None and key.exists() and key.stat().st_mode & 0o077:
         yield Finding("warn", "settings", f"{key} can be read by others; run `chmod 600 {key}`")
+    from storage.sources.sql import only_reads
+
+    if settings.sql_url is not None and not only_reads(settings.sql_url):
+        yield Finding(
+            "warn",
+            "settings",
+            "the database of FACTORCUBE_SQL_URL cannot be held to reading from here; give its user SELECT rights only",
+        )
 
 
 def _root(settings: Settings) -> Iterator[Finding]:
@@ -202,7 +211,6 @@ def _configs(settings: Settings) -> Iterator[Finding]:
 
 
 def _prefect(settings: Settings) -> Iterator[Finding]:
-    del settings
     import httpx
     from prefect.settings import get_current_settings
 
@@ -223,14 +231,19 @@ def _prefect(settings: Settings) -> Iterator[Finding]:
             yield Finding("FAIL", "prefect", f"no server answers at {api.url}: {_kind(error)}; is it started?")
             return
     if answer.status_code in (401, 403):
-        yield Finding("FAIL", "prefect", f"the server at {api.url} refuses this client; see PREFECT_API_AUTH_STRING")
+        yield Finding("FAIL", "prefect", refusal(api.url, settings))
         return
     if answer.is_error:
         yield Finding("FAIL", "prefect", f"the server at {api.url} answers with {answer.status_code}; see its log")
         return
     yield _prefect_version(api.url, version.json() if version.is_success else None)
-    if open_door.is_success and not is_loopback(host):
-        yield Finding("warn", "prefect", "whoever reaches the server may use it; set PREFECT_SERVER_API_AUTH_STRING")
+    if open_door.is_success:
+        yield Finding(
+            "warn",
+            "prefect",
+            "whoever reaches the server may use it, every user of its machine and what their browsers show included; "
+            "set PREFECT_SERVER_API_AUTH_STRING there",
+        )
     if secret is not None and urlsplit(api.url).scheme == "http" and not is_loopback(host):
         yield Finding("warn", "prefect", "the password travels unencrypted; put the server behind https")
     if "date" in answer.headers:

@@ -8,6 +8,7 @@ then the server. For a team, the same parts run in containers: see deploy/compos
 from __future__ import annotations
 
 import os
+import shlex
 import signal
 import socket
 import subprocess
@@ -21,13 +22,13 @@ from pathlib import Path
 import httpx
 import psutil
 
+from deploy import doors
 from deploy.api import SILENT
 from deploy.deployments import CHECKOUT, HEARTBEAT_SECONDS, POOL
 from schemas.errors import ConfigError, ExecutionError
 from schemas.settings import PREFIX, Settings
 from storage.files import locked
 
-HOST = "127.0.0.1"
 START_SECONDS = 180.0
 """How long a server may take until it answers: the first start makes its database."""
 STOP_SECONDS = 20.0
@@ -35,13 +36,13 @@ STOP_SECONDS = 20.0
 _POLL_SECONDS = 0.2
 
 
-def environment(settings: Settings, port: int) -> dict[str, str]:
-    """Return what the server, the worker and the runs it starts find in their environment.
+def environment(settings: Settings, port: int, password: str) -> dict[str, str]:
+    """Return what the worker and the runs it starts, and everybody else here, find in their environment.
 
     The worker hands its environment to every run, so that settings and secrets reach runs without being kept by the
     server. What is set already stays: another database, for one (PREFECT_API_DATABASE_CONNECTION_URL).
     """
-    api = f"http://{HOST}:{port}/api"
+    api = f"http://{doors.HOST}:{port}/api"
     defaults = {
         "PREFECT_HOME": str(settings.root / "prefect"),
         "PREFECT_FLOWS_HEARTBEAT_FREQUENCY": str(HEARTBEAT_SECONDS),
@@ -51,6 +52,7 @@ def environment(settings: Settings, port: int) -> dict[str, str]:
     }
     fixed = {
         "PREFECT_API_URL": api,
+        "PREFECT_API_AUTH_STRING": password,
         "PREFECT_UI_API_URL": api,
         **SILENT,
     }
@@ -84,14 +86,15 @@ def serve(settings: Settings, port: int, deploy: list[str], say: Callable[[str],
     """
     with _signals() as stop, _sole(settings), _processes() as start:
         _refuse_taken(port)
-        variables = environment(settings, port)
-        logs = Path(variables["PREFECT_HOME"])
-        logs.mkdir(parents=True, exist_ok=True)
-        prefect = [sys.executable, "-m", "prefect"]
+        logs = Path(os.environ.get("PREFECT_HOME", settings.root / "prefect"))
+        password, kept = doors.kept_password(logs)
+        for name in ("server", "worker"):
+            (logs / f"{name}.log").touch(mode=0o600)
+        variables = environment(settings, port, password)
         parts: dict[str, subprocess.Popen[bytes]] = {}
         say(f"Starting the Prefect server; its log is {logs / 'server.log'}")
-        command = [*prefect, "server", "start", "--host", HOST, "--port", str(port)]
-        parts["server"] = start(command, variables, logs / "server.log")
+        command, closed = doors.server(port, password, log_level="warning")
+        parts["server"] = start(command, {**variables, **closed}, logs / "server.log")
         _await_health(variables["PREFECT_API_URL"], parts, stop)
         say("Registering deployments and automations")
         registering = start(deploy, variables, None)
@@ -99,20 +102,21 @@ def serve(settings: Settings, port: int, deploy: list[str], say: Callable[[str],
             _still_running(parts)
         if registering.poll():
             raise ExecutionError("the deployments could not be registered; the reason is above")
-        command = [*prefect, "worker", "start", "--pool", POOL, "--type", "process"]
+        command = [sys.executable, "-m", "prefect", "worker", "start", "--pool", POOL, "--type", "process"]
         parts["worker"] = start(command, variables, logs / "worker.log")
         if not stop.is_set():
-            _say_where(port, logs, say)
+            _say_where(port, logs, kept, say)
         while not stop.wait(_POLL_SECONDS):
             _still_running(parts)
         say("Stopping")
 
 
-def _say_where(port: int, logs: Path, say: Callable[[str], None]) -> None:
-    say(f"Prefect UI:  http://{HOST}:{port}")
+def _say_where(port: int, logs: Path, kept: Path, say: Callable[[str], None]) -> None:
+    say(f"Prefect UI:  http://{doors.HOST}:{port}, which asks for the password in {kept}")
     say(f"Worker log:  {logs / 'worker.log'}")
     say("In another terminal:")
-    say(f"  export PREFECT_API_URL=http://{HOST}:{port}/api")
+    say(f"  export PREFECT_API_URL=http://{doors.HOST}:{port}/api")
+    say(f'  export PREFECT_API_AUTH_STRING="$(cat {shlex.quote(str(kept))})"')
     say("  prefect deployment run ingest/ingest       # update and retrain follow by themselves")
     say("  factorcube show                            # what is published")
     say("Ctrl-C stops everything.")
@@ -194,10 +198,10 @@ def _refuse_taken(port: int) -> None:
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
-            probe.bind((HOST, port))
+            probe.bind((doors.HOST, port))
         except OSError:
             raise ConfigError(
-                f"port {port} of {HOST} is taken by another process; stop it, or choose another with --port"
+                f"port {port} of {doors.HOST} is taken by another process; stop it, or choose another with --port"
             ) from None
 
 

@@ -47,7 +47,7 @@ def sha256_file(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def write_atomic(path: Path, content: bytes | str) -> None:
+def write_atomic(path: Path, content: bytes | str, *, private: bool = False) -> None:
     """Write a file so that a reader, or a power cut, finds the old content or the new one, whole.
 
     Parameters
@@ -56,6 +56,8 @@ def write_atomic(path: Path, content: bytes | str) -> None:
         Where to; its folder is created if it is missing.
     content : bytes or str
         What; text is encoded as UTF-8.
+    private : bool
+        Whether only its owner may read it, from its first byte on.
 
     Raises
     ------
@@ -65,7 +67,7 @@ def write_atomic(path: Path, content: bytes | str) -> None:
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with temporary.open("xb") as file:
+        with open(temporary, "xb", opener=_private if private else None) as file:  # a Path takes no opener
             file.write(content.encode() if isinstance(content, str) else content)
             file.flush()
             os.fsync(file.fileno())
@@ -76,6 +78,24 @@ def write_atomic(path: Path, content: bytes | str) -> None:
     finally:
         with suppress(OSError):
             temporary.unlink(missing_ok=True)
+
+
+def private_folder(path: Path) -> None:
+    """Make a folder that is closed to other users, with all files that lie in it; what is open already is closed.
+
+    Raises
+    ------
+    ExecutionError
+        If that cannot be, as where it belongs to somebody else.
+    """
+    try:
+        path.mkdir(mode=0o700, parents=True, exist_ok=True)
+        path.chmod(0o700)
+        for file in path.iterdir():
+            if file.is_file() and not file.is_symlink():
+                file.chmod(0o600)
+    except OSError as error:
+        raise ExecutionError(f"{path}: cannot be closed to other users: {error.strerror or error}") from error
 
 
 @contextmanager
@@ -180,6 +200,10 @@ def fsync(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def _private(path: str, flags: int) -> int:
+    return os.open(path, flags, 0o600)
 
 
 def _unwritable(path: Path, error: OSError) -> ExecutionError:

@@ -84,6 +84,16 @@ class Installation:
         self.output = folder / "serve.log"
         self.process: subprocess.Popen[bytes] | None = None
 
+    @property
+    def password(self) -> str:
+        return (self.root / "prefect" / "auth").read_text().strip()
+
+    @property
+    def client(self) -> dict[str, str]:
+        """What the start tells to export in another terminal, and a home of its own."""
+        home = str(self.folder / "client")
+        return {"PREFECT_API_URL": self.api, "PREFECT_API_AUTH_STRING": self.password, "PREFECT_HOME": home}
+
     def start(self, *options: str) -> None:
         command = [str(BIN / "factorcube"), "serve", "--port", str(self.port), "--config", "config", *options]
         with self.output.open("wb") as log:
@@ -103,7 +113,7 @@ class Installation:
     def prefect(self, *arguments: str) -> str:
         done = subprocess.run(
             [str(BIN / "prefect"), *arguments],
-            env={**self.environment, "PREFECT_API_URL": self.api, "PREFECT_HOME": str(self.folder / "client")},
+            env={**self.environment, **self.client},
             capture_output=True,
             text=True,
             check=False,
@@ -115,7 +125,8 @@ class Installation:
         def ask() -> httpx.Response | None:
             """None while SQLite is locked, for which Prefect waits a minute: its own client asks again, too."""
             try:
-                answer = httpx.request(method, f"{self.api}/{path}", json=body, timeout=60.0)
+                user, word = self.password.split(":")
+                answer = httpx.request(method, f"{self.api}/{path}", json=body, timeout=60.0, auth=(user, word))
             except httpx.ReadTimeout:
                 return None
             return None if answer.status_code == 503 else answer
@@ -212,6 +223,49 @@ class Reader(threading.Thread):
             self.seen.append(version.name)
 
 
+def test_nobody_else_gets_in(served: Installation) -> None:
+    """Another user of the machine, a web page, and a page under a name that leads here get nothing from the server."""
+    step = {
+        "name": "x",
+        "flow_id": str(uuid.uuid4()),
+        "pull_steps": [{"prefect.deployments.steps.run_shell_script": {}}],
+    }
+    wrong = httpx.BasicAuth("factorcube", "0" * 64)
+    for auth in (None, wrong):
+        for method, path, body in (
+            ("POST", "deployments/", step), ("POST", "flow_runs/filter", {}), ("GET", "admin/settings", None),
+            ("POST", "block_documents/filter", {"include_secrets": True}), ("GET", "version", None),
+        ):  # fmt: skip
+            answer = httpx.request(method, f"{served.api}/{path}", json=body, auth=auth, timeout=60.0)
+            assert (answer.status_code, answer.json()) == (401, {"exception_message": "Unauthorized"}), path
+    inside = httpx.BasicAuth(*served.password.split(":"))
+    asked = {"url": f"{served.api}/flow_runs/count", "json": {}, "auth": inside, "timeout": 60.0}
+    own = f"http://127.0.0.1:{served.port}"
+    assert httpx.post(**asked, headers={"Origin": own}).headers["access-control-allow-origin"] == own
+    assert "access-control-allow-origin" not in httpx.post(**asked, headers={"Origin": "http://evil.example"}).headers
+    for name in ("evil.example", f"evil.example:{served.port}", "127.0.0.1.evil.example"):
+        assert httpx.post(**asked, headers={"Host": name}).status_code == 400
+        assert httpx.get(f"{own}/ui-settings", headers={"Host": name}, timeout=60.0).status_code == 400
+    folder = served.root / "prefect"
+    assert folder.stat().st_mode & 0o777 == 0o700
+    for name in ("auth", "prefect.db", "server.log", "worker.log"):
+        assert (folder / name).stat().st_mode & 0o777 == 0o600, name
+
+
+def test_a_command_without_the_password_is_told_where_it_lies(served: Installation) -> None:
+    environment = {**served.environment, "PREFECT_API_URL": served.api, "PREFECT_HOME": str(served.folder / "client")}
+    for command in (["run", "config.yaml"], ["deploy", "--config", "config"], ["doctor"]):
+        done = subprocess.run(
+            [str(BIN / "factorcube"), *command],
+            env=environment, cwd=served.folder, capture_output=True, text=True, check=False,
+        )  # fmt: skip
+        said = done.stdout + done.stderr
+        assert done.returncode == 1, command
+        assert "refuses this client; set PREFECT_API_AUTH_STRING" in said, command
+        assert f"{served.root}/prefect/auth" in said, command
+        assert "Traceback" not in said
+
+
 def test_one_ingest_brings_everything_to_be_published(served: Installation) -> None:
     shown = served.prefect("deployment", "run", "ingest/ingest")
     assert f"http://127.0.0.1:{served.port}/" in shown, "links lead to this server"
@@ -221,6 +275,10 @@ def test_one_ingest_brings_everything_to_be_published(served: Installation) -> N
     names = {run["name"].split(" (")[0] for flow in ("ingest", "retrain", "update") for run in served.ended_runs(flow)}
     assert names == {"ingest small", "retrain small: market, ipca", "update small: market, ipca"}
     assert served.latest("ipca").resolve().name.startswith("2016-11-30")
+    ordinary = served.folder / "made by this process"
+    ordinary.touch()
+    written = served.latest("ipca") / "manifest.json"
+    assert written.stat().st_mode == ordinary.stat().st_mode, "what is published is no more closed than other files"
 
 
 def test_new_data_reach_a_reader_that_keeps_reading(served: Installation) -> None:
@@ -276,12 +334,7 @@ def test_a_schedule_starts_runs(served: Installation) -> None:
 
 
 def test_a_run_that_falls_silent_without_a_worker_is_crashed_and_its_lock_is_free(served: Installation) -> None:
-    environment = {
-        **served.environment,
-        "PREFECT_API_URL": served.api,
-        "PREFECT_HOME": str(served.folder / "client"),
-        "PREFECT_FLOWS_HEARTBEAT_FREQUENCY": "30",
-    }
+    environment = {**served.environment, **served.client, "PREFECT_FLOWS_HEARTBEAT_FREQUENCY": "30"}
     config = served.folder / "config.yaml"
     process = subprocess.Popen(
         [sys.executable, "-c", SLEEPER, str(config)], env=environment, stdout=subprocess.PIPE, cwd=served.folder
@@ -299,9 +352,14 @@ def test_a_run_that_falls_silent_without_a_worker_is_crashed_and_its_lock_is_fre
     assert "No heartbeat" in state["message"]
 
 
-def test_the_webhook_is_in_no_log(served: Installation) -> None:
-    for log in (served.output, *(served.root / "prefect").glob("*.log")):
-        assert "secret-path" not in log.read_text(errors="replace"), log.name
+def test_webhook_and_password_are_in_no_log_and_on_no_command_line(served: Installation) -> None:
+    said = {log.name: log.read_text(errors="replace") for log in (served.root / "prefect").glob("*.log")}
+    said["serve.log"] = served.output.read_text()
+    said["command lines"] = " ".join(word for process in served.processes() for word in process.cmdline())
+    assert len(said) == 4
+    for where, text in said.items():
+        assert "secret-path" not in text, where
+        assert served.password.split(":")[1] not in text, where
 
 
 def test_it_stops_cleanly_in_the_middle_of_a_run_and_starts_again_on_the_same_database(served: Installation) -> None:
@@ -341,7 +399,7 @@ def test_if_a_part_dies_everything_ends_and_says_so(served: Installation, part: 
     if served.ended():
         served.start()
     before = served.processes()
-    (victim,) = [process for process in before if process.cmdline()[-5:] and part in process.cmdline()[3:4]]
+    (victim,) = [process for process in before if part in " ".join(process.cmdline()[3:4])]
     victim.kill()
     assert served.process is not None
     assert served.process.wait(120) == 1

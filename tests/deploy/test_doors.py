@@ -1,0 +1,69 @@
+"""Who may call a Prefect server that is started here; a real one, with real callers, is in `test_serve`."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+from prefect.settings import PREFECT_SERVER_API_AUTH_STRING, PREFECT_SERVER_CORS_ALLOWED_ORIGINS, temporary_settings
+from starlette.testclient import TestClient
+
+from deploy import doors
+from schemas.errors import ConfigError
+
+
+def test_the_server_takes_its_password_its_name_and_its_pages_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Prefect checks the password before anything else: no database is needed to be refused."""
+    masks: list[int] = []
+    monkeypatch.setattr(os, "umask", masks.append)
+    password = doors.new_password()
+    _, closed = doors.server(4200, password, log_level="error")
+    secret, origins = PREFECT_SERVER_API_AUTH_STRING, PREFECT_SERVER_CORS_ALLOWED_ORIGINS
+    with temporary_settings({each: closed[each.name] for each in (secret, origins)}):
+        client = TestClient(doors.create_server(), base_url="http://127.0.0.1:4200")
+    assert masks == [0o077], "the database is closed to others"
+    user, word = password.split(":")
+    for auth, expected in ((None, 401), ((user, "0" * 64), 401), ((user, word), 200)):
+        assert client.get("/api/admin/version", auth=auth).status_code == expected
+    for host, expected in (("evil.example:4200", 400), ("127.0.0.1.evil.example", 400), ("localhost:4200", 200)):
+        answer = client.get("/api/admin/version", headers={"Host": host}, auth=(user, word))
+        assert answer.status_code == expected, host
+    for origin in ("http://evil.example", "http://127.0.0.1:8000", "null"):
+        asked = {"Origin": origin, "Access-Control-Request-Method": "POST"}
+        assert client.options("/api/deployments/", headers=asked).status_code == 400
+        answer = client.get("/api/admin/version", headers={"Origin": origin}, auth=(user, word))
+        assert "access-control-allow-origin" not in answer.headers
+    answer = client.get("/api/admin/version", headers={"Origin": "http://localhost:4200"}, auth=(user, word))
+    assert answer.headers["access-control-allow-origin"] == "http://localhost:4200"
+
+
+def test_a_password_is_made_once_and_is_closed_to_others(tmp_path: Path) -> None:
+    folder = tmp_path / "prefect"
+    folder.mkdir(mode=0o755)
+    (folder / "prefect.db").touch(0o644)
+    password, path = doors.kept_password(folder)
+    assert doors.kept_password(folder) == (password, path)
+    assert path.read_text() == f"{password}\n"
+    assert [each.stat().st_mode & 0o777 for each in (folder, path, folder / "prefect.db")] == [0o700, 0o600, 0o600]
+    assert doors.new_password() != password
+    command, variables = doors.server(4200, password, log_level="warning")
+    assert password.split(":")[1] not in " ".join(command)
+    assert variables["PREFECT_SERVER_API_AUTH_STRING"] == password
+
+
+@pytest.mark.parametrize(
+    ("mode", "content", "message"),
+    [
+        (0o644, None, "other users may have read the password; remove it"),
+        (0o600, "admin:short", "does not hold USER:PASSWORD, of 16 characters or more"),
+        (0o600, "", "does not hold USER:PASSWORD"),
+    ],
+)
+def test_a_password_that_is_none_is_refused(tmp_path: Path, mode: int, content: str | None, message: str) -> None:
+    _, path = doors.kept_password(tmp_path / "prefect")
+    if content is not None:
+        path.write_text(content)
+    path.chmod(mode)
+    with pytest.raises(ConfigError, match=message):
+        doors.kept_password(tmp_path / "prefect")
