@@ -5,13 +5,13 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, NoReturn
 
 import typer
-from rich.console import Console
 
 from deploy import cli_backfill, cli_operations, cli_team, cli_upkeep, cli_versions
 from deploy.api import prefect_server, send_no_telemetry
+from deploy.terminal import Terminal
 from schemas.errors import FactorcubeError
 from schemas.settings import load_settings
 from schemas.spec import RunSpec
@@ -45,7 +45,7 @@ def run(
     hush_foreseeable_errors()
     with prefect_server():
         versions = pipeline(spec, promote_first=promote_first)
-    print_run(Console(), spec, versions, settings)
+    print_run(Terminal(), spec, versions, settings)
 
 
 @app.command()
@@ -73,12 +73,23 @@ for area in (cli_versions, cli_backfill, cli_operations, cli_team, cli_upkeep):
 
 
 def main() -> None:
-    """Run the command line; a foreseeable failure prints one message and exits with 1."""
+    """Run the command line; a foreseeable failure prints one message and exits with 1.
+
+    A file that the system refuses is foreseeable wherever it happens: no permission, a folder in its place.
+    """
     try:
         app()
     except FactorcubeError as error:
-        Console(stderr=True, soft_wrap=True).print(f"error: {error}", style="red", markup=False, highlight=False)
-        sys.exit(1)
+        _refuse(str(error))
+    except OSError as error:
+        if error.filename is None:
+            raise
+        _refuse(f"{error.filename}: {error.strerror}; mend that and run again")
+
+
+def _refuse(message: str) -> NoReturn:
+    Terminal(stderr=True, soft_wrap=True).print(f"error: {message}", style="red", markup=False, highlight=False)
+    sys.exit(1)
 
 
 if __name__ == "__main__":

@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
 
 from deploy.api import prefect_server, send_no_telemetry
+from deploy.terminal import Terminal
 from schemas.backfill import MAX_CONCURRENCY, BackfillRequest
 from schemas.errors import BackfillError
 from schemas.settings import load_settings
@@ -78,7 +78,7 @@ def plan(
     if as_json:
         typer.echo(found.model_dump_json(indent=2))
     else:
-        print_plan(Console(), found)
+        print_plan(Terminal(), found)
 
 
 @backfill_app.command()
@@ -111,9 +111,9 @@ def run(
             summary = backfill(spec, request)
     except BackfillError as error:
         if error.summary is not None:
-            print_summary(Console(), error.summary)
+            print_summary(Terminal(), error.summary)
         raise
-    print_summary(Console(), summary)
+    print_summary(Terminal(), summary)
 
 
 def _request(start: datetime, end: datetime, what: What, models: str, select: Select, **more: Any) -> BackfillRequest:

@@ -6,10 +6,10 @@ from collections import Counter
 from typing import Annotated
 
 import typer
-from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from rich.table import Column, Table
 
+from deploy.terminal import Terminal
 from schemas.retention import DEFAULT, Item, Plan, RetentionRule
 from schemas.settings import load_settings
 
@@ -39,7 +39,7 @@ def verify(
 
     layout = Workspace.of(load_settings()).layout
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
-    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
+    with Progress(*columns, console=Terminal(stderr=True), transient=True) as progress:
         bar = progress.add_task("", total=None)
         found = verify_stores(
             layout,
@@ -101,7 +101,7 @@ def maintain(
     if as_json:
         typer.echo(done.model_dump_json(indent=2))
     else:
-        _print_plan(Console(), done, "removed" if apply else "would go")
+        _print_plan(Terminal(), done, "removed" if apply else "would go")
 
 
 def catalog(
@@ -119,7 +119,7 @@ def catalog(
         raise typer.Exit(1)
 
 
-def _print_plan(console: Console, made: Plan, outcome: str) -> None:
+def _print_plan(console: Terminal, made: Plan, outcome: str) -> None:
     for items, title in ((made.keep, "kept"), (made.remove, outcome)):
         if items:
             table = Table("kind", Column("name", overflow="fold"), "size", "why", title=title, title_justify="left")

@@ -7,8 +7,8 @@ from datetime import UTC, date, datetime, time
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
+from deploy.terminal import Terminal
 from schemas.errors import ConfigError
 from schemas.settings import load_settings
 
@@ -47,20 +47,20 @@ def show(
         if as_json:
             typer.echo(published.read_manifest(layout, ref).model_dump_json(indent=2))
         else:
-            console.print_version(Console(), layout, ref)
+            console.print_version(Terminal(), layout, ref)
         return
     refs = published.list_versions(layout) if version is None else find_model(layout, version)
     if moment is None:
         if as_json:
             typer.echo(json.dumps(console.versions_listed(layout, refs), indent=2))
         else:
-            console.print_versions(Console(), layout, refs)
+            console.print_versions(Terminal(), layout, refs)
         return
     found = console.champions_at(layout, sorted({(ref.universe, ref.model) for ref in refs}), moment)
     if as_json:
         typer.echo(json.dumps(found, indent=2))
     else:
-        console.print_champions(Console(), found, moment)
+        console.print_champions(Terminal(), found, moment)
 
 
 def diff(
@@ -79,7 +79,7 @@ def diff(
     if as_json:
         typer.echo(found.model_dump_json(indent=2))
     else:
-        print_difference(Console(), found)
+        print_difference(Terminal(), found)
 
 
 def promote(

@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.table import Table
 
 from deploy.console_versions import number
+from schemas.base import printable
 from schemas.checks import CheckReport
 from schemas.contracts import Manifest
 from schemas.errors import FactorcubeError
@@ -55,13 +56,16 @@ def print_run(console: Console, spec: RunSpec, versions: Sequence[VersionRef], s
 
 
 def hush_foreseeable_errors() -> None:
-    """Keep Prefect from logging a traceback for an error whose message already says what to do."""
+    """Keep Prefect from logging control characters, and a traceback for an error that already says what to do."""
     for name in ("prefect.flow_runs", "prefect.task_runs"):
-        logging.getLogger(name).addFilter(_without_traceback)
+        logging.getLogger(name).addFilter(_fit_to_print)
 
 
-def _without_traceback(record: logging.LogRecord) -> bool:
-    return not (record.exc_info and isinstance(record.exc_info[1], FactorcubeError | TransportError))
+def _fit_to_print(record: logging.LogRecord) -> bool:
+    record.msg, record.args = printable(record.getMessage()), None
+    error = record.exc_info[1] if record.exc_info else None
+    refused_file = isinstance(error, OSError) and error.filename is not None
+    return not (refused_file or isinstance(error, FactorcubeError | TransportError))
 
 
 def _print_checks(console: Console, report: CheckReport | None) -> None:

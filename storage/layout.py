@@ -13,7 +13,7 @@ from pathlib import Path
 
 from pydantic import TypeAdapter, ValidationError
 
-from schemas.base import Name
+from schemas.base import RESERVED, Name
 from schemas.errors import ConfigError
 from storage.stores import Store
 from storage.stores.local import LocalStore
@@ -97,5 +97,8 @@ def _name(what: str, name: str) -> str:
     try:
         return _NAME.validate_python(name, strict=True)
     except ValidationError:
-        rule = "lower-case letters, digits, '-' and '_', first a letter or digit, at most 64 characters"
+        rule = (
+            "lower-case letters, digits, '-' and '_', first a letter or digit, at most 64 characters, and not "
+            f"{', '.join(RESERVED)}"
+        )
         raise ConfigError(f"{what} {name!r} is not a valid name: use {rule}") from None

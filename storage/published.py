@@ -30,6 +30,7 @@ import numpy.typing as npt
 import xarray as xr
 from pydantic import ValidationError
 
+from schemas.base import require_line
 from schemas.contracts import Manifest
 from schemas.errors import ConflictError, CorruptionError, ExecutionError, PublishError
 from schemas.refs import VersionRef
@@ -161,9 +162,12 @@ def promote(
         If there is no such version.
     CorruptionError
         If a byte of it is damaged.
+    ConfigError
+        If the reason is not one line of plain text.
     ConflictError
         If the champion is neither this version nor `expected`; the message says who promoted it, when and why.
     """
+    require_line(reason, "the reason")
     ref = find(layout, universe, model, version) or resolve(layout, f"{universe}/{model}/{version}")
 
     def step(now: Pointer) -> Pointer:
@@ -185,6 +189,7 @@ def promote(
 
 def pin(layout: Layout, universe: str, model: str, version: str, *, reason: str) -> None:
     """Keep a version whatever the retention rule says; raises as `promote` does, also if it is damaged."""
+    require_line(reason, "the reason")
     ref = find(layout, universe, model, version) or resolve(layout, f"{universe}/{model}/{version}")
 
     def step(now: Pointer) -> Pointer:

@@ -7,6 +7,7 @@ workers is the path of the root: ``Workspace(root)`` reaches intermediate result
 from __future__ import annotations
 
 import os
+import stat
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -15,6 +16,7 @@ from typing import Any
 from schemas.errors import ConfigError, ExecutionError
 from schemas.settings import Settings
 from schemas.stores import S3Access
+from storage.files import user
 from storage.layout import Layout
 from storage.stores import Store
 from storage.stores.opening import open_store
@@ -43,10 +45,11 @@ class Workspace:
         Raises
         ------
         ConfigError
-            If the credentials are not what a store needs, or their block is not there.
+            If the root is no folder that can be read, or the credentials of the store are not what it needs.
         ExecutionError
             If Prefect's server does not give them.
         """
+        _require_folder(settings.root)
         return cls(settings.root, None if settings.store is None else open_store(settings, lambda: _access(settings)))
 
     @cached_property
@@ -58,6 +61,19 @@ class Workspace:
     def work(self) -> WorkStore:
         """The store of intermediate results."""
         return WorkStore(self.layout)
+
+
+def _require_folder(root: Path) -> None:
+    try:
+        is_folder = stat.S_ISDIR(root.stat().st_mode)
+    except FileNotFoundError:  # the first run makes it
+        return
+    except OSError as error:
+        raise ConfigError(f"FACTORCUBE_ROOT: {root} cannot be reached: {error.strerror}") from None
+    if not is_folder:
+        raise ConfigError(f"FACTORCUBE_ROOT: {root} is not a folder; name one, or remove what is there")
+    if not os.access(root, os.R_OK | os.X_OK):
+        raise ConfigError(f"FACTORCUBE_ROOT: {root} cannot be read by {user()}; see its owner and permissions")
 
 
 def _access(settings: Settings) -> S3Access:

@@ -18,7 +18,7 @@ from pathlib import Path
 import icechunk
 from typing_extensions import override
 
-from schemas.errors import ConfigError
+from schemas.errors import ConfigError, StoreError
 from storage.files import STAGING, fsync, locked, place, staging, write_atomic
 from storage.stores import MANIFEST, Document, Store
 
@@ -110,6 +110,8 @@ class LocalStore(Store):
             content = self.read(key)
         except FileNotFoundError:
             return Document(None, None)
+        except OSError as error:
+            raise StoreError(f"{self.path(key)}: cannot be read: {error.strerror}; mend that and run again") from None
         return Document(content, hashlib.sha256(content).hexdigest())
 
     @override
