@@ -56,7 +56,8 @@ class Settings(BaseSettings):
     champion_max_age : int
         Sessions by which a champion may lag behind its cube before an alert says so.
     max_cells : int
-        Most cells (dates x tickers x columns) that a source may declare; a larger one is refused before memory is.
+        Most cells (dates x tickers x columns) that a source may hold; more are refused before memory is taken. A cell of
+        text takes some 40 bytes while it is read, a number 8.
     """
 
     model_config: SettingsConfigDict = SettingsConfigDict(  # type: ignore[misc]  # pydantic-settings' own idiom
@@ -79,7 +80,7 @@ class Settings(BaseSettings):
     sql_url: SecretStr | None = None
     alert_webhook: SecretStr | None = None
     champion_max_age: int = Field(default=5, ge=1)
-    max_cells: int = Field(default=10**10, ge=1)
+    max_cells: int = Field(default=10**9, ge=1)
 
     @field_validator("store")
     @classmethod

@@ -9,6 +9,7 @@ from __future__ import annotations
 import gzip
 import zlib
 from pathlib import Path
+from typing import IO
 
 from schemas.errors import SourceError
 
@@ -16,6 +17,9 @@ _GZIP_AT_MOST = 1032
 """Most bytes that deflate unpacks from one."""
 
 _BYTES_PER_CELL = 32
+"""More than any number or date takes: a text of so many bytes counts as one more cell."""
+
+_SEPARATORS = (b",", b";", b"\t", b"|")
 _PIECE = 2**20
 _GZIP, _ZSTD = b"\x1f\x8b", b"\x28\xb5\x2f\xfd"
 _ZLIB = (b"\x78\x01", b"\x78\x5e", b"\x78\x9c", b"\x78\xda")
@@ -32,36 +36,44 @@ def check_cells(what: str, cells: int, max_cells: int) -> None:
     if cells > max_cells:
         raise SourceError(
             f"{what}: declares {cells:.2g} cells, more than the {max_cells:.2g} that FACTORCUBE_MAX_CELLS allows; "
-            "is the file what it should be? raise the setting if it is"
+            "is it what it should be? raise the setting if it is"
         )
 
 
 def check_text(file: Path, max_cells: int) -> None:
-    """Refuse a text file that unpacks to more than so many cells could take.
+    """Refuse a text file of more cells than the settings allow, packed or not.
+
+    Every cell takes a byte at least: what its separator is. A file that could hold too many is unpacked in pieces and
+    its separators are counted, up to the limit.
 
     Raises
     ------
     SourceError
         If it is too large, is packed in a way that is not read, or is broken.
     """
-    limit = max_cells * _BYTES_PER_CELL
     try:
-        size = file.stat().st_size
         with file.open("rb") as stream:
             head = stream.read(4)
         if head == _ZSTD or head[:2] in _ZLIB:
             raise SourceError(f"{file}: is packed in a way that is not read; give plain CSV or CSV packed with gzip")
-        if head[:2] == _GZIP and size * _GZIP_AT_MOST > limit:
-            size = _unpacked_size(file, limit)
+        packed = head[:2] == _GZIP
+        if file.stat().st_size * (_GZIP_AT_MOST if packed else 1) > max_cells:
+            with gzip.open(file) if packed else file.open("rb") as stream:
+                check_cells(str(file), _cells(stream, max_cells), max_cells)
     except (OSError, EOFError, zlib.error) as error:
         raise SourceError(f"{file}: cannot be read: {error}; is it complete?") from None
-    check_cells(str(file), size // _BYTES_PER_CELL, max_cells)
 
 
-def _unpacked_size(file: Path, limit: int) -> int:
-    """Count unpacked bytes piece by piece, and stop past the limit."""
-    size = 0
-    with gzip.open(file) as stream:
-        while size <= limit + _BYTES_PER_CELL and (piece := stream.read(_PIECE)):
-            size += len(piece)
-    return size
+def _cells(stream: IO[bytes], limit: int) -> int:
+    """Count cells piece by piece, and stop past the limit; a long text counts as several."""
+    size = lines = 0
+    separators = dict.fromkeys(_SEPARATORS, 0)
+    while piece := stream.read(_PIECE):
+        size += len(piece)
+        lines += piece.count(b"\n")
+        for each in _SEPARATORS:
+            separators[each] += piece.count(each)
+        cells = max(lines + max(separators.values()), size // _BYTES_PER_CELL)
+        if cells > limit:
+            return cells
+    return 0

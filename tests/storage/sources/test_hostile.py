@@ -168,6 +168,15 @@ def test_many_short_lines_are_counted(tmp_path: Path) -> None:
     _refused(tmp_path / "lines.csv", 10_000)
 
 
+@pytest.mark.parametrize("separator", [b",", b";", b"\t"])
+def test_cells_of_two_bytes_are_counted(tmp_path: Path, separator: bytes) -> None:
+    """A gzip of 12 MB held 1.3 billion of them, and each takes tens of bytes once it is read."""
+    row = b"0" + (separator + b"1") * 999 + b"\n"
+    (tmp_path / "bomb.csv.gz").write_bytes(gzip.compress(row * 1_001, compresslevel=9))
+    assert "bomb.csv.gz: declares 1e+06 cells" in _refused(tmp_path / "bomb.csv.gz", 10**6)
+    assert Settings().max_cells == 10**9, "what 12 MB of gzip can hold is refused unless somebody asks for it"
+
+
 def test_text_packed_in_a_way_that_cannot_be_bounded_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "odd.csv"
     path.write_bytes(zlib.compress(b"date,A\n2020-01-02,1\n"))
