@@ -104,5 +104,6 @@ def create_server() -> ASGIApp:
     from prefect.server.api.server import create_app
     from starlette.middleware.trustedhost import TrustedHostMiddleware
 
+    app = create_app()  # may copy the UI's pages beside Prefect's code, which belongs to all
     os.umask(_CLOSED_TO_OTHERS)
-    return TrustedHostMiddleware(create_app(), allowed_hosts=list(_NAMES), www_redirect=False)
+    return TrustedHostMiddleware(app, allowed_hosts=list(_NAMES), www_redirect=False)
