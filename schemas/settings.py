@@ -56,8 +56,8 @@ class Settings(BaseSettings):
     champion_max_age : int
         Sessions by which a champion may lag behind its cube before an alert says so.
     max_cells : int
-        Most cells (dates x tickers x columns) that a source may hold; more are refused before memory is taken. A cell of
-        text takes some 40 bytes while it is read, a number 8.
+        Most cells (dates x tickers x columns) that a source may hold; more are refused before memory is taken. A cell
+        of text takes some 40 bytes while it is read, a number 8.
     """
 
     model_config: SettingsConfigDict = SettingsConfigDict(  # type: ignore[misc]  # pydantic-settings' own idiom
