@@ -9,7 +9,7 @@ from __future__ import annotations
 import gzip
 import zlib
 from pathlib import Path
-from typing import IO
+from typing import BinaryIO
 
 from schemas.errors import SourceError
 
@@ -64,7 +64,7 @@ def check_text(file: Path, max_cells: int) -> None:
         raise SourceError(f"{file}: cannot be read: {error}; is it complete?") from None
 
 
-def _cells(stream: IO[bytes], limit: int) -> int:
+def _cells(stream: BinaryIO | gzip.GzipFile, limit: int) -> int:
     """Count cells piece by piece, and stop past the limit; a long text counts as several."""
     size = lines = 0
     separators = dict.fromkeys(_SEPARATORS, 0)
