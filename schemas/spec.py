@@ -23,6 +23,8 @@ from schemas.sources import FactorSource, IndustrySource, LongPrices, MarketSour
 
 Frequency = Literal["daily", "monthly"]
 PERIODS_PER_YEAR: dict[str, int] = {"daily": 252, "monthly": 12}
+_MOST = 1e12
+"""Largest weight: far above any position in any currency, and far from where squares overflow."""
 _KIND = "How the weights come about."
 _NAME = "Name of the portfolio, by which its risk is published."
 
@@ -39,7 +41,9 @@ class FixedWeights(Frozen):
 
     kind: Literal["fixed"] = Field(default="fixed", description=_KIND)
     name: Name = Field(description=_NAME)
-    weights: dict[str, float] = Field(min_length=1, description="Weight of each ticker; the others have none.")
+    weights: dict[str, Annotated[float, Field(ge=-_MOST, le=_MOST)]] = Field(
+        min_length=1, description="Weight of each ticker; the others have none."
+    )
 
 
 class LongShort(Frozen):

@@ -51,7 +51,7 @@ def decide(
         Passed if every criterion is. A criterion that the challenger leaves without a number fails; one that has
         nothing to compare on says so and stands for nothing. Reasons are those that failed, or all.
     """
-    judged = list(_absolute(criteria, metrics))
+    judged = [*_absolute(criteria, metrics), _forecasts(challenger, _to_forecast(challenger))]
     facts: dict[str, object] = {}
     if champion is not None:
         version, other = champion
@@ -70,7 +70,7 @@ def decide(
 def believe(manifest: Manifest, rows: xr.Dataset, n_old: int) -> GateDecision:
     """Judge the new rows of an update: it inherits the decision about its parent as long as they can be believed.
 
-    Every defined portfolio needs a forecast, and at least half of the stocks that the parent covers must be covered.
+    Every defined portfolio needs a finite forecast, and at least half of the stocks that the parent covers must be covered.
 
     Parameters
     ----------
@@ -82,12 +82,9 @@ def believe(manifest: Manifest, rows: xr.Dataset, n_old: int) -> GateDecision:
         How many of them are the parent's.
     """
     new = rows.isel(date=slice(n_old, None))
-    defined = new["weights"].notnull().all("ticker")
-    forecast = defined & new["portfolio_variance"].notnull()
-    share = float(forecast.sum() / defined.sum()) if bool(defined.any()) else 1.0
     before, covered = int(_covered(rows.isel(date=n_old - 1))), int(_covered(new).min())
     criteria = (
-        Criterion(name="portfolios with a forecast", passed=share == 1.0, value=share, limit="all that are defined"),
+        _forecasts(new, _defined(new)),
         Criterion(
             name="covered stocks",
             passed=covered >= _LEAST_COVERAGE * before,
@@ -111,6 +108,40 @@ def believe(manifest: Manifest, rows: xr.Dataset, n_old: int) -> GateDecision:
     )
 
 
+def _defined(rows: xr.Dataset) -> xr.DataArray:
+    defined: xr.DataArray = rows["weights"].notnull().all("ticker")
+    return defined
+
+
+def _to_forecast(version: xr.Dataset) -> xr.DataArray:
+    """Return (portfolio, date) which variances a version must have.
+
+    Those of the dates on which a portfolio is defined and there is an Omega, and on the last date of each that is
+    defined then, or never was.
+    """
+    defined, last = _defined(version), version["date"] == version["date"][-1]
+    known = np.isfinite(version["omega"]).all(["factor", "factor_"])
+    return (defined & (known | last)) | (last & ~defined.any("date"))
+
+
+def _forecasts(rows: xr.Dataset, wanted: xr.DataArray) -> Criterion:
+    """Ask for a finite variance of each portfolio and date that is wanted."""
+    absent = (wanted & ~np.isfinite(rows["portfolio_variance"])).transpose("portfolio", "date")
+    n_wanted, n_absent, note = int(wanted.sum()), int(absent.sum()), None
+    if n_absent:
+        portfolio, date = (int(places[0]) for places in np.nonzero(absent.values))
+        day = rows.indexes["date"][date].date()
+        more = f" and {n_absent - 1} time(s) more" if n_absent > 1 else ""
+        note = f"there is none of {absent['portfolio'].values[portfolio]} on {day}{more}"
+    return Criterion(
+        name="portfolios with a forecast",
+        passed=not n_absent,
+        value=1.0 - n_absent / n_wanted if n_wanted else 1.0,
+        limit="all that are defined",
+        note=note,
+    )
+
+
 def _covered(rows: xr.Dataset) -> xr.DataArray:
     return (rows["loadings"].notnull().all("factor") & ~rows["imputed"]).sum("ticker")
 
@@ -125,7 +156,8 @@ def sentence(criterion: Criterion) -> str:
     if not asked(criterion):
         return f"{criterion.name}: {criterion.limit}"
     beside = "" if criterion.champion is None else f" (champion: {_shown(criterion.champion)})"
-    return f"{criterion.name} {_shown(criterion.value)}{beside}, {criterion.limit} is asked for"
+    note = "" if criterion.note is None else f": {criterion.note}"
+    return f"{criterion.name} {_shown(criterion.value)}{beside}, {criterion.limit} is asked for{note}"
 
 
 def _absolute(criteria: GateSpec, metrics: Mapping[str, float | None]) -> tuple[Criterion, Criterion]:

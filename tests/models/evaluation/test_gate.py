@@ -49,6 +49,7 @@ def found(decision: GateDecision, word: str) -> Criterion:
 
 
 R2, QLIKE, COVERAGE = "total R2 against", "QLIKE against", "coverage against"
+FORECASTS = "portfolios with a forecast"
 
 
 def failed(decision: GateDecision) -> list[str]:
@@ -59,7 +60,7 @@ def test_without_a_champion_the_absolute_criteria_decide() -> None:
     passed = decide(GateSpec(), METRICS, VERSION, None, RETURNS, MASK)
     assert passed.passed
     assert passed.champion is None
-    assert len(passed.criteria) == len(passed.reasons) == 2
+    assert len(passed.criteria) == len(passed.reasons) == 3
     for metrics in (
         {"total_r2_out_of_sample": -0.1, "bias_statistic.a": 1.0},
         {"total_r2_out_of_sample": None, "bias_statistic.a": 1.0},
@@ -78,7 +79,7 @@ def test_without_a_champion_the_absolute_criteria_decide() -> None:
 def test_equal_ones_pass_and_say_on_which_dates() -> None:
     decision = decided(VERSION, max_total_r2_loss=0.0, max_qlike_loss=0.0, max_coverage_loss=0.0)
     assert decision.passed
-    assert len(decision.reasons) == len(decision.criteria) == 5
+    assert len(decision.reasons) == len(decision.criteria) == 6
     assert (decision.champion, decision.dates) == (CHAMPION, 100)
     dates = VERSION.indexes["date"][-100:]
     assert (decision.first_date, decision.last_date) == (dates[0].date(), dates[-1].date())
@@ -152,6 +153,30 @@ def test_a_portfolio_that_the_challenger_alone_leaves_without_a_forecast_is_not_
     assert found(decision, QLIKE).value is None
 
 
+def test_a_portfolio_without_a_variance_fails_by_name_and_date_and_what_is_not_defined_does_not() -> None:
+    """Weights beyond float32 are infinite; a portfolio may be undefined on some dates, and Omega unknown on the first."""
+    name, day = VERSION["portfolio"].values[1], VERSION.indexes["date"][-2]
+    one, before = (VERSION["portfolio"] == name) & (VERSION["date"] >= day), VERSION["date"] < VERSION["date"][60]
+    for absurd in (np.inf, np.nan):
+        spoilt = VERSION.assign(portfolio_variance=VERSION["portfolio_variance"].where(~one, absurd))
+        decision = decide(CRITERIA, METRICS, spoilt, None, RETURNS, MASK)
+        assert decision.reasons == (
+            f"{FORECASTS} 0.998, all that are defined is asked for: there is none of {name} on {day:%Y-%m-%d} and 1 "
+            "time(s) more",
+        )
+        away = spoilt.assign(weights=spoilt["weights"].where(~one))
+        assert decide(CRITERIA, METRICS, away, None, RETURNS, MASK).passed
+    mine = VERSION["portfolio"] == name
+    never = VERSION.assign({each: VERSION[each].where(~mine) for each in ("weights", "portfolio_variance")})
+    assert (
+        decide(CRITERIA, METRICS, never, None, RETURNS, MASK)
+        .reasons[0]
+        .endswith(f"there is none of {name} on {VERSION.indexes['date'][-1]:%Y-%m-%d}")
+    )
+    late = VERSION.assign({each: VERSION[each].where(~before) for each in ("omega", "portfolio_variance")})
+    assert decide(CRITERIA, METRICS, late, None, RETURNS, MASK).passed
+
+
 def test_a_challenger_does_not_win_by_leaving_stocks_out() -> None:
     hard = VERSION["ticker"].isin(["T011", "T010"])
     decision = decided(VERSION.assign(loadings=VERSION["loadings"].where(~hard)))
@@ -174,7 +199,7 @@ def test_nothing_in_common_is_said_and_the_absolute_criteria_decide() -> None:
     assert "no portfolio in common" in found(decision, QLIKE).limit
     assert found(decision, R2).champion is not None
     strangers = VERSION.assign_coords(ticker=[f"X{n}" for n in range(12)])
-    assert [one.value for one in decided(VERSION, strangers).criteria[2:]] == [None, None, None]
+    assert [one.value for one in decided(VERSION, strangers).criteria[3:]] == [None, None, None]
     refused = decide(CRITERIA, {"total_r2_out_of_sample": -1.0}, VERSION, (CHAMPION, earlier), RETURNS, MASK)
     assert not refused.passed
 
