@@ -70,7 +70,8 @@ def decide(
 def believe(manifest: Manifest, rows: xr.Dataset, n_old: int) -> GateDecision:
     """Judge the new rows of an update: it inherits the decision about its parent as long as they can be believed.
 
-    Every defined portfolio needs a finite forecast, and at least half of the stocks that the parent covers must be covered.
+    Every defined portfolio needs a finite forecast, and at least half of the stocks that the parent covers must be
+    covered.
 
     Parameters
     ----------
@@ -120,8 +121,9 @@ def _to_forecast(version: xr.Dataset) -> xr.DataArray:
     defined then, or never was.
     """
     defined, last = _defined(version), version["date"] == version["date"][-1]
-    known = np.isfinite(version["omega"]).all(["factor", "factor_"])
-    return (defined & (known | last)) | (last & ~defined.any("date"))
+    known = xr.apply_ufunc(np.isfinite, version["omega"]).all(["factor", "factor_"])
+    wanted: xr.DataArray = (defined & (known | last)) | (last & ~defined.any("date"))
+    return wanted
 
 
 def _forecasts(rows: xr.Dataset, wanted: xr.DataArray) -> Criterion:
