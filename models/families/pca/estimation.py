@@ -6,17 +6,22 @@ Here belongs the order of things: fill or take pairs, decompose, choose. The ste
 
 from __future__ import annotations
 
-import warnings
 from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
-from sklearn.exceptions import ConvergenceWarning
 
 from models.arrays import FloatArray
+from models.families.pca.completion import Gaps
 from models.families.pca.factor_number import ONATSKI_WINDOW, FactorRule, Spectrum, choose_factors
-from models.families.pca.filling import Fill, fill, mean_filled
-from models.families.pca.matrices import Components, FilledPanel, filled_components, pairwise_components
+from models.families.pca.filling import Fill, fill
+from models.families.pca.matrices import (
+    Components,
+    ScaledPanel,
+    complete_components,
+    completed_components,
+    pairwise_components,
+)
 from schemas.errors import ModelError
 
 _TOL_OF_CHOICE = 1e-5  # to which gaps are filled while a rule chooses the number of factors
@@ -36,10 +41,21 @@ class Recipe:
 
 @dataclass(frozen=True, eq=False)
 class Estimate:
-    """Components as many as there are factors, and whether and after how many rounds the filling of gaps settled."""
+    """Components as many as there are factors, and after how many rounds the filling of gaps settled.
+
+    Attributes
+    ----------
+    components : Components
+    mean, variance : numpy.ndarray
+        (ticker,) of the returns over the scale: of the completed panel, or of each stock's own history if covariances
+        are estimated by pairs.
+    n_iter : int
+        0 without gaps to fill.
+    """
 
     components: Components
-    converged: bool = True
+    mean: FloatArray
+    variance: FloatArray
     n_iter: int = 0
 
 
@@ -49,57 +65,52 @@ def estimate(returns: FloatArray, scale: FloatArray, tickers: list[str], recipe:
     Raises
     ------
     ModelError
-        If the rank of the returns is below the number of factors, a rule finds none, or two stocks share no dates.
-
-    Warns
-    -----
-    ConvergenceWarning
-        If the fill has not settled after ``max_iter`` rounds.
+        If the rank of the returns is below the number of factors, a rule finds none, two stocks share no dates, or the
+        gaps have not settled after ``max_iter`` rounds.
     """
     most = recipe.n_factors if isinstance(recipe.n_factors, int) else recipe.max_factors
+    if recipe.missing == "em" and np.isnan(returns).any():
+        return _filled(Gaps(returns, scale), recipe)
     if recipe.missing == "pairwise":
         components = pairwise_components(returns, scale, most, recipe.gamma, tickers)
-        return Estimate(components.first(_number(components.spectrum, recipe)))
-    start = mean_filled(returns, scale)
+    else:
+        n_eigenvalues = recipe.max_factors + ONATSKI_WINDOW
+        components = complete_components(ScaledPanel(returns, scale), most, n_eigenvalues, recipe.gamma)
+    mean = np.nanmean(returns, axis=0, dtype=np.float64) / scale
+    variance = np.nanvar(returns, axis=0, dtype=np.float64) / np.square(scale)
+    return Estimate(components.first(_number(components.spectrum, recipe)), mean, variance)
+
+
+def _filled(gaps: Gaps, recipe: Recipe) -> Estimate:
     if isinstance(recipe.n_factors, int):
-        return _filled(start, recipe.n_factors, recipe)
-    if not np.isnan(returns).any():
-        components = _decompose(start, recipe)
-        return Estimate(components.first(_number(components.spectrum, recipe)))
-    return _filled(*_chosen(start, recipe), recipe)
+        n_factors, start = recipe.n_factors, None
+    else:
+        n_factors, start = _chosen(gaps, recipe)
+    filled = fill(gaps, n_factors, recipe.max_iter, recipe.tol, start)
+    components = _decompose(filled, n_factors, recipe).first(n_factors)
+    return Estimate(components, filled.completed.mean, filled.completed.variance, filled.n_iter)
 
 
-def _chosen(start: FilledPanel, recipe: Recipe) -> tuple[FilledPanel, int]:
-    """Choose the number of factors on a panel filled with as many as Bai and Ng find; return that panel too.
+def _chosen(gaps: Gaps, recipe: Recipe) -> tuple[int, Fill | None]:
+    """Choose the number of factors on a panel filled with as many as Bai and Ng find; return a fill to go on from.
 
     Gaps at their means look like a factor of their own, and a panel filled with too many factors confirms them. So the
     fill goes up from one factor, to the fewest k of which IC_p2 finds no more than k once gaps are filled with k.
     """
-    panel, loose = start, max(recipe.tol, _TOL_OF_CHOICE)
+    filled: Fill | None = None
+    loose = max(recipe.tol, _TOL_OF_CHOICE)
     for n_factors in range(1, recipe.max_factors + 1):
-        panel = fill(panel, n_factors, recipe.gamma, recipe.max_iter, loose).panel
-        spectrum = _decompose(panel, recipe).spectrum
+        filled = fill(gaps, n_factors, recipe.max_iter, loose, filled)
+        spectrum = _decompose(filled, recipe.max_factors, recipe).spectrum
         if choose_factors(spectrum, "bai_ng", recipe.max_factors) <= n_factors:
             break
-    return panel, _number(spectrum, recipe)
+    chosen = _number(spectrum, recipe)
+    return chosen, filled if chosen >= n_factors else None
 
 
-def _filled(start: FilledPanel, n_factors: int, recipe: Recipe) -> Estimate:
-    filled: Fill = fill(start, n_factors, recipe.gamma, recipe.max_iter, recipe.tol)
-    if not filled.converged:
-        warnings.warn(
-            f"Principal components filled gaps for max_iter={recipe.max_iter} rounds without settling to "
-            f"tol={recipe.tol}: raise max_iter or min_observed, or lower n_factors.",
-            ConvergenceWarning,
-            stacklevel=4,
-        )
-    components = _decompose(filled.panel, recipe).first(n_factors)
-    return Estimate(components, filled.converged, filled.n_iter)
-
-
-def _decompose(panel: FilledPanel, recipe: Recipe) -> Components:
-    most = recipe.n_factors if isinstance(recipe.n_factors, int) else recipe.max_factors
-    return filled_components(panel, most, recipe.max_factors + ONATSKI_WINDOW, recipe.gamma)
+def _decompose(filled: Fill, n_components: int, recipe: Recipe) -> Components:
+    n_eigenvalues = recipe.max_factors + ONATSKI_WINDOW
+    return completed_components(filled.completed, n_components, n_eigenvalues, recipe.gamma)
 
 
 def _number(spectrum: Spectrum, recipe: Recipe) -> int:

@@ -1,7 +1,8 @@
-"""Filling the gaps of an unbalanced panel by its own factor structure, with Anderson acceleration.
+"""Filling the gaps of an unbalanced panel by what its factors lead one to expect.
 
-Here belongs the minimisation of the (risk-premium) PCA objective over loadings, factors and missing returns together.
-The eigenvectors of the panel so filled belong in `matrices`.
+Here belongs the search for the distribution of returns that agrees with the moments of the panel completed by it, with
+Anderson acceleration. What a distribution says of missing returns belongs in `completion`, the eigenvectors of the
+completed moments in `matrices`.
 """
 
 from __future__ import annotations
@@ -11,98 +12,96 @@ from dataclasses import dataclass
 import numpy as np
 
 from models.arrays import FloatArray
-from models.families.pca.matrices import FilledPanel, filled_components
+from models.families.pca.completion import Completed, Gaps, ReturnModel, positive
+from models.families.pca.matrices import nearly_leading
+from schemas.errors import ModelError
 
-_MEMORY = 10  # steps that the acceleration remembers
-_ROUNDING = 1e-12
+_MEMORY = 10  # rounds that the acceleration remembers
+_EXACT = 0.05  # error of eigenvectors beside the step
+_WORSE = 2.0  # growth of a step after which a combination of rounds is dropped
 
 
 @dataclass(frozen=True, eq=False)
 class Fill:
-    """A filled panel and the certificate of its convergence.
+    """The moments of a panel whose gaps have settled.
 
     Attributes
     ----------
-    panel : FilledPanel
-    converged : bool
-        Whether one more plain round would move the fitted returns by at most ``tol`` of their norm.
+    completed : Completed
+    model : ReturnModel
+        By which the panel was completed.
     n_iter : int
-        Rounds, each one pass over the returns; 0 without gaps.
+        Rounds, each one expectation of the missing returns.
     step : float
-        How far the last plain round moved the fitted returns, over their norm.
+        How far the last round moved the covariance and the means, over their size.
     """
 
-    panel: FilledPanel
-    converged: bool
+    completed: Completed
+    model: ReturnModel
     n_iter: int
     step: float
 
 
 @dataclass(frozen=True, eq=False)
-class _Gaps:
-    """What the rounds need of the gaps: known, missing and summed returns per stock, and the size of a return."""
-
-    known: FloatArray
-    missing: FloatArray
-    sums: FloatArray
-    unit: float
-
-
-@dataclass(frozen=True, eq=False)
 class _Round:
-    """The state that a round arrives at, and the objective of the state that it started from."""
+    """The panel completed by a model, the model that its moments give, and a start for their eigenvectors."""
 
-    panel: FilledPanel
-    objective: float
-
-
-def mean_filled(returns: FloatArray, scale: FloatArray) -> FilledPanel:
-    """Fill the gaps of each stock with the mean of its known returns."""
-    gaps = _gaps(returns, scale)
-    factors, loadings = np.empty((len(returns), 0)), np.empty((len(scale), 0))
-    return FilledPanel(returns, scale, gaps.sums / gaps.known, factors, loadings)
+    completed: Completed
+    model: ReturnModel
+    vectors: FloatArray
 
 
-def fill(start: FilledPanel, n_factors: int, gamma: float, max_iter: int, tol: float) -> Fill:
-    """Minimise the objective over loadings X, factor returns f and missing returns.
+def fill(gaps: Gaps, n_factors: int, max_iter: int, tol: float, start: Fill | None = None) -> Fill:
+    """Find the distribution r ~ N(m, L L' + D) that the moments of the panel completed by it give back.
 
-    With residuals e[t] = r[t] - X f[t] in units of the scale, the objective is that of Lettau and Pelger (2020),
-    sum_t e[t]'e[t] + gamma T e_bar'e_bar, where e_bar is the mean residual over all dates. Its minimum over the
-    missing returns of a stock with ``m`` gaps puts them at x'f[t] + c, with c = -gamma S / (T + gamma m) and S the
-    sum of its known residuals. For gamma = -1 (PCA) c is the mean of the known residuals, which is the expectation
-    maximisation of Stock and Watson (2002, appendix A) with an intercept; for gamma = 0 it is zero. The pricing error
-    of a stock with gaps, in other words, counts with gamma n^2 / (T + gamma m) instead of gamma n, n the number of
-    its returns: the less, the less is known of its mean.
+    A round completes the moments (`models.families.pca.completion.Completed`), and takes from their covariance S, with
+    eigenvalues v_1 >= v_2 >= ... and eigenvectors x_k, L L' = sum_k (v_k - v_{K+1}) x_k x_k' over the K largest, and
+    D = diag(S - L L'). Every stock keeps the variance that S has for it: a factor that belongs to one volatile stock
+    fills the gaps of that stock near its mean, with the variance that it has, since the others say nothing of it.
+    Fitting the observed cells alone leaves it free there. To lower the eigenvalues by the first that is left out
+    shrinks the fill as principal components with noise do (Tipping and Bishop 1999), and makes L L' move no more than S
+    does, however close v_K and v_{K+1} are (Mazumder, Hastie and Tibshirani 2010, on soft thresholds).
 
-    A round fills, then updates factor returns and loadings by least squares: it never raises the objective. Anderson
-    acceleration combines the last rounds; a combination that raises the objective is dropped for the plain round.
+    Anderson acceleration combines the last rounds; a combination that lengthens the step is dropped for the plain
+    round.
 
     Parameters
     ----------
-    start : FilledPanel
-        Gaps filled anyhow.
+    gaps : Gaps
+        Of which at least one is there.
     n_factors : int
-    gamma : float
+        K, fewer than stocks.
     max_iter, tol : int, float
-        Limit of rounds, and the relative change of fitted returns over a plain round at which they have settled.
+        Limit of rounds, and the relative change of covariance and means over a round at which they have settled.
+    start : Fill, optional
+        Of the same panel, with fewer factors or as many.
+
+    Raises
+    ------
+    ModelError
+        If the gaps have not settled after ``max_iter`` rounds.
     """
-    if not np.isnan(start.returns).any():
-        return Fill(start, converged=True, n_iter=0, step=0.0)
-    gaps = _gaps(start.returns, start.scale)
-    panel = _first_fit(start, n_factors, gamma, gaps)
-    best, plain, history = np.inf, panel, _History()
-    step = np.inf
+    before = start.model if start is not None else gaps.first_model(n_factors)
+    missing = n_factors - before.loadings.shape[1]
+    before = ReturnModel(before.mean, np.pad(before.loadings, ((0, 0), (0, missing))), before.specific)
+    unit = float(np.sqrt(before.specific.mean() + np.square(before.loadings).sum(axis=1).mean())) or 1.0
+    history, best, kept, vectors, step = _History(), np.inf, before, None, np.inf
     for iteration in range(1, max_iter + 1):
-        after = _round(panel, gamma, gaps)
-        if after.objective > best + _ROUNDING * abs(best) and history:
-            panel, best, history = plain, np.inf, _History()
-            continue
-        best, plain = after.objective, after.panel
-        step = _relative_change(panel, plain)
+        after = _round(gaps, before, n_factors, vectors, _EXACT * min(1.0, max(step, tol)))
+        plain, vectors = after.model, after.vectors
+        step = _step(before, plain)
         if step <= tol:
-            return Fill(plain, converged=True, n_iter=iteration, step=step)
-        panel = _unpack(history.combine(_pack(panel, gaps.unit), _pack(plain, gaps.unit)), panel, gaps.unit)
-    return Fill(plain, converged=False, n_iter=max_iter, step=step)
+            return Fill(after.completed, before, iteration, step)
+        if history and step > _WORSE * best:
+            before, history, best = kept, _History(), np.inf
+            continue
+        kept, best = plain, step
+        before = _unpack(history.combine(_pack(before, unit), _pack(plain, unit)), plain, unit)
+    raise ModelError(
+        f"Gaps in returns have not settled after max_iter={max_iter} rounds: the last one moved their covariance by "
+        f"{step:.1e} of its size, and tol={tol:g} is asked for. Raise min_observed or max_iter, lower n_factors, or "
+        "use missing='pairwise'."
+    )
 
 
 class _History:
@@ -127,82 +126,48 @@ class _History:
         return combined
 
 
-def _gaps(returns: FloatArray, scale: FloatArray) -> _Gaps:
-    known = np.isfinite(returns).sum(axis=0).astype(np.float64)
-    sums = np.nansum(returns, axis=0, dtype=np.float64) / scale
-    squares = np.nansum(np.square(returns), axis=0, dtype=np.float64) / np.square(scale)
-    unit = float(np.sqrt(squares.sum() / known.sum()))
-    return _Gaps(known, len(returns) - known, sums, unit if unit > 0.0 else 1.0)
+def _round(gaps: Gaps, model: ReturnModel, n_factors: int, vectors: FloatArray | None, accuracy: float) -> _Round:
+    """Complete the moments by a model, and take the model from them, its factors turned to those of the former."""
+    completed = Completed(gaps, model)
+    values, found = nearly_leading(completed.times, completed.shape[1], n_factors + 1, vectors, accuracy)
+    edge = values[n_factors] if len(values) > n_factors else 0.0
+    loadings = found[:, :n_factors] * np.sqrt(np.maximum(values[:n_factors] - edge, 0.0))
+    specific = completed.variance - np.square(loadings).sum(axis=1)
+    left, _, right = np.linalg.svd(loadings.T @ model.loadings)
+    turned = ReturnModel(completed.mean, loadings @ (left @ right), positive(specific))
+    return _Round(completed, turned, found)
 
 
-def _first_fit(start: FilledPanel, n_factors: int, gamma: float, gaps: _Gaps) -> FilledPanel:
-    """Take the components of the panel as it is filled at first."""
-    components = filled_components(start, n_factors, n_factors, gamma).first(n_factors)
-    loadings = components.vectors * np.sqrt(start.shape[1])
-    factors, residual = np.empty((start.shape[0], n_factors)), gaps.sums.copy()
-    for span, block in start.by_date():
-        factors[span] = block @ loadings / len(loadings)
-        residual -= (loadings * (np.isfinite(start.returns[span]).T @ factors[span])).sum(axis=1)
-    return FilledPanel(start.returns, start.scale, _constant(residual, gaps, gamma, len(factors)), factors, loadings)
+def _step(before: ReturnModel, after: ReturnModel) -> float:
+    """|S1 - S0| / |S1| of the covariances, or the same of the means over a typical deviation, if that is more."""
+    specific = after.specific - before.specific
+    size = _inner(after.loadings, after.loadings, after.loadings, after.loadings)
+    size += float((2.0 * np.square(after.loadings).sum(axis=1) * after.specific + np.square(after.specific)).sum())
+    # L1 L1' - L0 L0' as (L1 - L0) L1' + L0 (L1 - L0)': no cancellation of what is large
+    change = after.loadings - before.loadings
+    left, right = np.hstack([change, before.loadings]), np.hstack([after.loadings, change])
+    moved = _inner(left, right, left, right)
+    moved += float((2.0 * (left * right).sum(axis=1) * specific + np.square(specific)).sum())
+    variance = (np.square(after.loadings).sum(axis=1) + after.specific).sum()
+    if not variance > 0.0:
+        return 0.0
+    means = np.square(after.mean - before.mean).sum() / variance
+    return float(np.sqrt(max(moved / size, means, 0.0)))
 
 
-def _round(panel: FilledPanel, gamma: float, gaps: _Gaps) -> _Round:
-    """Fill, regress dates on loadings, regress stocks on the factors; one pass over the returns."""
-    n_dates, loadings = panel.shape[0], panel.loadings
-    pseudo_inverse = np.linalg.solve(loadings.T @ loadings, loadings.T).T
-    factors, squares = np.empty_like(panel.factors), 0.0
-    cross, known_factors = np.zeros_like(loadings), np.zeros_like(loadings)
-    sums, residual = np.zeros(len(loadings)), np.zeros(len(loadings))
-    for span, block in panel.by_date():
-        known = np.isfinite(panel.returns[span])
-        errors = np.where(known, block - panel.factors[span] @ loadings.T, 0.0)
-        squares += float(np.square(errors).sum())
-        residual += errors.sum(axis=0)
-        factors[span] = block @ pseudo_inverse
-        cross += block.T @ factors[span]
-        sums += block.sum(axis=0)
-        known_factors += known.T @ factors[span]
-    mean = factors.mean(axis=0)
-    normal = factors.T @ factors + gamma * n_dates * np.outer(mean, mean)
-    loadings = np.linalg.solve(normal, (cross + gamma * np.outer(sums, mean)).T).T
-    objective = squares - float((_constant(residual, gaps, gamma, n_dates) * residual).sum())
-    left = gaps.sums - (loadings * known_factors).sum(axis=1)
-    constant = _constant(left, gaps, gamma, n_dates)
-    return _Round(FilledPanel(panel.returns, panel.scale, constant, factors, loadings), objective)
+def _inner(left: FloatArray, right: FloatArray, left_: FloatArray, right_: FloatArray) -> float:
+    """Frobenius inner product of L R' and L_ R_'."""
+    return float(((left.T @ left_) * (right.T @ right_)).sum())
 
 
-def _constant(residual: FloatArray, gaps: _Gaps, gamma: float, n_dates: int) -> FloatArray:
-    """Best constant part of missing returns, from the (ticker,) sums of known residuals."""
-    return -gamma * residual / (n_dates + gamma * gaps.missing)
+def _pack(model: ReturnModel, unit: float) -> FloatArray:
+    """One vector in which means, loadings and variances are of like size, whatever the units of returns."""
+    return np.concatenate([model.mean / unit, model.loadings.ravel() / unit, model.specific / unit**2])
 
 
-def _relative_change(before: FilledPanel, after: FilledPanel) -> float:
-    """|F1 X1' - F0 X0'| / |F1 X1'| over all dates and stocks, with the constant among the factors."""
-    (factors, loadings), (factors0, loadings0) = _with_constant(after), _with_constant(before)
-    size = _inner(factors, loadings, factors, loadings)
-    # F1 X1' - F0 X0' as (F1 - F0) X1' + F0 (X1 - X0)': no cancellation of what is large
-    difference = np.hstack([factors - factors0, factors0]), np.hstack([loadings, loadings - loadings0])
-    change = _inner(*difference, *difference)
-    return float(np.sqrt(max(change, 0.0) / size)) if size > 0.0 else 0.0
-
-
-def _with_constant(panel: FilledPanel) -> tuple[FloatArray, FloatArray]:
-    ones = np.ones((len(panel.factors), 1))
-    return np.hstack([panel.factors, ones]), np.column_stack([panel.loadings, panel.constant])
-
-
-def _inner(factors: FloatArray, loadings: FloatArray, factors_: FloatArray, loadings_: FloatArray) -> float:
-    """Frobenius inner product of F X' and F_ X_'."""
-    return float(((factors.T @ factors_) * (loadings.T @ loadings_)).sum())
-
-
-def _pack(panel: FilledPanel, unit: float) -> FloatArray:
-    """One vector in which factor returns and loadings are of like size, whatever the units of returns."""
-    return np.concatenate([panel.factors.ravel() / unit, panel.loadings.ravel(), panel.constant / unit])
-
-
-def _unpack(state: FloatArray, like: FilledPanel, unit: float) -> FilledPanel:
-    n_dates, n_stocks = like.shape
-    factors, loadings, constant = np.split(state, np.cumsum([like.factors.size, like.loadings.size]))
-    factors, loadings = factors.reshape(n_dates, -1) * unit, loadings.reshape(n_stocks, -1)
-    return FilledPanel(like.returns, like.scale, constant * unit, factors, loadings)
+def _unpack(state: FloatArray, plain: ReturnModel, unit: float) -> ReturnModel:
+    """Back to a model; a specific variance that a combination takes below half of the plain one stops there."""
+    n_stocks = len(plain.mean)
+    mean, loadings, specific = np.split(state, [n_stocks, n_stocks + plain.loadings.size])
+    specific = np.maximum(specific * unit**2, plain.specific / 2.0)
+    return ReturnModel(mean * unit, loadings.reshape(n_stocks, -1) * unit, specific)

@@ -1,16 +1,18 @@
 """The second moments of a panel of returns and their leading eigenvectors.
 
 Here belong the matrix M = X'X / T + gamma m m' (m the means), its smaller side, its pairwise estimate, and its leading
-eigenvectors with their sign. How gaps are filled belongs in `filling`.
+eigenvectors with their sign. What stands in the place of missing returns belongs in `completion`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 import scipy.linalg
+from scipy.sparse.linalg import LinearOperator, eigsh
 
 from models.arrays import FloatArray
 from models.families.pca.factor_number import Spectrum
@@ -18,30 +20,40 @@ from models.statistics.gram import RANK_TOLERANCE
 from schemas.errors import ModelError
 
 _CELLS_IN_FLIGHT = 4_000_000  # float64 cells of a block: 32 MB
+_FEW_STOCKS = 200  # up to which all eigenvalues are taken
+_PRODUCTS, _SPARE = 3, 5  # blocks of Lanczos vectors, and vectors beside those asked for
+_MOST_RESTARTS = 20
 _NO_SUM = 1e-8  # a column whose sum is below this share of its absolute sum takes the sign of its largest entry
 
 
+class Moments(Protocol):
+    """Second moments that are applied to vectors, and never formed."""
+
+    mean: FloatArray
+    variance: FloatArray
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Number of dates and of stocks."""
+
+    def times(self, vectors: FloatArray) -> FloatArray:
+        """(ticker, column) product of the covariance with vectors (ticker, column)."""
+
+
 @dataclass(frozen=True, eq=False)
-class FilledPanel:
-    """Returns over the scale of each stock, with a factor structure where they are missing.
+class ScaledPanel:
+    """Returns without a gap, over the scale of each stock.
 
     Attributes
     ----------
     returns : numpy.ndarray
-        (date, ticker) in the precision of their storage, NaN where missing.
+        (date, ticker) in the precision of their storage.
     scale : numpy.ndarray
         (ticker,) divisors, such as standard deviations.
-    constant : numpy.ndarray
-        (ticker,) what a missing return over the scale is, besides its factors.
-    factors, loadings : numpy.ndarray
-        (date, k) and (ticker, k) of the fit that fills gaps, in units of the scale; k = 0 fills with the constant.
     """
 
     returns: FloatArray
     scale: FloatArray
-    constant: FloatArray
-    factors: FloatArray
-    loadings: FloatArray
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -50,21 +62,13 @@ class FilledPanel:
 
     def by_date(self) -> Iterator[tuple[slice, FloatArray]]:
         """Spans of dates with their float64 cells, tens of megabytes at a time."""
-        for span in _spans(*self.shape):
-            yield span, self._cells(span, slice(None))
+        for span in spans(*self.shape):
+            yield span, self.returns[span] / self.scale
 
     def by_ticker(self) -> Iterator[tuple[slice, FloatArray]]:
         """Spans of stocks with their float64 cells over all dates."""
-        for span in _spans(*self.shape[::-1]):
-            yield span, self._cells(slice(None), span)
-
-    def _cells(self, dates: slice, tickers: slice) -> FloatArray:
-        values = self.returns[dates, tickers] / self.scale[tickers]
-        gaps = np.isnan(values)
-        if gaps.any():
-            fill = self.factors[dates] @ self.loadings[tickers].T + self.constant[tickers]
-            np.copyto(values, fill, where=gaps)
-        return values
+        for span in spans(*self.shape[::-1]):
+            yield span, self.returns[:, span] / self.scale[span]
 
 
 @dataclass(frozen=True, eq=False)
@@ -94,8 +98,8 @@ class Components:
         return Components(self.vectors[:, :n_factors], self.spectrum, self.clipped)
 
 
-def filled_components(panel: FilledPanel, n_components: int, n_eigenvalues: int, gamma: float) -> Components:
-    """Components of a panel without gaps, or whose gaps are filled, through the smaller side of the panel.
+def complete_components(panel: ScaledPanel, n_components: int, n_eigenvalues: int, gamma: float) -> Components:
+    """Components of a panel without gaps, through the smaller side of the panel.
 
     With fewer dates than stocks the (date, date) matrix is decomposed, which is asymptotic principal components (Connor
     and Korajczyk 1986; theirs has gamma = 0). Beyond that matrix and the panel memory stays at tens of megabytes.
@@ -111,6 +115,80 @@ def filled_components(panel: FilledPanel, n_components: int, n_eigenvalues: int,
         vectors = np.concatenate([_tilted(block, gamma).T @ root for _, block in panel.by_ticker()])
     spectrum = Spectrum(np.maximum(values, 0.0), float(np.trace(side)), n_dates, n_stocks)
     return Components(vectors * _signs(vectors), spectrum)
+
+
+def completed_components(moments: Moments, n_components: int, n_eigenvalues: int, gamma: float) -> Components:
+    """Components of moments that are only applied to vectors, those of a panel whose gaps are completed.
+
+    All eigenvalues of few stocks, and Lanczos iterations to the precision of the machine (ARPACK) for many.
+    """
+    n_dates, n_stocks = moments.shape
+    weight = 1.0 + gamma
+
+    def times(vectors: FloatArray) -> FloatArray:
+        vectors = vectors.reshape(n_stocks, -1)
+        return moments.times(vectors) + weight * moments.mean[:, None] * (moments.mean @ vectors)
+
+    count = min(n_stocks, max(n_components, n_eigenvalues))
+    if n_stocks <= max(_FEW_STOCKS, 4 * count):
+        matrix = times(np.eye(n_stocks))
+        values, vectors = _leading((matrix + matrix.T) / 2.0, count)
+    else:
+        operator = LinearOperator((n_stocks, n_stocks), matvec=times, matmat=times, dtype=np.float64)
+        values, vectors = eigsh(operator, count, v0=np.sqrt(moments.variance), ncv=max(2 * count + 1, 40))
+        values, vectors = values[::-1], vectors[:, ::-1]
+    vectors = vectors[:, : min(n_components, _rank(values))]
+    total = float(moments.variance.sum() + weight * np.square(moments.mean).sum())
+    return Components(vectors * _signs(vectors), Spectrum(np.maximum(values, 0.0), total, n_dates, n_stocks))
+
+
+def nearly_leading(
+    times: Callable[[FloatArray], FloatArray], size: int, count: int, start: FloatArray | None, accuracy: float
+) -> tuple[FloatArray, FloatArray]:
+    """Largest eigenvalues, falling, and their vectors, of a matrix that differs from the one given by little.
+
+    Blocks of Lanczos vectors, begun again from their Ritz vectors until these leave a residual below the accuracy: they
+    are exact for a matrix that is so close. Those of a small matrix are exact.
+
+    Parameters
+    ----------
+    times : callable
+        Product of a symmetric, positive semidefinite matrix with (size, column) vectors.
+    size, count : int
+        Of the matrix, and of the eigenvalues asked for; fewer are given if the matrix has no more.
+    start : numpy.ndarray, optional
+        (size, column) the vectors that an earlier call returned, which are a few more than those asked for.
+    accuracy : float
+        Norm of the residual over the largest eigenvalue.
+    """
+    width = count + _SPARE
+    if size <= _PRODUCTS * width:
+        matrix = times(np.eye(size))
+        return _leading((matrix + matrix.T) / 2.0, min(size, count))
+    if start is None:
+        start = np.random.default_rng(0).standard_normal((size, width))
+    for _ in range(_MOST_RESTARTS):
+        basis, images = _krylov(times, start)
+        projected = basis.T @ images
+        values, turn = _leading((projected + projected.T) / 2.0, width)
+        start = basis @ turn
+        residual = (images @ turn - start * values)[:, :count]
+        if np.linalg.norm(residual) <= accuracy * values[0]:
+            break
+    return values[:count], start
+
+
+def _krylov(times: Callable[[FloatArray], FloatArray], start: FloatArray) -> tuple[FloatArray, FloatArray]:
+    """Orthonormal basis of the span of a start and its products with a matrix, and the product with that basis."""
+    width = start.shape[1]
+    basis = block = np.linalg.qr(start)[0]
+    images = times(block)
+    for _ in range(_PRODUCTS - 1):
+        block = np.linalg.qr(images[:, -width:])[0]
+        for _ in range(2):  # once leaves what rounding makes of nearly parallel vectors
+            block = np.linalg.qr(block - basis @ (basis.T @ block))[0]
+        basis, images = np.hstack([basis, block]), np.hstack([images, times(block)])
+    return basis, images
 
 
 def pairwise_components(
@@ -131,7 +209,7 @@ def pairwise_components(
     n_dates, n_stocks = returns.shape
     moments, count, total = (np.zeros((n_stocks, n_stocks)) for _ in range(3))
     history, own = np.zeros(n_stocks), np.zeros(n_stocks)
-    for span in _spans(n_dates, n_stocks):
+    for span in spans(n_dates, n_stocks):
         block = returns[span] / scale
         known = np.isfinite(block)
         filled, weight = np.where(known, block, 0.0), known.astype(np.float64)
@@ -156,7 +234,7 @@ def pairwise_components(
     return Components(vectors * _signs(vectors), spectrum, clipped if clipped > 1e-12 else 0.0)
 
 
-def _date_side(panel: FilledPanel, gamma: float) -> FloatArray:
+def _date_side(panel: ScaledPanel, gamma: float) -> FloatArray:
     n_dates = panel.shape[0]
     side = np.zeros((n_dates, n_dates))
     for _, block in panel.by_ticker():
@@ -165,7 +243,7 @@ def _date_side(panel: FilledPanel, gamma: float) -> FloatArray:
     return side / n_dates
 
 
-def _ticker_side(panel: FilledPanel, gamma: float) -> FloatArray:
+def _ticker_side(panel: ScaledPanel, gamma: float) -> FloatArray:
     n_dates, n_stocks = panel.shape
     mean = np.zeros(n_stocks)
     for _, block in panel.by_date():
@@ -203,7 +281,8 @@ def _signs(vectors: FloatArray) -> FloatArray:
     return np.where(np.where(np.abs(total) > _NO_SUM * size, total, largest) < 0.0, -1.0, 1.0)
 
 
-def _spans(length: int, width: int) -> Iterator[slice]:
+def spans(length: int, width: int) -> Iterator[slice]:
+    """Slices of rows whose float64 cells, ``width`` of them a row, stay within tens of megabytes."""
     step = max(1, _CELLS_IN_FLIGHT // max(1, width))
     for start in range(0, length, step):
         yield slice(start, min(start + step, length))

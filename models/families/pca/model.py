@@ -1,8 +1,8 @@
 """Principal components of returns: latent factors with loadings that are constant in time.
 
 Here belongs what is estimated from returns alone. Loadings that move with characteristics belong in `ipca`; the
-eigenvectors themselves and the treatment of gaps in `components`, criteria for the number of factors in
-`factor_number`.
+eigenvectors themselves in `matrices`, the treatment of gaps in `filling` and `scores`, criteria for the number of
+factors in `factor_number`.
 """
 
 from __future__ import annotations
@@ -18,10 +18,9 @@ from models.arrays import BoolArray, FloatArray
 from models.families.base import FactorModel, ModelState
 from models.families.pca.estimation import Recipe, estimate
 from models.families.pca.factor_number import RULES, FactorNumber, FactorRule, Spectrum, choose_factors
+from models.families.pca.scores import Expected, factor_scores
 from models.inference.regression import time_series_regression
 from models.panel import Panel
-from models.statistics.gram import solve_gram
-from models.statistics.rowwise import cross_sections
 from schemas.errors import ConfigError, ModelError
 
 Scale = Literal["covariance", "correlation"]
@@ -34,23 +33,25 @@ class PCA(FactorModel):
     Stocks observed on at least ``min_observed`` of the dates enter the estimation; the others get the slopes of a
     time-series regression on the factors. Gaps are treated in one of two ways:
 
-    - ``missing="em"``: missing returns are estimated together with the factors, at their intercept plus x_i' f[t],
-      until they settle (Stock and Watson 2002, appendix A; see `models.families.pca.fill`). Without gaps this is plain
-      PCA.
+    - ``missing="em"``: the decomposed moments are those expected of the complete panel, given the returns at hand and
+      a distribution with K factors and a specific variance of each stock, which is found with them (expectation
+      maximisation, Little and Rubin 2019, chapter 11; see `models.families.pca.filling`). Each missing return has its
+      conditional mean, and the moments its conditional variance. Without gaps this is plain PCA.
     - ``missing="pairwise"``: each covariance is estimated from the dates that both stocks share; negative eigenvalues
-      of the matrix are set to zero (see `models.families.pca.pairwise_components`).
+      of the matrix are set to zero (see `models.families.pca.matrices.pairwise_components`).
 
     With fewer dates than stocks the (date, date) matrix is decomposed instead of the (ticker, ticker) one (asymptotic
     principal components, Connor and Korajczyk 1986). Sums run over blocks, so that beyond the panel and that matrix
-    memory stays at tens of megabytes.
+    memory stays at tens of megabytes; to fill gaps takes two float64 copies of the returns, and no such matrix.
 
     A rule for the number of factors (`models.families.pca.factor_number`) judges, where there are gaps to fill, the
     panel filled with the fewest k factors of which IC_p2 finds no more than k in the panel so filled.
 
     Normalisation: with s the ``scale_``, the loadings over s satisfy X'X / n = I over the n estimation stocks;
     factors are ordered by eigenvalue; the loadings of a factor over s sum to a positive number. The factor return at
-    any date is the cross-sectional regression of r[t] on X over the stocks at hand, weighted by 1 / s^2: for a
-    complete panel the principal component score over sqrt(n), with the mean left in.
+    any date is the cross-sectional regression of r[t] on X, weighted by 1 / s^2: for a complete panel the principal
+    component score over sqrt(n), with the mean left in. Where a stock of the estimation lacks its return, the one
+    expected given the others takes its place (`models.families.pca.scores`).
 
     Parameters
     ----------
@@ -68,9 +69,9 @@ class PCA(FactorModel):
     min_observations : int
         Fewest returns with which any other stock gets loadings.
     max_iter : int
-        Limit of the rounds that fill gaps.
+        Limit of the rounds that fill gaps; a fit that needs more fails.
     tol : float
-        Relative change of the fitted returns at which the fill has settled.
+        Relative change of the covariance and the means over a round at which gaps have settled.
 
     Attributes
     ----------
@@ -93,8 +94,10 @@ class PCA(FactorModel):
         Sum of negative eigenvalues set to zero, over that of the positive ones; 0 unless ``missing="pairwise"``.
     tangency_ : numpy.ndarray
         (factor,) weights on the factors with the largest Sharpe ratio in training, Cov(f)^-1 mean(f).
-    converged_, n_iter_ : bool, int
-        Whether the fill settled within the limit, and after how many rounds (0 without gaps).
+    expected_ : Expected
+        What is expected of missing returns at a date.
+    n_iter_ : int
+        Rounds after which the gaps settled; 0 without gaps to fill.
     """
 
     kind: ClassVar[str] = "pca"
@@ -117,7 +120,7 @@ class PCA(FactorModel):
         missing: Missing = "em",
         min_observed: Annotated[float, Gt(0.0), Le(1.0)] = 0.5,
         min_observations: Annotated[int, Ge(3)] = 60,
-        max_iter: Annotated[int, Ge(1)] = 1000,
+        max_iter: Annotated[int, Ge(1)] = 500,
         tol: Annotated[float, Gt(0.0)] = 1e-7,
     ) -> None:
         self.n_factors = n_factors
@@ -135,7 +138,7 @@ class PCA(FactorModel):
     spectrum_: Spectrum
     clipped_share_: float
     tangency_: FloatArray
-    converged_: bool
+    expected_: Expected
     n_iter_: int
     _explained: FloatArray
 
@@ -145,15 +148,11 @@ class PCA(FactorModel):
         Raises
         ------
         ModelError
-            If dates, stocks or the rank of their returns do not carry so many factors, or a rule finds none; if two
-            stocks share no dates (pairwise) or the returns of a stock are constant (correlation).
+            If dates, stocks or the rank of their returns do not carry so many factors, or a rule finds none; if gaps
+            have not settled after ``max_iter`` rounds (em), two stocks share no dates (pairwise) or the returns of a
+            stock are constant (correlation).
         ConfigError
             If a parameter is unknown.
-
-        Warns
-        -----
-        ConvergenceWarning
-            If the fill has not settled after ``max_iter`` rounds.
         """
         self._check_parameters()
         returns = _masked_returns(panel)
@@ -165,15 +164,17 @@ class PCA(FactorModel):
         tickers = [name for name, used in zip(panel.tickers, self.estimation_, strict=True) if used]
         recipe = Recipe(self.n_factors, self.max_factors, self.missing, self._gamma, self.max_iter, self.tol)
         found = estimate(returns[:, self.estimation_], divisors[self.estimation_], tickers, recipe)
-        self.converged_, self.n_iter_ = found.converged, found.n_iter
+        self.n_iter_ = found.n_iter
         vectors, self.spectrum_, self.clipped_share_ = (
             found.components.vectors,
             found.components.spectrum,
             found.components.clipped,
         )
         self._explained = np.diag(self.spectrum_.eigenvalues[: vectors.shape[1]])
+        unit = float((divisors / self.scale_)[self.estimation_][0])
+        self.expected_ = Expected.of(found, self._gamma, divisors, self.estimation_, unit)
         loadings = self._all_loadings(returns, vectors)
-        factors = _cross_sectional_factors(returns, loadings, self.scale_)
+        factors = factor_scores(returns, loadings, self.scale_, self.expected_)
         factors = factors[np.isfinite(factors).all(axis=1)]
         self.premia_ = factors.mean(axis=0)
         self.tangency_ = np.linalg.solve(np.atleast_2d(np.cov(factors, rowvar=False)), self.premia_)
@@ -189,11 +190,14 @@ class PCA(FactorModel):
         return xr.DataArray(repeated, coords, ("date", "ticker", "factor"), name="loadings")
 
     def factor_returns(self, panel: Panel) -> xr.DataArray:
-        """Regress returns on loadings at each date: (date, factor), NaN where stocks are too few or alike."""
+        """Regress returns on loadings at each date: (date, factor), NaN where stocks are too few or alike.
+
+        Source of the missing returns of stocks that entered the estimation: `models.families.pca.scores`.
+        """
         self._check_fitted()
-        loadings = self.loadings_.reindex(ticker=panel.tickers).values
-        scale = xr.DataArray(self.scale_, {"ticker": self.loadings_["ticker"]}, ("ticker",))
-        factors = _cross_sectional_factors(_masked_returns(panel), loadings, scale.reindex(ticker=panel.tickers).values)
+        returns = xr.DataArray(_masked_returns(panel), {"ticker": panel.tickers}, ("date", "ticker"))
+        known = returns.reindex(ticker=self.loadings_["ticker"].values).values
+        factors = factor_scores(known, self.loadings_.values, self.scale_, self.expected_)
         return xr.DataArray(
             factors, {"date": panel.dates, "factor": self.factors_}, ("date", "factor"), name="factor_returns"
         )
@@ -254,6 +258,7 @@ class PCA(FactorModel):
     def _turn(self, rotation: FloatArray) -> None:
         self.loadings_ = self.loadings_.copy(data=self.loadings_.values @ rotation)
         self.tangency_ = self.tangency_ @ rotation
+        self.expected_ = self.expected_.turned(rotation)
         self._explained = rotation.T @ self._explained @ rotation
 
     def state(self) -> ModelState:
@@ -266,6 +271,9 @@ class PCA(FactorModel):
             "scale": self.scale_,
             "estimation": self.estimation_,
             "explained": self._explained,
+            "expected_mean": self.expected_.mean,
+            "expected_specific": self.expected_.specific,
+            "expected_covariance": self.expected_.covariance,
             "eigenvalues": self.spectrum_.eigenvalues,
         }
         meta = {
@@ -274,7 +282,6 @@ class PCA(FactorModel):
             "n_dates": self.spectrum_.n_dates,
             "n_stocks": self.spectrum_.n_stocks,
             "clipped": self.clipped_share_,
-            "converged": self.converged_,
             "n_iter": self.n_iter_,
         }
         return ModelState(arrays, meta)
@@ -284,7 +291,8 @@ class PCA(FactorModel):
         """Rebuild a fitted model."""
         model = cls(**params)
         arrays, meta = state.arrays, state.meta
-        model.converged_, model.n_iter_, model.clipped_share_ = meta["converged"], meta["n_iter"], meta["clipped"]
+        model.n_iter_, model.clipped_share_ = meta["n_iter"], meta["clipped"]
+        model.expected_ = Expected(*(arrays[f"expected_{name}"] for name in ("mean", "specific", "covariance")))
         model.premia_, model.tangency_, model.scale_ = arrays["premia"], arrays["tangency"], arrays["scale"]
         model.estimation_, model._explained = arrays["estimation"], arrays["explained"]
         model.spectrum_ = Spectrum(arrays["eigenvalues"], meta["trace"], meta["n_dates"], meta["n_stocks"])
@@ -321,7 +329,7 @@ class PCA(FactorModel):
         used = self.estimation_
         loadings = np.full((len(used), vectors.shape[1]), np.nan)
         loadings[used] = vectors * np.sqrt(len(vectors)) * self.scale_[used, None]
-        factors = _cross_sectional_factors(returns, loadings, self.scale_)
+        factors = factor_scores(returns, loadings, self.scale_, self.expected_)
         others = returns[:, ~used].astype(np.float64)
         shortest = max(self.min_observations, vectors.shape[1] + 2)
         slopes = time_series_regression(others, factors, np.isfinite(others), min_observations=shortest)
@@ -356,15 +364,3 @@ class PCA(FactorModel):
 def _masked_returns(panel: Panel) -> FloatArray:
     """(date, ticker) returns of the estimation universe in the precision of their storage, NaN elsewhere."""
     return np.concatenate([np.where(block.mask.values, block.returns.values, np.nan) for block in panel.blocks()])
-
-
-def _cross_sectional_factors(returns: FloatArray, loadings: FloatArray, scale: FloatArray) -> FloatArray:
-    """(date, factor) least squares of r[t] on X with weights 1 / scale^2, over the stocks with both; NaN if deficient.
-
-    Source of the rule of rank: `models.statistics.gram.solve_gram`. ``returns`` is NaN where unknown.
-    """
-    has = np.isfinite(loadings).all(axis=1) & (scale > 0.0)
-    values, weight = returns[:, has], 1.0 / np.square(scale[has])
-    gram, moment = cross_sections(loadings[has], values, np.where(np.isfinite(values), weight, 0.0))
-    factors, rank = solve_gram(gram, moment[..., None])
-    return np.where((rank == loadings.shape[1])[:, None], factors[..., 0], np.nan)

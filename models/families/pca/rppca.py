@@ -1,7 +1,7 @@
 """Risk-premium principal components: latent factors that fit the time series and the cross-section of returns.
 
 Here belong the weight of the means and the measures by which Lettau and Pelger judge factors. What RP-PCA shares with
-PCA belongs in `pca` and `components`.
+PCA belongs in `model`.
 """
 
 from __future__ import annotations
@@ -29,7 +29,8 @@ class RPPCA(PCA):
     unexplained variation plus (1 + gamma) times the mean squared pricing error, 1/(nT) sum_t |r[t] - m - X (f[t] -
     f_bar)|^2 + (1 + gamma)/n |m - X f_bar|^2: factors with a high Sharpe ratio are found though their variance be
     small. ``gamma`` = -1 is PCA on the covariance, 0 on the uncentred second moments. Gaps, scale, rules, normalisation
-    and factor returns are those of `PCA`; a rule judges the eigenvalues of this matrix. Under the scale "correlation"
+    and factor returns are those of `PCA`: what is expected of a missing return does not depend on gamma, which weighs
+    the means of the panel so completed. A rule judges the eigenvalues of this matrix. Under the scale "correlation"
     the returns, means included, are divided by their standard deviations first.
 
     Source: Lettau and Pelger (2020), "Factors That Fit the Time Series and Cross-Section of Stock Returns", Review of
@@ -68,7 +69,7 @@ class RPPCA(PCA):
         missing: Missing = "em",
         min_observed: Annotated[float, Gt(0.0), Le(1.0)] = 0.5,
         min_observations: Annotated[int, Ge(3)] = 60,
-        max_iter: Annotated[int, Ge(1)] = 1000,
+        max_iter: Annotated[int, Ge(1)] = 500,
         tol: Annotated[float, Gt(0.0)] = 1e-7,
     ) -> None:
         super().__init__(n_factors, max_factors, scale, missing, min_observed, min_observations, max_iter, tol)
@@ -91,11 +92,6 @@ class RPPCA(PCA):
             As `PCA.fit`.
         ConfigError
             As `PCA.fit`, and if gamma is below -1.
-
-        Warns
-        -----
-        ConvergenceWarning
-            As `PCA.fit`.
         """
         if not self.gamma >= -1.0:
             raise ConfigError(f"gamma={self.gamma} must be at least -1, where means have no weight.")

@@ -2,13 +2,11 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-import scipy.optimize
 import statsmodels.api as sm
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from lettau_pelger import monte_carlo
 
-from models.families.pca.filling import fill, mean_filled
 from models.families.pca.model import PCA
 from models.families.pca.rppca import RPPCA, maximal_sharpe_ratio
 from models.panel import Panel
@@ -56,36 +54,6 @@ def test_loadings_are_eigenvectors_of_the_weighted_second_moments(n_dates: int, 
     if gamma == 0.0 and n_stocks > n_dates:  # asymptotic principal components of Connor and Korajczyk
         leading = np.linalg.eigh(returns @ returns.T / n_stocks)[1][:, -2:]
         np.testing.assert_allclose(projection(factors), projection(leading), atol=1e-10)
-
-
-def test_uncentred_fill_agrees_with_statsmodels() -> None:
-    panel = priced_panel(60, 20, gaps=0.15)
-    model = RPPCA(2, gamma=0.0, tol=1e-12, max_iter=5000).fit(panel)
-    peer = sm.PCA(
-        panel.returns.values, 2, standardize=False, demean=False, missing="fill-em", tol_em=1e-13, max_em_iter=20000
-    )
-    np.testing.assert_allclose(projection(model.loadings_.values), projection(peer.eigenvecs[:, :2]), atol=1e-8)
-
-
-@pytest.mark.parametrize("gamma", [-1.0, -0.4, 0.0, 5.0])
-def test_gaps_are_filled_to_the_minimum_of_the_stated_objective(gamma: float) -> None:
-    returns = priced_panel(30, 10, gaps=0.15, seed=1, noise=0.002).returns.values * 30.0
-    known = np.isfinite(returns)
-    missing = (~known).sum(axis=0)
-
-    def objective(packed: np.ndarray) -> float:
-        errors = np.where(known, returns - packed[:60].reshape(30, 2) @ packed[60:].reshape(10, 2).T, 0.0)
-        return np.square(errors).sum() + (gamma * np.square(errors.sum(axis=0)) / (30 + gamma * missing)).sum()
-
-    found = fill(mean_filled(returns, np.ones(10)), 2, gamma, max_iter=5000, tol=1e-11)
-    ours = np.concatenate([found.panel.factors.ravel(), found.panel.loadings.ravel()])
-    rng = np.random.default_rng(0)
-    peer = min(
-        (scipy.optimize.minimize(objective, rng.standard_normal(80), options={"maxiter": 3000}) for _ in range(3)),
-        key=lambda result: result.fun,
-    )
-    assert found.converged
-    assert objective(ours) <= peer.fun * (1.0 + 1e-8)
 
 
 def test_measures_are_those_of_their_definitions() -> None:
