@@ -15,6 +15,7 @@ import xarray as xr
 from reporting.readings import PublishedVersion
 from reporting.tables import MISSING, Cell, Table, heads, num
 from schemas.contracts import VERSION
+from schemas.statistics import NOT_MADE
 
 MOST_ROWS = 60
 MOST_COLUMNS = 10
@@ -122,7 +123,9 @@ def _number(value: float) -> Cell:
 
 
 def _meaning(array: xr.DataArray) -> str:
-    return str(array.attrs.get("long_name", ""))
+    """Say what a statistic is, and why it is missing if the fit said so."""
+    meaning, comment = str(array.attrs.get("long_name", "")), str(array.attrs.get("comment", ""))
+    return f"{meaning}. {comment}" if comment.startswith(NOT_MADE) else meaning
 
 
 def _meanings(found: Statistics) -> str:

@@ -16,6 +16,11 @@ from schemas.contracts import VERSION, Variable
 STATISTIC_DIMS = ("ticker", "penalty", "char", "observed_factor", "factor")
 """Axes that a statistic may have, in the order in which they are stored."""
 
+NOT_MADE = "Not made: "
+"""How the comment of a number begins that the last fit could not give; the reason follows."""
+
+_COMMENT = "Of the last fit. NaN: not known, or the stock is not covered."
+
 
 def declared(family: type) -> dict[str, str]:
     """Return the meaning of every statistic that a class and its parents declare, those of the parents first."""
@@ -37,6 +42,8 @@ def statistics_of(dataset: xr.Dataset) -> dict[str, str]:
 def version_contract(dataset: xr.Dataset, meanings: Mapping[str, str] | None = None) -> dict[str, Variable]:
     """Return the contract of a published version: `VERSION`, and the statistics that it has, over the axes they have.
 
+    A statistic that brings a comment, such as why it was not made, keeps it.
+
     Parameters
     ----------
     dataset : xarray.Dataset
@@ -55,7 +62,7 @@ def version_contract(dataset: xr.Dataset, meanings: Mapping[str, str] | None = N
             dtype="float64",
             units="1",
             long_name=meaning,
-            comment="Of the last fit. NaN: not known, or the stock is not covered.",
+            comment=str(dataset[name].attrs.get("comment", _COMMENT)),
             required=False,
         )
     return contract

@@ -114,5 +114,6 @@ def with_statistics(rows: xr.Dataset, found: dict[str, xr.DataArray]) -> xr.Data
             values = values.reindex(ticker=rows["ticker"].values)
         if "penalty" in values.dims:
             values = values.assign_coords(penalty=np.arange(values.sizes["penalty"]))
-        added[name] = values.drop_attrs().assign_attrs(long_name=array.attrs["long_name"])
+        kept = {key: array.attrs[key] for key in ("long_name", "comment") if key in array.attrs}
+        added[name] = values.drop_attrs().assign_attrs(kept)
     return rows.assign(added)

@@ -29,6 +29,7 @@ from models.inference.regression import (
 )
 from models.panel import Panel
 from schemas.errors import ConfigError, ModelError
+from schemas.statistics import NOT_MADE
 
 _STOCKS = ("alpha", "beta", "alpha_stderr", "beta_stderr", "r_squared", "return_variance", "residual_variance", "n_obs")
 _TESTS = ("grs", "grs_pvalue", "alpha_chi2", "alpha_chi2_pvalue", "n_tested")
@@ -49,8 +50,9 @@ class ObservedFactorModel(FactorModel):
     return_variance_systematic_, return_variance_specific_ : xarray.DataArray
         (ticker) ``return_variance_`` split by ``r_squared_``; the two add up to it.
     grs_, grs_pvalue_, alpha_chi2_, alpha_chi2_pvalue_, n_tested_ : xarray.DataArray
-        Joint tests that all alphas are zero, over the ``n_tested_`` stocks with a return on every date that has the
-        factors. NaN where they cannot be had, with the reason in the attribute ``comment``.
+        Joint tests that all alphas are zero, over the ``n_tested_`` stocks with a return on every covered date: every
+        date that has the factors and any stock in the mask. NaN where they cannot be had, with the reason in the
+        attribute ``comment``.
     tests_comment_ : str
         That reason; empty if none is NaN.
     n_dropped_ : int
@@ -136,9 +138,8 @@ class ObservedFactorModel(FactorModel):
                 f"the longest history has {most} of {len(dated)} dates. "
                 "Lower min_observations, give more dates, or leave out a factor that others repeat."
             )
-        complete = np.isfinite(result.alpha) & (result.n_obs == len(dated))
         premia, errors, n_dropped = self._premia(returns, factors, known, result)
-        tests, comment = self._joint_tests(returns[:, complete], factors)
+        tests, comment = self._joint_tests(*_balanced(returns, factors, known, result))
         arrays = self._stock_arrays(result)
         arrays |= {"premia": premia, "premia_stderr": errors, "tests": np.array([tests[name] for name in _TESTS])}
         self._restore(arrays, {"tickers": panel.tickers, "factors": names, "comment": comment, "n_dropped": n_dropped})
@@ -166,7 +167,7 @@ class ObservedFactorModel(FactorModel):
         """Joint tests of the stocks with complete histories, and why one of them is NaN."""
         tests = dict.fromkeys(_TESTS, np.nan) | {"n_tested": float(returns.shape[1])}
         if returns.shape[1] == 0:
-            return tests, f"No stock has a return on each of the {len(factors)} dates with factors."
+            return tests, f"No stock has a return on each of the {len(factors)} dates with factors and stocks."
         robust: CovType = "HC0" if self.cov_type.startswith("HC") else self.cov_type
         try:
             regression = balanced_regression(returns, factors)
@@ -256,7 +257,7 @@ class ObservedFactorModel(FactorModel):
             setattr(self, f"{name}_", values)
         self.premia_, self.premia_stderr_ = arrays["premia"], arrays["premia_stderr"]
         for name, value in zip(_TESTS, arrays["tests"].tolist(), strict=True):
-            comment = {"comment": meta["comment"]} if np.isnan(value) else {}
+            comment = {"comment": f"{NOT_MADE}{meta['comment']}"} if np.isnan(value) else {}
             setattr(self, f"{name}_", xr.DataArray(value, name=name, attrs=comment))
         self.tests_comment_, self.n_dropped_ = meta["comment"], meta["n_dropped"]
         self.factors_ = list(meta["factors"])
@@ -326,12 +327,22 @@ class TimeSeriesModel(ObservedFactorModel):
             return premia_of_dates(
                 returns, factors, known, result.beta, cov_type=robust, newey_west_lags=self.newey_west_lags
             )
-        complete = np.isfinite(result.alpha) & (result.n_obs == len(factors))
         passes = two_pass(
-            returns[:, complete],
-            factors,
+            *_balanced(returns, factors, known, result),
             weighting=self.premia,
             cov_type=robust,
             newey_west_lags=self.newey_west_lags,
         )
         return passes.premia, passes.premia_stderr, 0
+
+
+def _balanced(
+    returns: FloatArray, factors: FloatArray, known: BoolArray, result: TimeSeriesRegression
+) -> tuple[FloatArray, FloatArray]:
+    """(date, asset) and (date, factor) of the dates with any stock, and of the stocks with a return on each of them.
+
+    The lag of characteristics leaves the first date of a panel without a stock in the mask.
+    """
+    covered = known.any(axis=1)
+    complete = np.isfinite(result.alpha) & (result.n_obs == covered.sum())
+    return returns[np.ix_(covered, complete)], factors[covered]
