@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import re
 import tempfile
 import uuid
 import warnings
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from distributed import Client, Future, LocalCluster
 
 PROGRESS_TOPIC = "factorcube-progress"
+_WARNING = "  warning: "
 _WORKER_ENVIRONMENT = {
     MKL_VARIABLE: MKL_BRANCH,
     "OMP_NUM_THREADS": "1",
@@ -65,6 +67,7 @@ class Cluster:
         self._settings = settings
         self._security = security_of(settings)
         self._log = log
+        self._warned: set[str] = set()
         self._stack = contextlib.ExitStack()
         self._client: Client | None = None
 
@@ -158,7 +161,7 @@ class Cluster:
                 f"no Dask scheduler answers at {address} (FACTORCUBE_DASK_SCHEDULER): {error}"
             ) from None
         self._refuse_other_code(client)
-        client.subscribe_topic(PROGRESS_TOPIC, lambda event: self._log(str(event[1])))
+        client.subscribe_topic(PROGRESS_TOPIC, lambda event: self.tell(str(event[1])))
         workers = len(client.scheduler_info(n_workers=-1)["workers"])
         where = self._settings.dask_scheduler or "started on this machine"
         self._log(f"Dask: {workers} worker(s), {where}")
@@ -186,6 +189,15 @@ class Cluster:
             )
         self._stack.enter_context(cluster)
         return cluster
+
+    def tell(self, line: str) -> None:
+        """Log a line from a worker; of warnings that differ in numbers alone, as those of refits do, the first."""
+        if line.startswith(_WARNING):
+            kind = re.sub(r"\b\d[\d.,]*\b", "", line)
+            if kind in self._warned:
+                return
+            self._warned.add(kind)
+        self._log(line)
 
     def _refuse_other_code(self, client: Client) -> None:
         try:
@@ -229,5 +241,5 @@ def _single_threaded(function: Callable[..., Result], *arguments: Any) -> Result
     with threadpool_limits(1), warnings.catch_warnings(record=True) as caught:
         result = function(*arguments)
     for text in sorted({str(item.message) for item in caught if issubclass(item.category, UserWarning)}):
-        report_progress(f"  warning: {text}")
+        report_progress(_WARNING + text)
     return result
