@@ -47,7 +47,9 @@ def derive_cube(
     if "returns" not in grid:
         grid["returns"] = grid["close"] / grid["close"].shift(date=1) - 1.0
     returns = grid["returns"].where(np.isfinite(grid["returns"]))
+    gone = xr.zeros_like(returns, dtype=np.bool_)  # paid out at this close: earned, and held no more
     if "delisting_return" in grid:
+        gone = grid["delisting_return"].notnull()
         returns = _with_delisting(returns, grid["delisting_return"])
     grid["returns"] = returns
     if "characteristics" in grid:
@@ -56,7 +58,7 @@ def derive_cube(
         values = compute(grid, spec.characteristics, spec.frequency)
     present = returns.notnull()
     estimation = present & ~excluded.reindex_like(present, fill_value=False)
-    weights = [_weights(item, grid, values, present, estimation) for item in spec.portfolios]
+    weights = [_weights(item, grid, values, present & ~gone, estimation & ~gone) for item in spec.portfolios]
     cube = xr.Dataset(
         {
             "returns": returns.astype(np.float32),

@@ -55,5 +55,8 @@ def test_a_delisting_return_is_compounded_with_the_return_of_its_row_or_takes_it
     assert np.isnan(returns[51:, 2]).all()
     assert np.isnan(returns[[50, *range(52, 90)], 3]).all()
     assert cube["estimation"].values[[50, 51], [2, 3]].all()
+    weights = cube["weights"].sel(portfolio="equal_weight").values
+    assert (weights[[50, 51], [2, 3]] == 0.0).all(), "what was paid out is held no more"
+    assert (weights[[49, 50], [2, 4]] > 0.0).all()
     others = derive_cube(market, None, excluded(MARKET), DATES, spec())["returns"].values
     np.testing.assert_array_equal(np.delete(returns, [2, 3], axis=1), np.delete(others, [2, 3], axis=1))
