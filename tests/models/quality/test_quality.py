@@ -69,7 +69,7 @@ RETURNS = xr.Dataset({"returns": MARKET["close"] / MARKET["close"].shift(date=1)
         ("unconfirmed_jump", scaled(MARKET, slice(DAY, None), TICKER, 0.83), ONE),
         ("split_like_jump", scaled(MARKET, slice(DAY, None), TICKER, 1.0 / 3.0), ONE),
         ("split_like_jump", scaled(MARKET, slice(DAY, None), TICKER, 10.0), ONE),
-        ("split_like_jump", scaled(MARKET, slice(DAY, None), TICKER, 0.5 * 1.03), ONE),
+        ("split_like_jump", scaled(MARKET, slice(DAY, None), TICKER, 0.5 * 1.045), ONE),
         ("split_like_jump", scaled(MARKET, slice(5, None), TICKER, 0.5), {(5, TICKER)}),
     ],
 )  # fmt: skip

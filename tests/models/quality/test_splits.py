@@ -36,12 +36,12 @@ def listed(splits: pd.DataFrame) -> list[tuple[str, float]]:
     "fields", [["close"], ["close", "volume"], ["open", "high", "low", "close", "volume", "shares"]]
 )
 def test_prices_and_shares_are_put_on_one_footing(ratio, fields):
-    market = split(MARKET, DAY, TICKER, ratio, move=0.03)[fields]
+    market = split(MARKET, DAY, TICKER, ratio, move=0.044)[fields]
     splits = quality.propose_splits(market, SIGMAS)
     assert listed(splits) == [("T05", ratio)]
     assert splits["date"][0] == MARKET.indexes["date"][DAY]
     adjusted = quality.adjust_splits(market, splits)
-    plain = scaled(MARKET, slice(DAY, None), TICKER, np.exp(0.03))[fields]
+    plain = scaled(MARKET, slice(DAY, None), TICKER, np.exp(0.044))[fields]
     xr.testing.assert_allclose(adjusted.drop_vars("split_ratio"), plain, rtol=1e-12)
     assert float(adjusted["split_ratio"][DAY, TICKER]) == ratio
     assert int(adjusted["split_ratio"].notnull().sum()) == 1
