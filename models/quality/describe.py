@@ -31,6 +31,8 @@ def result_of(check: Check, failing: Sequence[str], tables: Mapping[str, pd.Data
         observed = (
             f"{failures} row{'s' * (failures != 1)} on {len(failing)} of {len(table)} dates" if failing else "no rows"
         )
+        if failing and check.name == "lost_return":
+            observed += f", the largest {_largest(rows.evidence['over_gap'], table)}"
     elif check.rule in {"unique", "in_set"}:
         seen = dict(zip(table.iloc[:, 0], table[check.name], strict=True))
         labels = [f"{label}: {seen[label]}" for label in failing] if check.rule == "in_set" else failing
@@ -101,6 +103,11 @@ def _worst(check: Check, table: pd.DataFrame) -> str:
     of = f"{check.name}_of"
     culprit = f", {table[of].iloc[place]!s}" if of in table else ""
     return f"{text} ({table.iloc[place, 0]!s}{culprit})"
+
+
+def _largest(values: FloatArray, table: pd.DataFrame) -> str:
+    row, column = np.unravel_index(np.nanargmax(np.abs(values)), values.shape)
+    return f"{values[row, column]:+.1%} ({table.iloc[int(row), 0]!s})"
 
 
 def _listed(labels: Sequence[str]) -> str:

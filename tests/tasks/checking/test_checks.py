@@ -254,6 +254,8 @@ def test_a_delisting_return_survives_the_wrong_price_beside_it():
     assert quarantined["taken_out"].tolist() == ["all", "delisting_return"]
     worthless = check(market.drop_vars("delisting_return"))
     assert set(failed(worthless)) == {"nonpositive_price", "lost_return", "unexplained_end"}
+    observed = {result.check: result.observed for result in worthless.failed}
+    assert observed["lost_return"] == f"1 row on 1 of 160 dates, the largest -100.0% ({day(DAY)})"
     assert "over_gap -1," in next(row.detail for row in worthless.flagged_rows if row.check == "lost_return")
 
 
