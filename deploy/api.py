@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import TYPE_CHECKING
 
-from deploy.doors import refusal
+from deploy.doors import password_of_a_run, refusal
 from schemas.errors import ExecutionError, HeldError
 from schemas.settings import load_settings
 
@@ -58,7 +58,8 @@ def prefect_server() -> Iterator[None]:
         if refused:
             raise ExecutionError(refusal(url, load_settings()))
     try:
-        yield
+        with nullcontext() if url else password_of_a_run():
+            yield
     except TransportError as error:
         raise ExecutionError(
             f"the Prefect server was lost in the middle of the run ({_line(error)}); nothing is half-written: run "

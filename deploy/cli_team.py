@@ -37,6 +37,7 @@ def share(
 ) -> None:
     """Serve what is published read-only over HTTP on 127.0.0.1; Ctrl-C stops it."""
     from deploy import share as sharing
+    from deploy.doors import HOST
 
-    typer.echo(f"published versions: http://{sharing.HOST}:{port}/<universe>/<model>/<version>")
+    typer.echo(f"published versions: http://{HOST}:{port}/<universe>/<model>/<version>")
     sharing.share(load_settings(), port, reports=reports, data_docs=data_docs)

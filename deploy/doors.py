@@ -14,7 +14,8 @@ import os
 import re
 import secrets
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -99,11 +100,37 @@ def server(port: int, password: str, *, log_level: str) -> tuple[list[str], Mapp
     return command, variables
 
 
+@contextmanager
+def password_of_a_run() -> Iterator[None]:
+    """Close the server that Prefect starts for a run: its password is known to it and to this process alone."""
+    from prefect.settings import (
+        PREFECT_API_AUTH_STRING,
+        PREFECT_SERVER_API_AUTH_STRING,
+        PREFECT_SERVER_CORS_ALLOWED_ORIGINS,
+        temporary_settings,
+    )
+
+    password = new_password()
+    closed = {
+        PREFECT_API_AUTH_STRING: password,
+        PREFECT_SERVER_API_AUTH_STRING: password,
+        PREFECT_SERVER_CORS_ALLOWED_ORIGINS: f"http://{HOST}",  # no page comes from there
+    }
+    with temporary_settings(closed):
+        yield
+
+
 def create_server() -> ASGIApp:
     """Return Prefect's server behind its doors; whatever its process writes is closed to other users."""
     from prefect.server.api.server import create_app
-    from starlette.middleware.trustedhost import TrustedHostMiddleware
 
     app = create_app()  # may copy the UI's pages beside Prefect's code, which belongs to all
     os.umask(_CLOSED_TO_OTHERS)
+    return under_its_own_name(app)
+
+
+def under_its_own_name(app: ASGIApp) -> ASGIApp:
+    """Return an application that answers as 127.0.0.1 and localhost only, whatever name leads here."""
+    from starlette.middleware.trustedhost import TrustedHostMiddleware
+
     return TrustedHostMiddleware(app, allowed_hosts=list(_NAMES), www_redirect=False)

@@ -19,6 +19,7 @@ from starlette.requests import Request
 from starlette.responses import FileResponse, PlainTextResponse, RedirectResponse, Response
 from starlette.routing import Route
 
+from deploy.doors import HOST, under_its_own_name
 from schemas.errors import ConfigError
 from schemas.settings import Settings, load_settings
 from tasks.workspace import Workspace
@@ -26,7 +27,6 @@ from tasks.workspace import Workspace
 if TYPE_CHECKING:
     from storage.layout import Layout
 
-HOST = "127.0.0.1"
 _LATEST = "latest"
 _HEADERS = {
     "X-Content-Type-Options": "nosniff",
@@ -68,10 +68,10 @@ def create() -> Starlette:
 
 
 def share(settings: Settings, port: int, *, reports: bool, data_docs: bool) -> None:
-    """Serve on 127.0.0.1 until interrupted."""
+    """Serve on 127.0.0.1, and under no other name but localhost, until interrupted."""
     import uvicorn
 
-    app = application(settings, reports=reports, data_docs=data_docs)
+    app = under_its_own_name(application(settings, reports=reports, data_docs=data_docs))
     uvicorn.run(app, host=HOST, port=port, log_level="warning", server_header=False)
 
 

@@ -6,7 +6,12 @@ import os
 from pathlib import Path
 
 import pytest
-from prefect.settings import PREFECT_SERVER_API_AUTH_STRING, PREFECT_SERVER_CORS_ALLOWED_ORIGINS, temporary_settings
+from prefect.settings import (
+    PREFECT_SERVER_API_AUTH_STRING,
+    PREFECT_SERVER_CORS_ALLOWED_ORIGINS,
+    get_current_settings,
+    temporary_settings,
+)
 from starlette.testclient import TestClient
 
 from deploy import doors
@@ -67,3 +72,16 @@ def test_a_password_that_is_none_is_refused(tmp_path: Path, mode: int, content: 
     path.chmod(mode)
     with pytest.raises(ConfigError, match=message):
         doors.kept_password(tmp_path / "prefect")
+
+
+def test_the_server_of_a_run_is_given_a_password_of_its_own() -> None:
+    """Prefect starts it with the settings that this process has at the time, as environment."""
+    seen = []
+    for _ in range(2):
+        with doors.password_of_a_run():
+            given = get_current_settings().to_environment_variables(exclude_unset=True)
+            seen.append(given["PREFECT_SERVER_API_AUTH_STRING"])
+            assert given["PREFECT_API_AUTH_STRING"] == seen[-1]
+            assert given["PREFECT_SERVER_API_CORS_ALLOWED_ORIGINS"] == "http://127.0.0.1"
+    assert seen[0] != seen[1]
+    assert all(len(password) > 64 for password in seen)

@@ -15,9 +15,11 @@ import uvicorn
 import xarray as xr
 from obstore.store import HTTPStore
 from ports import free_port
+from starlette.testclient import TestClient
+from starlette.types import ASGIApp
 from zarr.storage import ObjectStore
 
-from deploy.share import application, find
+from deploy.share import application, find, share
 from schemas.errors import ConfigError
 from schemas.settings import Settings
 
@@ -168,3 +170,12 @@ def test_an_object_store_is_not_served_from_here(tmp_path: Path, monkeypatch: py
         monkeypatch.setenv(name, value)
     with pytest.raises(ConfigError, match="give readers read-only credentials"):
         application(Settings(root=tmp_path, store="s3://bucket/prefix"))
+
+
+def test_the_command_answers_to_its_own_name_only(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    served: list[ASGIApp] = []
+    monkeypatch.setattr(uvicorn, "run", lambda app, **_: served.append(app))
+    share(Settings(root=root), 8080, reports=True, data_docs=False)
+    client = TestClient(served[0], base_url="http://127.0.0.1:8080")
+    for host, expected in (("127.0.0.1:8080", 200), ("localhost", 200), ("evil.example:8080", 400)):
+        assert client.get("/-/reports/run.html", headers={"Host": host}).status_code == expected

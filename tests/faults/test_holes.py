@@ -8,6 +8,7 @@ import sys
 import time
 from pathlib import Path
 
+import httpx
 import pandas as pd
 import psutil
 import pytest
@@ -97,6 +98,9 @@ def test_a_killed_run_leaves_the_server_that_it_started_behind(tmp_path: Path) -
         time.sleep(0.05)
     assert run.poll() is None, (tmp_path / "log").read_text()[-2000:]
     servers = [one for one in psutil.Process(run.pid).children(recursive=True) if "uvicorn" in " ".join(one.cmdline())]
+    said = servers[0].cmdline()
+    calls = f"http://127.0.0.1:{said[said.index('--port') + 1]}/api/flow_runs/filter"
+    assert httpx.post(calls, json={}, timeout=60).status_code == 401, "its password is known to this run alone"
     run.kill()
     run.wait(30)
     left = [one for one in servers if one.is_running()]
