@@ -89,6 +89,31 @@ def flag_rows(market: xr.Dataset, thresholds: Mapping[str, float], frequency: Li
         One array per rule that the data allow.
     """
     fields = {str(name): market[name].values for name in market.data_vars if market[name].ndim == 2}
+    flags, blamed = _impossible(fields, thresholds)
+    returns = period_returns(market)
+    if returns is None:
+        return RowFlags(flags, {}, blamed)
+    flags["stale_price"] = _stale_price(returns, round(thresholds["stale_price"]))
+    flags["return_bound"] = np.abs(returns) > thresholds["return_bound"]
+    evidence = {"return": returns}
+    if "returns" not in fields:
+        over_gap = _return_over_gap(fields)
+        flags["lost_return"] = np.abs(over_gap) > thresholds["lost_return"]
+        if flags["lost_return"].any():
+            evidence["over_gap"] = over_gap
+    if frequency == "daily":
+        moves = jumps.measure(returns, fields)
+        flags |= jumps.flag(moves, thresholds)
+        evidence["sigmas"] = moves.abnormal / moves.scale
+        if moves.turnover is not None:
+            evidence["turnover"] = moves.turnover
+    return RowFlags(flags, evidence, blamed)
+
+
+def _impossible(
+    fields: Mapping[str, FloatArray], thresholds: Mapping[str, float]
+) -> tuple[dict[str, BoolArray], dict[str, dict[str, BoolArray]]]:
+    """Flag what cannot be, whatever was before: flags by rule, and by rule and field what alone is wrong."""
     flags: dict[str, BoolArray] = {}
     blamed: dict[str, dict[str, BoolArray]] = {}
     prices = {name: fields[name] for name in PRICES if name in fields}
@@ -110,24 +135,7 @@ def flag_rows(market: xr.Dataset, thresholds: Mapping[str, float], frequency: Li
     if given:
         flags["impossible_return"] = np.logical_or.reduce(list(given.values()))
         blamed["impossible_return"] = {name: wrong for name, wrong in given.items() if name != "returns"}
-    returns = period_returns(market)
-    if returns is None:
-        return RowFlags(flags, {}, blamed)
-    flags["stale_price"] = _stale_price(returns, round(thresholds["stale_price"]))
-    flags["return_bound"] = np.abs(returns) > thresholds["return_bound"]
-    evidence = {"return": returns}
-    if "returns" not in fields:
-        over_gap = _return_over_gap(fields)
-        flags["lost_return"] = np.abs(over_gap) > thresholds["lost_return"]
-        if flags["lost_return"].any():
-            evidence["over_gap"] = over_gap
-    if frequency == "daily":
-        moves = jumps.measure(returns, fields)
-        flags |= jumps.flag(moves, thresholds)
-        evidence["sigmas"] = moves.abnormal / moves.scale
-        if moves.turnover is not None:
-            evidence["turnover"] = moves.turnover
-    return RowFlags(flags, evidence, blamed)
+    return flags, blamed
 
 
 def period_returns(market: xr.Dataset) -> FloatArray | None:
