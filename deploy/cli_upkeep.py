@@ -9,7 +9,7 @@ import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from rich.table import Column, Table
 
-from deploy.terminal import Terminal
+from deploy.terminal import Terminal, say
 from schemas.retention import DEFAULT, Item, Plan, RetentionRule
 from schemas.settings import load_settings
 
@@ -50,7 +50,7 @@ def verify(
         typer.echo(found.model_dump_json(indent=2))
     else:
         for damage in found.damages:
-            typer.echo(f"{damage.what}: {damage.problem}")
+            say(f"{damage.what}: {damage.problem}")
         typer.echo(
             f"read {found.versions} version(s), {found.cubes} cube(s) with {found.snapshots} snapshot(s): "
             f"{len(found.damages) or 'nothing'} damaged"
@@ -113,7 +113,7 @@ def catalog(
 
     written = refresh_catalog(Workspace.of(load_settings()).layout, anew=anew)
     for line in written.left_out:
-        typer.echo(f"left out: {line}", err=True)
+        say(f"left out: {line}", to_stderr=True)
     typer.echo(f"{written.location}\n{written.versions} version(s)")
     if written.left_out:
         raise typer.Exit(1)

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from deploy.terminal import Terminal
+from deploy.terminal import Terminal, say
 from schemas.errors import ConfigError
 from schemas.settings import load_settings
 
@@ -98,7 +98,7 @@ def promote(
     if before == ref.version:
         typer.echo(f"{ref} is latest already; nothing changed")
     else:
-        typer.echo(f"{ref} is latest now; before it was {before or 'none'}")
+        say(f"{ref} is latest now; before it was {before or 'none'}")
 
 
 def rollback(
@@ -113,7 +113,7 @@ def rollback(
     layout = Workspace.of(load_settings()).layout
     ref, before = roll_back(layout, model, reason=reason)
     refresh_catalog(layout)
-    typer.echo(f"{ref} is latest now; rolled back from {before}")
+    say(f"{ref} is latest now; rolled back from {before}")
 
 
 def pin(

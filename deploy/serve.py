@@ -78,7 +78,7 @@ def serve(settings: Settings, port: int, deploy: list[str], say: Callable[[str],
     Raises
     ------
     ConfigError
-        If the port is taken.
+        If the port is taken, or others may have read the password.
     ConflictError
         If the root is served already.
     ExecutionError

@@ -8,11 +8,17 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+import typer
 from rich.console import Console, ConsoleOptions, RenderableType
 from rich.segment import Segment
 from typing_extensions import override
 
 from schemas.base import printable
+
+
+def say(text: str, *, to_stderr: bool = False) -> None:
+    """Print a line that holds names which may be anybody's."""
+    typer.echo(printable(text), err=to_stderr)
 
 
 class Terminal(Console):

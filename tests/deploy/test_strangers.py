@@ -55,6 +55,17 @@ def test_control_characters_are_shown_and_not_obeyed(told: Callable[..., tuple[i
         assert not CONTROL.search(shown.replace("\r", "")), arguments
 
 
+def test_a_file_whose_name_is_a_trick_is_named_and_not_obeyed(
+    told: Callable[..., tuple[int, str]], tmp_path: Path
+) -> None:
+    publish_one(tmp_path / "root")
+    (tmp_path / "root/published" / VERSION / "\x1b[2J.json").write_text("{}")
+    code, shown = told("verify")
+    assert code == 1
+    assert r"\x1b[2J.json" in shown
+    assert not CONTROL.search(shown.replace("\r", ""))
+
+
 @pytest.mark.parametrize("reason", [EVIL, "two\nlines", "\x7f", "\u2066a"])
 def test_a_reason_is_one_line_of_plain_text(told: Callable[..., tuple[int, str]], tmp_path: Path, reason: str) -> None:
     root = tmp_path / "root"
