@@ -31,6 +31,7 @@ from models.families.pca import PCA, RPPCA  # noqa: E402
 from models.families.penalised import PenalisedModel  # noqa: E402
 from models.families.time_series import MarketModel, TimeSeriesModel  # noqa: E402
 from models.forecasting.forecast import forecast  # noqa: E402
+from models.inference.factor_premia import TwoPass, two_pass  # noqa: E402
 from models.inference.two_pass import full_sample_betas  # noqa: E402
 from models.panel import Panel  # noqa: E402
 from models.portfolios.sorts import (  # noqa: E402
@@ -62,6 +63,7 @@ __all__ = [
     "SortedPortfolios",
     "SpecificRisk",
     "TimeSeriesModel",
+    "TwoPass",
     "WalkForward",
     "double_sort",
     "forecast",
@@ -69,4 +71,5 @@ __all__ = [
     "managed_returns",
     "managed_weights",
     "quantile_sort",
+    "two_pass",
 ]

@@ -6,6 +6,7 @@ Where do I go to ...?
 regress many stocks on few factors at once       `models.inference.regression`
 follow or shrink betas                           `models.inference.betas`
 test that all alphas are zero                    `models.inference.pricing_tests`
-find premia of factors, and their errors         `models.inference.factor_premia`, `models.inference.two_pass`
+find premia, SDF loadings, and their errors      `models.inference.factor_premia`, `models.inference.two_pass`
+know what dates add to betas, with gaps          `models.inference.first_pass`
 ==============================================  ==================================
 """

@@ -15,7 +15,8 @@ import numpy.typing as npt
 from scipy import linalg, stats
 
 from models.arrays import FloatArray
-from models.inference.pricing_tests import BalancedRegression, JointTest, balanced_regression
+from models.inference.first_pass import FirstPass, GappedPass, first_pass
+from models.inference.pricing_tests import JointTest
 from models.inference.regression import CovType, bartlett_weights, long_run_covariance, resolve_lags, weighted_products
 from models.statistics.gram import RANK_TOLERANCE, solve_gram
 from schemas.errors import ConfigError, ModelError
@@ -37,6 +38,12 @@ class TwoPass:
         (asset, k) betas, after a column of ones if the zero-beta rate was asked for.
     orthogonal_to : numpy.ndarray
         (asset, k) W X, to which pricing errors are orthogonal by construction.
+    sdf_loadings, sdf_loadings_stderr : numpy.ndarray
+        (factor,) b of the stochastic discount factor m = 1 - b'(f - E[f]), prices of covariance risk: b = O^-1 lambda,
+        so that E[r] = Cov(r, f) b. A factor helps to price the assets beside the others if its b is not zero, whether
+        or not its premium is (Cochrane 2005, section 13.4).
+    sdf_loadings_covariance : numpy.ndarray
+        (factor, factor).
     alpha_influence : numpy.ndarray
         (date, asset) what each date adds to T times the pricing errors; their long-run covariance over T is that of
         alpha.
@@ -53,6 +60,9 @@ class TwoPass:
     alpha_stderr: FloatArray
     regressors: FloatArray
     orthogonal_to: FloatArray
+    sdf_loadings: FloatArray
+    sdf_loadings_stderr: FloatArray
+    sdf_loadings_covariance: FloatArray
     alpha_influence: FloatArray
     lags: int
     debias: float
@@ -100,12 +110,21 @@ def two_pass(
     covariances of residuals and factors, c = lambda' O^-1 lambda. "HC0" and "HAC" are the errors of the exactly
     identified GMM system of both passes (Cochrane 2005, section 12.2), as in ``linearmodels``' ``LinearFactorModel``
     with "robust" and "kernel"; they are computed from the influence of each date, without a matrix over assets and
-    factors.
+    factors. They hold where the model misses the means too, as those of Kan, Robotti and Shanken (2013) do, but that
+    "gls" takes W as given.
+
+    The errors of the SDF loadings b = O^-1 lambda are those of the same system with the covariance of the factors in
+    it, from psi_b = O^-1 [psi_lambda - (d d' - O) b], d = f[t] - mean(f). "nonrobust", for normal factors, is
+    Var(b) = {(1 + c) O^-1 [A S A' + O] O^-1 + b b'} / T.
+
+    An asset with gaps has the beta of its own dates, and the mean return alpha_i + beta_i' mean(f) that its regression
+    gives over all dates (Stambaugh 1997): what the factors returned on the dates that it lacks does not count as its
+    own. Each date's influence counts for it T over the number of its dates, about; T is that of all dates.
 
     Parameters
     ----------
     returns : array_like
-        (date, asset) excess returns, without a gap.
+        (date, asset) excess returns, NaN where missing; each asset has more than K + 1 returns.
     factors : array_like
         (date, factor) factors, traded or not, without a gap.
     weighting : str
@@ -122,12 +141,12 @@ def two_pass(
     Raises
     ------
     ModelError
-        If betas are collinear or fewer assets than premia, "gls" has not more dates than assets and factors, or the
-        inputs are unusable.
+        If betas are collinear or fewer assets than premia, "gls" has a gap or not more dates than assets and factors,
+        or the inputs are unusable.
     ConfigError
         If the ``cov_type`` or the weighting is unknown, or the ``cov_type`` has no form for two passes.
     """
-    regression = balanced_regression(returns, factors)
+    regression = first_pass(returns, factors)
     n_dates, n_factors = regression.factors.shape
     lags = resolve_lags(cov_type, newey_west_lags, n_dates)
     if cov_type in ("HC1", "HC2", "HC3"):
@@ -141,36 +160,51 @@ def two_pass(
     premia = np.linalg.solve(gram, weighted.T @ mean)
     alpha, weighted_alpha = mean - design @ premia, both[:, -1] - weighted @ premia
     degrees = n_dates / (n_dates - n_factors - 1) if debiased else 1.0
+    deviations = regression.factors - regression.factors.mean(axis=0)
+    spread = deviations.T @ deviations / (n_dates - int(debiased))
+    loadings = np.linalg.solve(spread, premia[-n_factors:])
     if cov_type == "nonrobust":
         project = np.linalg.solve(gram, weighted.T)
         covariance, influence = _shanken(regression, design, project, premia, degrees, debiased=debiased)
+        of_factors = spread * float(premia[-n_factors:] @ loadings) / n_dates  # (1 + c) O, of which one is there
+        inverse = np.linalg.inv(spread)
+        of_loadings = inverse @ (covariance[-n_factors:, -n_factors:] + of_factors) @ inverse
+        of_loadings += np.outer(loadings, loadings) / n_dates
     else:
         step, influence = _gmm(regression, design, weighted, premia, weighted_alpha)
         influence -= alpha
         covariance = degrees * long_run_covariance(step, lags) / n_dates
-    spread = np.square(influence).sum(axis=0)
+        moved = step[:, -n_factors:] - deviations * (deviations @ loadings)[:, None]
+        moved -= moved.mean(axis=0)
+        of_loadings = degrees * long_run_covariance(np.linalg.solve(spread, moved.T).T, lags) / n_dates
+    own = np.square(influence).sum(axis=0)
     for lag, weight in enumerate(bartlett_weights(lags), start=1):
-        spread += 2.0 * weight * (influence[lag:] * influence[:-lag]).sum(axis=0)
+        own += 2.0 * weight * (influence[lag:] * influence[:-lag]).sum(axis=0)
     return TwoPass(
         premia=premia,
         premia_stderr=np.sqrt(np.diagonal(covariance)),
         premia_covariance=covariance,
         alpha=alpha,
-        alpha_stderr=np.sqrt(degrees * spread) / n_dates,
+        alpha_stderr=np.sqrt(degrees * own) / n_dates,
         regressors=design,
         orthogonal_to=weighted,
+        sdf_loadings=loadings,
+        sdf_loadings_stderr=np.sqrt(np.diagonal(of_loadings)),
+        sdf_loadings_covariance=of_loadings,
         alpha_influence=influence,
         lags=lags,
         debias=degrees,
     )
 
 
-def _weighted(columns: FloatArray, regression: BalancedRegression, weighting: str) -> FloatArray:
+def _weighted(columns: FloatArray, regression: FirstPass, weighting: str) -> FloatArray:
     """(asset, m) W times the columns."""
     if weighting == "ols":
         return columns
     if weighting != "gls":
         raise ConfigError(f"weighting='{weighting}' is not known; it is 'ols' or 'gls'.")
+    if isinstance(regression, GappedPass):
+        raise ModelError("GLS needs complete histories; use 'ols', or leave out assets or dates with gaps.")
     n_dates, n_assets = regression.residuals.shape
     if n_assets >= n_dates - regression.factors.shape[1]:
         raise ModelError(
@@ -196,7 +230,7 @@ def _check_rank(design: FloatArray) -> None:
 
 
 def _shanken(
-    regression: BalancedRegression,
+    regression: FirstPass,
     design: FloatArray,
     project: FloatArray,
     premia: FloatArray,
@@ -218,7 +252,7 @@ def _shanken(
 
 
 def _gmm(
-    regression: BalancedRegression,
+    regression: FirstPass,
     design: FloatArray,
     weighted: FloatArray,
     premia: FloatArray,
@@ -233,11 +267,10 @@ def _gmm(
         a_t = p_t - (lambda'q_t) e_t - X psi_t, from which alpha is still to be taken.
     """
     n_factors = regression.factors.shape[1]
-    slopes = regression.scores[:, 1:]
     pricing = regression.returns - design @ premia
-    pricing -= (slopes @ premia[-n_factors:])[:, None] * regression.residuals
+    pricing -= regression.along(premia[-n_factors:])
     moment = pricing @ weighted
-    moment[:, -n_factors:] += slopes * (regression.residuals @ weighted_alpha)[:, None]
+    moment[:, -n_factors:] += regression.summed(weighted_alpha)
     step = np.linalg.solve(weighted.T @ design, moment.T).T
     return step, pricing - step @ design.T
 

@@ -26,6 +26,7 @@ INTERCEPT = "intercept"
 _INDUSTRY = "industry:"
 Weighting = Literal["equal", "cap", "sqrt_cap"]
 RANK_TOLERANCE = 1e-12
+_INVOLVED = 0.05  # weight in a combination that is zero with which a regressor is named
 _CELLS_IN_FLIGHT = 4_000_000  # float64 cells of a design held at once: 32 MB
 _CELLS_PER_READ = 4_000_000  # float32 cells of a lazily opened panel that are read at once: 16 MB
 _BY_DATE = ("zz", "zr", "rr", "n", "weight")
@@ -263,6 +264,25 @@ def solve_gram(gram: FloatArray, moment: FloatArray) -> tuple[FloatArray, npt.ND
     solution[easy] = np.linalg.solve(scaled[easy], moment[easy])
     solution[~easy], rank[~easy] = _solve_by_eigenvalues(scaled[~easy], moment[~easy])
     return solution * scale, rank
+
+
+def collinear(gram: FloatArray, names: Sequence[str]) -> list[str]:
+    """Name the regressors that are zero, or else those of a combination that is, by the rule of `solve_gram`.
+
+    Parameters
+    ----------
+    gram : numpy.ndarray
+        (k, k) finite and positive semidefinite.
+    names : sequence of str
+        Of the k regressors. None of them is returned if the rank is full.
+    """
+    size = np.sqrt(np.diagonal(gram))
+    if (size == 0.0).any():
+        return [name for name, zero in zip(names, size == 0.0, strict=True) if zero]
+    values, vectors = np.linalg.eigh(gram / np.outer(size, size))
+    if values[0] > RANK_TOLERANCE * values[-1]:
+        return []
+    return [name for name, weight in zip(names, vectors[:, 0], strict=True) if abs(weight) > _INVOLVED]
 
 
 def select_characteristics(panel: Panel, chars: Sequence[str]) -> xr.DataArray:

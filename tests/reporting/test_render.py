@@ -156,6 +156,7 @@ def test_what_the_last_fit_says_is_shown_by_its_axes_and_stays_text(versions):
     alpha = np.where(np.arange(len(tickers)) < 4, np.arange(1.0, len(tickers) + 1.0), np.nan)
     statistics = {
         "odd_test": xr.DataArray(2.5),
+        "untold": xr.DataArray(np.nan, attrs={"comment": "Not made: too few dates"}),
         "alpha": xr.DataArray(alpha, {"ticker": tickers}),
         "n_slopes": xr.DataArray(np.full(len(factors), 1234.0), {"factor": factors}),
         "gamma": xr.DataArray(np.full((2, len(factors)), -0.25), {"char": ["<b>mom", "size"], "factor": factors}),
@@ -168,7 +169,8 @@ def test_what_the_last_fit_says_is_shown_by_its_axes_and_stays_text(versions):
         array.attrs["long_name"] = f"<i>meaning of {name}"
     page = Page(render_report([replace(ipca, dataset=ipca.dataset.assign(statistics))], None, title="inference"))
     assert ["odd_test", "2.5", "<i>meaning of odd_test"] in page.rows
-    for name in set(statistics) - {"odd_test"}:
+    assert ["untold", "–", "<i>meaning of untold. Not made: too few dates"] in page.rows
+    for name in set(statistics) - {"odd_test", "untold"}:
         assert any(f"{name}: <i>meaning of {name}." in text for tag, text in page.texts if tag == "p"), name
     assert ["alpha", "", "2.5", "1.15", "1.75", "2.5", "3.25", "3.85", "4"] in page.rows
     assert [str(factors.values[0]), "1,234"] in page.rows

@@ -17,8 +17,19 @@ from models.arrays import FloatArray
 from models.families.cross_section import rows
 from models.families.cross_section.regression import CrossSections, regress, weighted_r_squared
 from models.panel import Panel
-from models.statistics.gram import INTERCEPT, Design, GramStatistics, Weighting, gram_of, gram_statistics, industry_name
+from models.statistics.gram import (
+    INTERCEPT,
+    Design,
+    GramStatistics,
+    Weighting,
+    collinear,
+    gram_of,
+    gram_statistics,
+    industry_name,
+)
 from schemas.errors import ModelError
+
+FEWEST_DATES = 2  # with which a model can be fitted
 
 
 class Weighted(NamedTuple):
@@ -50,6 +61,8 @@ class Regressed(NamedTuple):
         (date,) stocks that entered.
     n_unfinished : int
         Dates on which Huber's steps did not converge.
+    collinear : tuple of str
+        Regressors that are collinear over all dates, where fewer than two dates could be regressed for it.
     """
 
     industries: tuple[str, ...]
@@ -59,6 +72,7 @@ class Regressed(NamedTuple):
     r_squared: FloatArray
     n_stocks: FloatArray
     n_unfinished: int = 0
+    collinear: tuple[str, ...] = ()
 
     def factor_returns(self, industries: Sequence[str]) -> FloatArray:
         """(date, factor) returns of the market, these industries and the styles; NaN for an industry not regressed."""
@@ -200,8 +214,18 @@ class Recipe:
             held = gram.zz[:, place, place] if caps is None else caps
             caps = held * np.isin(found, [*known])
         sections = regress(gram, len(found), caps, self.min_stocks)
+        involved: tuple[str, ...] = ()
+        if sections.kept.sum() < FEWEST_DATES:
+            apart = slice(1 if found else 0, None)  # industries add up to the intercept
+            involved = tuple(collinear(gram.zz[:, apart, apart].sum(axis=0), gram.chars[apart]))
         return Regressed(
-            found, sections, sections, sections.specific_variance, sections.r_squared, gram.n.astype(np.float64)
+            found,
+            sections,
+            sections,
+            sections.specific_variance,
+            sections.r_squared,
+            gram.n.astype(np.float64),
+            collinear=involved,
         )
 
     def _statistics(self, panel: Panel, weights: FloatArray) -> GramStatistics:

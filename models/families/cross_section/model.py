@@ -20,7 +20,7 @@ from models.arrays import FloatArray
 from models.families.base import ModelState
 from models.families.cross_section import rows
 from models.families.cross_section.diagnostics import averages, dataset, exposure_stability, premia_errors, t_statistics
-from models.families.cross_section.estimation import Recipe, Regressed
+from models.families.cross_section.estimation import FEWEST_DATES, Recipe, Regressed
 from models.families.cross_section.portfolios import pure_portfolios
 from models.families.linear import GramModel
 from models.inference.regression import automatic_lags
@@ -420,11 +420,11 @@ class CrossSectionalModel(GramModel):
 
     def _learn(self, regressed: Regressed, styles: tuple[str, ...], specific: rows.SpecificWeights | None) -> Self:
         kept = regressed.sections.kept
-        if kept.sum() < 2:
+        if kept.sum() < FEWEST_DATES:
             raise ModelError(
                 f"Only {int(kept.sum())} of {len(kept)} dates can be regressed on market, {len(regressed.industries)} "
                 f"industries and {len(styles)} styles; the largest cross-section has {int(regressed.n_stocks.max())} "
-                "stocks. Use fewer or less collinear styles, or coarser industries."
+                f"stocks. {_advice(regressed.collinear)}"
             )
         seen: npt.NDArray[np.bool_] = np.logical_or.reduce(regressed.sections.present[kept], axis=0)
         self._name(
@@ -494,3 +494,10 @@ class CrossSectionalModel(GramModel):
 def _styles(panel: Panel) -> tuple[str, ...]:
     """All characteristics but the constant, whose place the market takes."""
     return tuple(name for name in panel.chars if name != CONSTANT)
+
+
+def _advice(involved: tuple[str, ...]) -> str:
+    """Say what to leave out where too few dates can be regressed."""
+    if involved:
+        return f"{', '.join(involved)} are collinear on all of them: leave one out."
+    return "Use fewer or less collinear styles, or coarser industries."

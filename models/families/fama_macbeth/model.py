@@ -29,6 +29,7 @@ from models.statistics.gram import (
     Design,
     GramStatistics,
     Weighting,
+    collinear,
     gram_of,
     select_characteristics,
     solve_gram,
@@ -293,6 +294,8 @@ def _too_few(gram: GramStatistics, n_dates: int, counts: npt.NDArray[np.int64]) 
     advice = "Use fewer or less collinear characteristics."
     if empty:
         advice = f"No stock has {', '.join(empty)} on most of them: leave these out, or start the panel later."
+    elif involved := collinear(gram.zz.sum(axis=0), gram.chars):
+        advice = f"{', '.join(involved)} are collinear on all of them: leave one out."
     usable = min(n_dates, int(counts.min()))
     return (
         f"Only {usable} of {len(gram.dates)} dates can be regressed on {len(gram.chars)} "

@@ -8,7 +8,7 @@ from __future__ import annotations
 import numpy as np
 
 from models.arrays import FloatArray
-from models.statistics.gram import RANK_TOLERANCE, GramStatistics
+from models.statistics.gram import RANK_TOLERANCE, GramStatistics, collinear
 from schemas.errors import ModelError
 
 
@@ -48,9 +48,8 @@ def check_collinearity(gram: GramStatistics) -> None:
     zero = [name for name, size in zip(gram.chars, scale, strict=True) if size == 0.0]
     if zero:
         raise ModelError(f"The characteristics {zero} are zero on every row; leave them out.")
-    values, vectors = np.linalg.eigh(total / np.outer(scale, scale))
-    if values[0] <= RANK_TOLERANCE * values[-1]:
-        involved = [gram.chars[i] for i in np.flatnonzero(np.abs(vectors[:, 0]) > 0.05)]
+    involved = collinear(total, gram.chars)
+    if involved:
         raise ModelError(f"The characteristics {involved} are collinear over the whole panel; leave one out.")
 
 

@@ -28,6 +28,7 @@ from models.inference.regression import (
     time_series_regression,
 )
 from models.panel import Panel
+from models.statistics.gram import collinear
 from schemas.errors import ConfigError, ModelError
 from schemas.statistics import NOT_MADE
 
@@ -132,18 +133,35 @@ class ObservedFactorModel(FactorModel):
             newey_west_lags=self.newey_west_lags,
         )
         if not np.isfinite(result.beta).any():
-            most = int(result.n_obs.max(initial=0))
-            raise ModelError(
-                f"No stock has min_observations={self.min_observations} returns that identify its beta; "
-                f"the longest history has {most} of {len(dated)} dates. "
-                "Lower min_observations, give more dates, or leave out a factor that others repeat."
-            )
+            raise ModelError(self._why_no_beta(panel, names, factors, known))
         premia, errors, n_dropped = self._premia(returns, factors, known, result)
         tests, comment = self._joint_tests(*_balanced(returns, factors, known, result))
         arrays = self._stock_arrays(result)
         arrays |= {"premia": premia, "premia_stderr": errors, "tests": np.array([tests[name] for name in _TESTS])}
         self._restore(arrays, {"tickers": panel.tickers, "factors": names, "comment": comment, "n_dropped": n_dropped})
         return self
+
+    def _why_no_beta(self, panel: Panel, names: list[str], factors: FloatArray, known: BoolArray) -> str:
+        """Say what keeps every stock from having a beta."""
+        if not known.any():
+            return (
+                f"No date of the panel, {panel.dates[0]:%Y-%m-%d} to {panel.dates[-1]:%Y-%m-%d}, has both a return and "
+                f"the factors {', '.join(names)}: factors and returns have no date in common. Give factors of the same "
+                "dates."
+            )
+        covered = factors[known.any(axis=1)]
+        deviations = covered - covered.mean(axis=0)
+        involved = collinear(deviations.T @ deviations, names)
+        if involved and len(covered) > len(names):
+            return (
+                f"The factors {', '.join(involved)} are collinear, or constant, on the {len(covered)} dates that have "
+                "returns: leave one out."
+            )
+        return (
+            f"No stock has min_observations={self.min_observations} returns that identify its beta; the longest "
+            f"history has {int(known.sum(axis=0).max())} of {len(factors)} dates. Lower min_observations, or give more "
+            "dates."
+        )
 
     def _stock_arrays(self, result: TimeSeriesRegression) -> dict[str, Any]:
         """Return what the model keeps of every stock, by name."""

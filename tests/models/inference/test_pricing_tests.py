@@ -6,11 +6,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-from linearmodels.asset_pricing import LinearFactorModel, TradedFactorModel
+from linearmodels.asset_pricing import LinearFactorModel, LinearFactorModelGMM, TradedFactorModel
 from linearmodels.datasets import french
 from scipy import stats
 
-from models.inference.factor_premia import two_pass
+from models import two_pass
 from models.inference.pricing_tests import alpha_test, grs_test
 from schemas.errors import ConfigError, ModelError
 
@@ -162,3 +162,83 @@ def test_what_cannot_be_tested_says_why(sorted_portfolios: tuple[np.ndarray, np.
         alpha_test(returns, factors, cov_type="HC3")
     with pytest.raises(ConfigError, match="needs cov_type='HAC'"):
         alpha_test(returns, factors, newey_west_lags=3)
+
+
+def test_errors_of_sdf_loadings_with_gaps_are_those_of_the_stacked_moments() -> None:
+    """All moments at once, with a numerical Jacobian: G^-1 S G^-T / T, as in Cochrane (2005, section 12.2)."""
+    rng = np.random.default_rng(3)
+    n_dates, n_assets, size = 150, 5, 2
+    factors = rng.standard_normal((n_dates, size)) @ [[1.0, 0.5], [0.0, 0.8]] + [0.3, 0.1]
+    returns = (factors + 0.2) @ rng.uniform(-0.5, 1.5, (size, n_assets)) + rng.standard_normal((n_dates, n_assets))
+    returns[:, 1] *= 1.0 + np.abs(factors[:, 0])
+    returns[:60, 0] = returns[rng.random(n_dates) < 0.2, 3] = np.nan
+    result = two_pass(returns, factors, debiased=False)
+    known, design = np.isfinite(returns), np.column_stack([np.ones(n_dates), factors])
+
+    def moments(theta: np.ndarray) -> np.ndarray:
+        sizes = np.cumsum([n_assets * (size + 1), size, size, size * size])
+        ab, premia, mean, square, b = np.split(theta, sizes)
+        ab, square = ab.reshape(n_assets, size + 1), square.reshape(size, size)
+        errors = np.where(known, returns - design @ ab.T, 0.0)
+        first = (errors[:, :, None] * design[:, None, :]).reshape(n_dates, -1)
+        second = ab[:, 1:].T @ (ab[:, 0] + ab[:, 1:] @ (mean - premia))
+        d = factors - mean
+        spread = (d[:, :, None] * d[:, None, :] - square).reshape(n_dates, -1)
+        fixed = np.tile(np.concatenate([second, square @ b - premia]), (n_dates, 1))
+        return np.hstack([first, d, spread, fixed])
+
+    fits = [np.linalg.lstsq(design[k], r[k])[0] for r, k in zip(returns.T, known.T, strict=True)]
+    ab, mean, square = np.array(fits), factors.mean(axis=0), np.cov(factors.T, ddof=0)
+    premia = np.linalg.lstsq(ab[:, 1:], ab[:, 0] + ab[:, 1:] @ mean)[0]
+    theta = np.concatenate([ab.ravel(), premia, mean, square.ravel(), np.linalg.solve(square, premia)])
+    np.testing.assert_allclose(moments(theta).mean(axis=0), 0.0, atol=1e-12)
+    step = 1e-6 * np.eye(len(theta))
+    jacobian = np.array([(moments(theta + h) - moments(theta - h)).mean(axis=0) / 2e-6 for h in step]).T
+    inverse = np.linalg.inv(jacobian)
+    covariance = inverse @ (moments(theta).T @ moments(theta) / n_dates) @ inverse.T / n_dates
+    at = n_assets * (size + 1)
+    np.testing.assert_allclose(result.premia, premia, rtol=1e-10)
+    np.testing.assert_allclose(result.premia_covariance, covariance[at : at + size, at : at + size], rtol=1e-5)
+    np.testing.assert_allclose(result.sdf_loadings, theta[-size:], rtol=1e-10)
+    np.testing.assert_allclose(result.sdf_loadings_covariance, covariance[-size:, -size:], rtol=1e-5)
+
+
+def test_sdf_loadings_cover_the_truth_and_premia_are_those_of_gmm() -> None:
+    """The second factor has a premium by its covariance with the first alone: its SDF loading is zero."""
+    rng = np.random.default_rng(11)
+    beta, mixing = rng.uniform(-0.5, 1.5, (12, 2)), np.array([[1.0, 0.6], [0.0, 0.8]])
+    truth = np.array([0.3, 0.0])
+    premia = mixing.T @ mixing @ truth
+    inside = {"HC0": np.zeros(2), "nonrobust": np.zeros(2)}
+    for _ in range(300):
+        factors = rng.standard_normal((200, 2)) @ mixing
+        returns = (premia + factors) @ beta.T + 0.8 * rng.standard_normal((200, 12))
+        returns[rng.random(returns.shape) < 0.2] = np.nan
+        for cov_type, count in inside.items():
+            found = two_pass(returns, factors, cov_type=cov_type)
+            inside[cov_type] = count + (np.abs(found.sdf_loadings - truth) < 1.96 * found.sdf_loadings_stderr)
+    for count in inside.values():
+        np.testing.assert_allclose(count / 300, 0.95, atol=0.04)
+    factors = rng.standard_normal((5000, 2)) @ mixing
+    returns = (premia + factors) @ beta[:6].T + 0.8 * rng.standard_normal((5000, 6))
+    peer = LinearFactorModelGMM(returns, factors).fit(disp=0)
+    for weighting, tolerance in (("ols", 0.1), ("gls", 0.03)):
+        found = two_pass(returns, factors, weighting=weighting)
+        np.testing.assert_allclose(found.premia, peer.risk_premia, atol=0.3 * float(found.premia_stderr.min()))
+        np.testing.assert_allclose(found.premia_stderr, peer.risk_premia_se, rtol=tolerance)
+    normal = two_pass(returns, factors, cov_type="nonrobust")
+    np.testing.assert_allclose(two_pass(returns, factors).sdf_loadings_stderr, normal.sdf_loadings_stderr, rtol=0.05)
+
+
+def test_two_passes_of_gaps_say_what_they_cannot_do() -> None:
+    rng = np.random.default_rng(0)
+    factors = rng.standard_normal((40, 2))
+    returns = factors @ rng.standard_normal((2, 5)) + rng.standard_normal((40, 5))
+    returns[0, 1] = np.nan
+    with pytest.raises(ModelError, match="GLS needs complete histories"):
+        two_pass(returns, factors, weighting="gls")
+    returns[3:, 1] = np.nan
+    with pytest.raises(ModelError, match="asset at position 1 has 2 returns"):
+        two_pass(returns, factors)
+    with pytest.raises(ModelError, match="collinear"):
+        two_pass(returns, factors[:, [0, 0]])

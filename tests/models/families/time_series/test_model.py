@@ -8,16 +8,21 @@ import numpy as np
 import pandas as pd
 import pytest
 import statsmodels.api as sm
+import xarray as xr
 from linearmodels.asset_pricing import TradedFactorModel
 from linearmodels.datasets import french
 
+from models.families.cross_section import CrossSectionalModel
+from models.families.fama_macbeth import FamaMacBeth
 from models.families.time_series.market import MarketModel
 from models.families.time_series.model import TimeSeriesModel
+from models.forecasting.forecast import with_statistics
 from models.inference.betas import beta_paths, blume_coefficients, shrink_blume, shrink_vasicek
 from models.inference.factor_premia import premia_of_dates, two_pass
 from models.inference.regression import time_series_regression
 from models.panel import Panel
 from schemas.errors import ConfigError, ModelError
+from schemas.statistics import version_contract
 
 FACTORS = ["MktRF", "SMB", "HML"]
 
@@ -117,6 +122,10 @@ def test_statistics_split_the_variance_and_say_why_a_test_is_missing() -> None:
     assert "needs more dates than assets and factors" in found["grs"].attrs["comment"]
     restored = TimeSeriesModel.from_state(short.get_params(), short.state())
     assert restored.statistics()["grs"].attrs == found["grs"].attrs
+    version = with_statistics(xr.Dataset(coords={"ticker": panel.tickers, "factor": FACTORS}), found)
+    told = {name: variable.comment for name, variable in version_contract(version).items() if name in found}
+    assert told["grs"].startswith("Not made: The GRS test needs more dates than assets")
+    assert told["alpha"] == "Of the last fit. NaN: not known, or the stock is not covered."
     own = MarketModel(min_observations=20).fit(Panel.from_arrays(panel.returns.values[:, 4:]))
     assert "linearly dependent" in own.tests_comment_  # the market is a portfolio of the stocks
 
@@ -250,3 +259,45 @@ def test_unusable_requests_are_refused_with_their_name() -> None:
         TimeSeriesModel(window=3).beta_path(panel)
     with pytest.raises(ModelError, match="GLS needs more dates"):
         TimeSeriesModel(min_observations=5, premia="gls").fit(Panel(panel.data.isel(date=slice(70, 79))))
+
+
+def test_joint_tests_leave_out_the_date_that_the_lag_leaves_uncovered(sorted_portfolios: Panel) -> None:
+    """The first date of a panel with lagged characteristics has no stock in its mask."""
+    mask = np.ones(sorted_portfolios.mask.shape, dtype=bool)
+    mask[0] = False
+    lagged = Panel(sorted_portfolios.data.assign(mask=(("date", "ticker"), mask)))
+    expected = sorted_portfolios.sel(start=sorted_portfolios.dates[1])
+    for premia in ("mean", "gls"):
+        ours = TimeSeriesModel(premia=premia).fit(lagged)
+        direct = TimeSeriesModel(premia=premia).fit(expected)
+        assert ours.n_tested_.item() == len(lagged.tickers)
+        for name in ("grs", "grs_pvalue", "alpha_chi2", "alpha_chi2_pvalue"):
+            assert getattr(ours, f"{name}_").item() == pytest.approx(getattr(direct, f"{name}_").item(), rel=1e-10)
+        if premia == "gls":
+            np.testing.assert_allclose(ours.premia_, direct.premia_, rtol=1e-10)
+            np.testing.assert_allclose(ours.premia_stderr_, direct.premia_stderr_, rtol=1e-10)
+
+
+def test_why_no_stock_has_a_beta_names_the_factors() -> None:
+    rng = np.random.default_rng(0)
+    market = rng.standard_normal((80, 1))
+    factors = np.hstack([market, rng.standard_normal((80, 1)), 2.0 * market])
+    panel = Panel.from_arrays(rng.standard_normal((80, 4)), factors=factors, observed_factors=["MKT", "SMB", "MKT_x2"])
+    with pytest.raises(ModelError, match="factors MKT, MKT_x2 are collinear, or constant, on the 80 dates"):
+        TimeSeriesModel().fit(panel)
+    assert np.isfinite(TimeSeriesModel(("MKT", "SMB")).fit(panel).premia_).all()
+    other = Panel(panel.data.assign(factors=panel.data["factors"] * np.nan))
+    with pytest.raises(ModelError, match="have no date in common"):
+        TimeSeriesModel().fit(other)
+    with pytest.raises(ModelError, match=r"min_observations=90 returns .* longest history has 80 of 80 dates"):
+        TimeSeriesModel(("MKT",), min_observations=90).fit(panel)
+
+
+@pytest.mark.parametrize("model", [FamaMacBeth(), CrossSectionalModel()], ids=["fama_macbeth", "cross_section"])
+def test_a_characteristic_twice_is_named(model: FamaMacBeth | CrossSectionalModel) -> None:
+    rng = np.random.default_rng(0)
+    values = rng.standard_normal((30, 12, 3))
+    values[..., 2] = values[..., 0]
+    panel = Panel.from_arrays(rng.standard_normal((30, 12)), values, chars=["size", "value", "cap"])
+    with pytest.raises(ModelError, match=r"size, cap are collinear on all of them"):
+        model.fit(panel)
