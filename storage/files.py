@@ -90,6 +90,8 @@ def private_folder(path: Path) -> None:
     """
     try:
         path.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if path.stat().st_uid != os.geteuid():  # the superuser could close it, and its owner open it again
+            raise ExecutionError(f"{path}: belongs to another user, who can read what is kept there; remove it")
         path.chmod(0o700)
         for file in path.iterdir():
             if file.is_file() and not file.is_symlink():

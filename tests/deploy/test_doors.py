@@ -15,7 +15,7 @@ from prefect.settings import (
 from starlette.testclient import TestClient
 
 from deploy import doors
-from schemas.errors import ConfigError
+from schemas.errors import ConfigError, ExecutionError
 
 
 def test_the_server_takes_its_password_its_name_and_its_pages_only(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -55,6 +55,14 @@ def test_a_password_is_made_once_and_is_closed_to_others(tmp_path: Path) -> None
     command, variables = doors.server(4200, password, log_level="warning")
     assert password.split(":")[1] not in " ".join(command)
     assert variables["PREFECT_SERVER_API_AUTH_STRING"] == password
+
+
+def test_a_folder_of_somebody_else_keeps_no_password(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "prefect").mkdir()
+    monkeypatch.setattr(os, "geteuid", lambda: -1)
+    with pytest.raises(ExecutionError, match="belongs to another user"):
+        doors.kept_password(tmp_path / "prefect")
+    assert not list((tmp_path / "prefect").iterdir())
 
 
 @pytest.mark.parametrize(
