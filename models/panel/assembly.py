@@ -16,6 +16,7 @@ import xarray as xr
 
 from models.arrays import BoolArray, CodeArray, FloatArray
 from models.panel.transforms import TRANSFORMS
+from schemas.cells import DATE_ADVICE, DATE_FORMATS, MIDNIGHT, MONTH_FORMATS
 from schemas.errors import ConfigError, DataError
 
 CONSTANT = "constant"
@@ -163,17 +164,19 @@ def rows(array: xr.DataArray, start: int, stop: int, *, fill: float) -> npt.NDAr
 
 
 def as_dates(values: Any) -> pd.DatetimeIndex:
-    """Dates in nanoseconds and without a time zone.
+    """Dates in nanoseconds and without a time zone; text is a date in the forms of `schemas.cells` only.
 
     Raises
     ------
     DataError
         If they are numbers, cannot be read as dates, are missing, or have a time zone.
     """
-    if pd.api.types.is_numeric_dtype(pd.Index(values)):
+    given = pd.Index(values)
+    if pd.api.types.is_numeric_dtype(given):
         raise DataError("Dates are numbers; convert them with pandas.to_datetime and a format.")
     try:
-        dates = pd.DatetimeIndex(pd.to_datetime(values)).as_unit("ns")
+        text = given.inferred_type in {"string", "mixed"}
+        dates = pd.DatetimeIndex(_of_text(given) if text else pd.to_datetime(given)).as_unit("ns")
     except (ValueError, TypeError) as error:
         raise DataError(f"Dates cannot be read: {error}") from error
     if dates.tz is not None:
@@ -181,6 +184,24 @@ def as_dates(values: Any) -> pd.DatetimeIndex:
     if dates.hasnans:
         raise DataError("Dates must not have missing values.")
     return dates.rename("date")
+
+
+def _of_text(values: pd.Index) -> pd.DatetimeIndex:
+    """Read dates as text; pandas itself guesses the form of each, and takes 03.02.17 for March beside 13.02.17."""
+    if values.hasnans:
+        raise DataError("Dates must not have missing values.")
+    text = values.astype("str").str.strip()
+    plain = text.str.replace(MIDNIGHT, "", regex=True)
+    days = pd.DatetimeIndex([pd.NaT] * len(plain))
+    for form, length in {**DATE_FORMATS, **MONTH_FORMATS}.items():
+        found = pd.to_datetime(plain.where(plain.str.len().isin(length)), format=form, errors="coerce")
+        days = days.where(days.notna(), found + pd.offsets.MonthEnd(0) if form in MONTH_FORMATS else found)
+    if days.hasnans:
+        raise DataError(
+            f"Dates cannot be read: '{text[days.isna()][0]}' is not a date; {DATE_ADVICE}, or convert them with "
+            "pandas.to_datetime and a format."
+        )
+    return days
 
 
 def as_axis(values: Any) -> pd.DatetimeIndex:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple, Self
+from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -17,7 +17,8 @@ import pandas as pd
 import xarray as xr
 
 from models.arrays import BoolArray, CodeArray, FloatArray, IntArray
-from models.panel.assembly import UNKNOWN, as_axis, as_dates, assemble, order_industries, panel_blocks
+from models.panel.assembly import UNKNOWN, as_axis, assemble, order_industries, panel_blocks
+from models.panel.frames import aligned, excess_returns, grid, names_of, numbers
 from schemas.errors import DataError, ModelError
 
 _DIMS: dict[str, tuple[str, ...]] = {
@@ -83,7 +84,8 @@ class Panel:
         Parameters
         ----------
         frame : pandas.DataFrame or polars.DataFrame
-            Columns for the date, the ticker, the excess return at the date, and the characteristics.
+            Columns for the date, the ticker, the excess return at the date, and the characteristics. Dates as text are
+            ``2014-12-31`` or ``20141231``; no other form is guessed.
         returns, date, ticker : str
             Names of those columns.
         characteristics : sequence of str
@@ -100,7 +102,7 @@ class Panel:
             Smallest share of the characteristics that a stock must have to be covered; always at least one,
             and all of them under the transform "none". Without characteristics: the stock has a row.
         factors : pandas.DataFrame, optional
-            Observed factor returns at the date, indexed by date; dates that it lacks become NaN.
+            Observed factor returns at the date, indexed by date; dates that it lacks become NaN, with a warning.
         industry : str, optional
             Column of industry names (or whole numbers, taken as names), lagged like a characteristic; missing where
             unknown.
@@ -108,15 +110,17 @@ class Panel:
         Raises
         ------
         DataError
-            A column is missing or holds text, a date is not one, or a (date, ticker) appears twice.
+            A column is missing or holds text, a date is not one, a (date, ticker) appears twice, a return loses more
+            than everything, or the factors label other periods.
         ConfigError
             The transform is unknown, or the lag is negative.
         """
         table: pd.DataFrame = frame if isinstance(frame, pd.DataFrame) else frame.to_pandas()
-        row, column, dates, tickers = _grid(table, date, ticker)
+        row, column, dates, tickers = where = grid(table, date, ticker)
         values = np.full((len(dates), len(tickers), 1 + len(characteristics)), np.nan)
-        for position, name in enumerate([returns, *characteristics]):
-            values[row, column, position] = _numeric(table, name)
+        values[row, column, 0] = excess_returns(table, returns, where)
+        for position, name in enumerate(characteristics, start=1):
+            values[row, column, position] = numbers(table, name)
         present = np.zeros(values.shape[:2], dtype=np.bool_)
         present[row, column] = True
         cube = xr.Dataset(
@@ -128,12 +132,11 @@ class Panel:
             coords={"date": dates, "ticker": tickers, "char": [*characteristics]},
         )
         if factors is not None:
-            observed = factors.set_axis(as_axis(factors.index)).reindex(dates).to_numpy(dtype=np.float64)
-            cube["factors"] = (("date", "observed_factor"), observed)
+            cube["factors"] = (("date", "observed_factor"), aligned(factors, dates))
             cube = cube.assign_coords(observed_factor=[str(name) for name in factors.columns])
         if industry is not None:
             groups = np.full(present.shape, UNKNOWN)
-            groups[row, column], names = pd.factorize(_names(table, industry))
+            groups[row, column], names = pd.factorize(names_of(table, industry))
             codes, found = order_industries(groups, [str(name) for name in names])
             cube["industry"] = (("date", "ticker"), codes)
             cube = cube.assign_coords(industry_name=found)
@@ -441,47 +444,3 @@ def _industry_names(codes: CodeArray, names: Sequence[str] | None) -> list[str]:
 
 def _extent(dates: pd.DatetimeIndex) -> str:
     return f"{len(dates)} dates" + (f" from {dates[0]:%Y-%m-%d} to {dates[-1]:%Y-%m-%d}" if len(dates) else "")
-
-
-class _Grid(NamedTuple):
-    """Dense dates and tickers of a long frame, and where each of its rows lies on them."""
-
-    row: npt.NDArray[np.intp]
-    column: npt.NDArray[np.intp]
-    dates: pd.DatetimeIndex
-    tickers: npt.NDArray[np.str_]
-
-
-def _grid(table: pd.DataFrame, date: str, ticker: str) -> _Grid:
-    stamps = as_dates(_column(table, date))
-    names = _column(table, ticker)
-    if names.isna().any():
-        raise DataError(f"Column '{ticker}' must not have missing values.")
-    row, dates = pd.factorize(stamps, sort=True)
-    column, tickers = pd.factorize(names.astype("str"), sort=True)
-    repeated = np.flatnonzero(pd.Series(row * len(tickers) + column).duplicated())
-    if len(repeated):
-        key = f"({stamps[repeated[0]]:%Y-%m-%d}, {names.iloc[repeated[0]]})"
-        raise DataError(f"The frame has more than one row for {key}; keep one of each date and ticker.")
-    return _Grid(row, column, as_axis(dates), np.array(tickers, dtype=np.str_))
-
-
-def _column(table: pd.DataFrame, name: str) -> pd.Series:
-    if name not in table.columns:
-        raise DataError(f"The frame has no column '{name}'; its columns are {', '.join(map(str, table.columns))}.")
-    return table[name]
-
-
-def _numeric(table: pd.DataFrame, name: str) -> FloatArray:
-    column = _column(table, name)
-    if not pd.api.types.is_numeric_dtype(column):
-        raise DataError(f"Column '{name}' holds {column.dtype}, not numbers; convert it with pandas.to_numeric.")
-    return column.to_numpy(dtype=np.float64, na_value=np.nan)
-
-
-def _names(table: pd.DataFrame, name: str) -> npt.NDArray[np.object_]:
-    """Names in a column, whole numbers among them as text; None where missing."""
-    column = _column(table, name).convert_dtypes()
-    if pd.api.types.is_float_dtype(column.dtype):
-        raise DataError(f"Column '{name}' holds fractions, not names of industries.")
-    return column.astype("string").astype(object).where(column.notna(), None).to_numpy()

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 import polars as pl
 
-from schemas.cells import DATE_FORMATS, MIDNIGHT, MISSING
+from schemas.cells import DATE_FORMATS, MIDNIGHT, MISSING, MONTH_FORMATS
 from schemas.sources import FactorSource, IndustrySource, MarketSource
 from schemas.spec import Frequency
 
@@ -75,9 +75,9 @@ def to_date(column: str, dtype: pl.DataType, frequency: Frequency, writing: Writ
             day = _in_form(text, writing.date_format, frequency)
         else:
             plain = text.str.replace(MIDNIGHT, "")
-            forms = [plain.str.to_date(form, strict=False) for form in DATE_FORMATS]
+            forms = [_dated(plain, form, length) for form, length in DATE_FORMATS.items()]
             if frequency == "monthly":
-                forms.append((text.str.replace("-", "") + "01").str.to_date("%Y%m%d", strict=False))
+                forms += [_dated(plain, form, length, " 01", " %d") for form, length in MONTH_FORMATS.items()]
             day = pl.coalesce(forms)
     else:
         return None
@@ -114,6 +114,11 @@ def is_text(dtype: pl.DataType) -> bool:
 def is_numeric_or_text(dtype: pl.DataType) -> bool:
     """Return whether a column of a type may hold numbers."""
     return dtype.is_numeric() or is_text(dtype) or dtype == pl.Null
+
+
+def _dated(text: pl.Expr, form: str, length: range, day: str = "", day_form: str = "") -> pl.Expr:
+    long_enough = text.str.len_bytes().is_between(length.start, length.stop - 1)
+    return (pl.when(long_enough).then(text) + day).str.to_date(form + day_form, strict=False)
 
 
 def _in_form(text: pl.Expr, form: str, frequency: Frequency) -> pl.Expr:

@@ -14,6 +14,7 @@ import pandas as pd
 import xarray as xr
 
 from schemas.errors import ConfigError, DataError
+from schemas.joining import describe_mismatch
 from schemas.settings import Settings
 from schemas.sources import FactorSource
 from schemas.spec import Frequency
@@ -62,7 +63,7 @@ def read_factors(
     SourceError
         If a source cannot be read as declared: files, columns, text in numbers, units, order of dates.
     DataError
-        If dates are duplicated, impossible, not of this frequency, or have none in common with the market's.
+        If dates are duplicated, impossible, not of this frequency, or label other periods than the market's.
     ConfigError
         If two columns have the same name, or there are two risk-free rates.
     """
@@ -76,11 +77,9 @@ def read_factors(
         known, values, what = _read(source, settings, frequency)
         positions = known.get_indexer(market)
         carried = _carried(known, values, source, market, calendar, frequency)
-        if not (positions >= 0).any() and not np.isfinite(carried).any():
-            raise DataError(
-                f"{what}: no date in common with the market: the factors are from {known[0]:%Y-%m-%d} to "
-                f"{known[-1]:%Y-%m-%d}, the market from {market[0]:%Y-%m-%d} to {market[-1]:%Y-%m-%d}"
-            )
+        mismatch = describe_mismatch(market.to_numpy(), known.to_numpy())
+        if mismatch is not None and ((positions >= 0).any() or not np.isfinite(carried).any()):
+            raise DataError(f"{what}: {mismatch}")
         aligned = {name: np.where(positions >= 0, column[positions], np.nan) for name, column in values.items()}
         if source.risk_free is not None:
             own = aligned.pop(source.risk_free) if source.risk_free not in source.columns else aligned[source.risk_free]

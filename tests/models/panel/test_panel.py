@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import numpy as np
 import pandas as pd
 import polars as pl
@@ -147,8 +149,53 @@ class TestFromLong:
     def test_factors_are_matched_by_date(self):
         frame = make_frame(make_cube())
         factors = pd.DataFrame({"mkt": [0.02, 0.01]}, index=pd.to_datetime(["1999-01-01", "2014-11-25"]))
-        got = Panel.from_long(frame, characteristics=["c0"], factors=factors).factors.to_pandas()["mkt"]
+        with pytest.warns(UserWarning, match="22 of 23 dates of the panel have no factors, the first is 2014-11-24"):
+            got = Panel.from_long(frame, characteristics=["c0"], factors=factors).factors.to_pandas()["mkt"]
         assert got.dropna().to_dict() == {pd.Timestamp("2014-11-25"): 0.01}
+
+    def test_factors_that_label_other_periods_are_refused_with_a_count(self):
+        months = pd.date_range("2010-01-31", periods=120, freq="ME")
+        frame = pd.DataFrame({"date": months, "ticker": "A", "ret": 0.01})
+
+        def observed(index: pd.DatetimeIndex) -> Panel:
+            return Panel.from_long(frame, factors=pd.DataFrame({"mkt": 0.02}, index=index), lag=0)
+
+        assert observed(months).factors.notnull().all()
+        business = pd.date_range("2010-01-29", periods=120, freq="BME")
+        told = "35 of 120 dates have no factors, the first is 2010-01-31, and 34 dates .* the first is 2010-02-26"
+        with pytest.raises(DataError, match=rf"`factors`: {told}; label periods alike, such as by `index \+ pandas"):
+            observed(business)
+        with pytest.raises(DataError, match="no date in common with the market: the factors are from 2010-01-01 to"):
+            observed(months - pd.offsets.MonthBegin(1))
+        with pytest.raises(DataError, match=r"3622 dates of factors lie among 120 .*another frequency"):
+            observed(pd.date_range("2010-01-01", "2020-01-01"))
+
+    def test_dates_as_text_are_read_in_one_form_and_never_guessed(self):
+        frame = make_frame(make_cube())
+        whole = Panel.from_long(frame, characteristics=["c0"])
+        for form in ("%Y-%m-%d", "%Y%m%d", " %Y-%m-%d 00:00:00-05:00"):
+            text = frame.assign(date=frame["date"].dt.strftime(form))
+            xr.testing.assert_identical(Panel.from_long(text, characteristics=["c0"]).data, whole.data)
+        for form in ("%d.%m.%y", "%m/%d/%Y", "%Y-%m-%d 16:00", "%Y%m1"):
+            text = frame.assign(date=frame["date"].dt.strftime(form))
+            with pytest.raises(DataError, match=r"cannot be read: .*is not a date; write existing dates as YYYY-MM-DD"):
+                Panel.from_long(text, characteristics=["c0"])
+        months = pd.DataFrame({"date": ["2014-11", "201412"], "ticker": "A", "ret": 0.01})
+        assert list(Panel.from_long(months).dates) == [pd.Timestamp("2014-11-30"), pd.Timestamp("2014-12-31")]
+
+    def test_a_loss_of_more_than_everything_is_refused_by_its_row(self):
+        frame = make_frame(make_cube())
+        frame.loc[8, "ret"] = -66.0
+        key = f"({frame.loc[8, 'date']:%Y-%m-%d}, {frame.loc[8, 'ticker']})"
+        with pytest.raises(DataError, match=rf"'ret' is -66 for {re.escape(key)}, .* in 1 of {len(frame)} rows"):
+            Panel.from_long(frame, characteristics=["c0"])
+        frame.loc[8, "ret"] = -1.01  # all is lost, less the risk-free rate
+        Panel.from_long(frame, characteristics=["c0"])
+
+    def test_blanks_around_a_ticker_are_no_part_of_it(self):
+        frame = make_frame(make_cube())
+        padded = frame.assign(ticker=frame["ticker"].where(frame.index != 5, frame["ticker"] + " "))
+        xr.testing.assert_identical(Panel.from_long(padded).data, Panel.from_long(frame).data)
 
     @pytest.mark.parametrize(
         ("change", "options", "message"),

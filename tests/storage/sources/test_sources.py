@@ -542,6 +542,13 @@ def test_factors_that_do_not_fit_together_are_refused(ff):
         factors(source, source.model_copy(update={"columns": ()}))
     with pytest.raises(DataError, match=r"no date in common .*2016-01-04 to 2017-02-10, .*2020-01-02 to 2020-01-31"):
         factors(source, dates=sessions("XNYS", date(2020, 1, 1), date(2020, 1, 31)))
+    moved = pd.read_csv(ff, parse_dates=["date"])
+    moved["date"] += DAY
+    late = FactorSource(origin=files(write(moved, ff.parent / "late.csv")), columns=("SMB",), units="percent")
+    with pytest.raises(
+        DataError, match=r"late\.csv: 58 of 279 dates have no factors, the first is 2016-01-11, and 58 dates"
+    ):
+        factors(late, dates=sessions("XNYS", date(2016, 1, 1), date(2017, 2, 10)))
     with pytest.raises(DataError, match="not daily"):
         factors(FactorSource(origin=PackageOrigin(name="french"), date="dates", columns=("SMB",), units="decimal"))
     assert factors() is None

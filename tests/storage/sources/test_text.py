@@ -10,7 +10,7 @@ import pandas as pd
 import polars as pl
 import pytest
 
-from schemas.errors import ConfigError, SourceError
+from schemas.errors import ConfigError, DataError, SourceError
 from schemas.settings import Settings
 from schemas.sources import FactorSource, FilesOrigin, IndustrySource, LongPrices, WidePrices
 from storage.sources import read_factors, read_industries, read_market, text
@@ -131,19 +131,40 @@ def test_a_date_with_an_offset_is_the_day_that_it_shows(tmp_path, written):
     assert list(read.index.strftime("%Y-%m-%d")) == ["2017-03-10", "2017-03-13"]
 
 
+@pytest.mark.parametrize(
+    ("frequency", "written", "read"),
+    [
+        ("daily", "2017123", None),  # the 23rd of January, or the third of December
+        ("daily", "201712", None),
+        ("daily", "2017-1-3", "2017-01-03"),
+        ("monthly", "2017-1", "2017-01-31"),
+        ("monthly", "201702", "2017-02-28"),
+        ("monthly", "20171", None),
+        ("monthly", "2017123", None),
+    ],
+)
+def test_a_date_that_could_be_two_days_is_none(tmp_path, frequency, written, read):
+    content = f"date,A\n{written},1\n"
+    if read is None:
+        with pytest.raises(DataError, match=f"'{written}', which is not a date"):
+            wide(tmp_path / "a.csv", content, frequency=frequency)
+    else:
+        assert wide(tmp_path / "a.csv", content, frequency=frequency).index[0] == pd.Timestamp(read)
+
+
 def test_dates_are_read_in_the_form_that_is_said_and_in_no_other(tmp_path):
     content = "date,A\n01.02.17,1\n02.02.17,2\n03.02.17,3\n"
-    with pytest.raises(Exception, match=r"'01\.02\.17', which is not a date; .* `date_format`"):
+    with pytest.raises(DataError, match=r"'01\.02\.17', which is not a date; .* `date_format`"):
         wide(tmp_path / "a.csv", content)
     read = wide(tmp_path / "a.csv", content, date_format="%d.%m.%y")
     assert list(read.index.strftime("%Y-%m-%d")) == ["2017-02-01", "2017-02-02", "2017-02-03"]
-    with pytest.raises(Exception, match=r"'13\.02\.17', which is not a date of the form %m\.%d\.%y"):
+    with pytest.raises(DataError, match=r"'13\.02\.17', which is not a date of the form %m\.%d\.%y"):
         wide(tmp_path / "a.csv", content + "13.02.17,1\n", date_format="%m.%d.%y")
     months = wide(tmp_path / "a.csv", "date,A\n01/2017,1\n02/2017,1\n", date_format="%m/%Y", frequency="monthly")
     assert list(months.index.strftime("%Y-%m-%d")) == ["2017-01-31", "2017-02-28"]
     timed = wide(tmp_path / "a.csv", "date,A\n02/01/2017 00:00,1\n", date_format="%m/%d/%Y %H:%M")
     assert timed.index[0] == pd.Timestamp("2017-02-01")
-    with pytest.raises(Exception, match="'02/01/2017 16:00', which is not a date"):
+    with pytest.raises(DataError, match="'02/01/2017 16:00', which is not a date"):
         wide(tmp_path / "a.csv", "date,A\n02/01/2017 16:00,1\n", date_format="%m/%d/%Y %H:%M")
     with pytest.raises(ConfigError, match=r"'date_format': needs a year and a month"):
         WidePrices.parse({"origin": {"kind": "files", "paths": ["a"]}, "date_format": "dd.mm.yyyy"}, origin="config")
@@ -194,7 +215,7 @@ def test_blanks_around_a_name_are_no_part_of_it(tmp_path):
     assert list(read.columns) == ["AAA"]
     assert read["AAA"].tolist() == [10, 11, 12]
     path.write_text("date,ticker,close\n2017-02-01,AAA,10\n2017-02-01,AAA ,11\n")
-    with pytest.raises(Exception, match=r"1 duplicated rows .*2017-02-01, ticker AAA\)"):
+    with pytest.raises(DataError, match=r"1 duplicated rows .*2017-02-01, ticker AAA\)"):
         long(path)
     assert list(wide(path, WIDE.replace(",A,", ", A ,")).columns) == ["A", "B", "C"]
     with pytest.raises(SourceError, match="the column 'A' is there twice"):
