@@ -29,6 +29,9 @@ EARLIEST = date(1900, 1, 1)
 WORST_RETURN = -1.0
 """No simple return is less: all is lost."""
 
+LARGEST_RETURN = {"daily": 0.05, "monthly": 0.3}
+"""No typical move of decimal returns, the median of their absolute values, is larger."""
+
 LARGEST_RATE = {"daily": 0.002, "monthly": 0.05}
 """No risk-free rate per period is larger, as a decimal: 65 % and 80 % a year; 1981 in the US: 0.0006 and 0.0135."""
 

@@ -15,7 +15,7 @@ import pandas as pd
 
 from models.arrays import FloatArray
 from models.panel.assembly import as_axis, as_dates
-from schemas.cells import LARGEST_RATE, WORST_RETURN
+from schemas.cells import LARGEST_RATE, LARGEST_RETURN, WORST_RETURN
 from schemas.errors import DataError
 from schemas.joining import describe_mismatch
 
@@ -70,6 +70,8 @@ def numbers(table: pd.DataFrame, name: str) -> FloatArray:
 def excess_returns(table: pd.DataFrame, name: str, where: Grid) -> FloatArray:
     """Return a column of excess returns, of which none loses more than everything and the largest risk-free rate.
 
+    A column that is typically larger than returns can be, such as a variable of another regression, is not judged.
+
     Raises
     ------
     DataError
@@ -77,7 +79,7 @@ def excess_returns(table: pd.DataFrame, name: str, where: Grid) -> FloatArray:
     """
     values = numbers(table, name)
     bad = np.flatnonzero(values < WORST_RETURN - max(LARGEST_RATE.values()))
-    if bad.size:
+    if bad.size and np.nanmedian(np.abs(values)) <= max(LARGEST_RETURN.values()):
         key = f"({where.dates[where.row[bad[0]]]:%Y-%m-%d}, {where.tickers[where.column[bad[0]]]})"
         raise DataError(
             f"Column '{name}' is {values[bad[0]]:g} for {key}, a loss of more than everything, in {bad.size} of "

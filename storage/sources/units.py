@@ -26,7 +26,7 @@ from collections.abc import Mapping
 import numpy as np
 import numpy.typing as npt
 
-from schemas.cells import LARGEST_RATE
+from schemas.cells import LARGEST_RATE, LARGEST_RETURN
 from schemas.errors import SourceError
 from schemas.sources import Units
 from schemas.spec import Frequency
@@ -35,7 +35,6 @@ FloatArray = npt.NDArray[np.float64]
 ENOUGH = 20
 """Fewest values that are judged."""
 
-_LARGEST_RETURN = {"daily": 0.05, "monthly": 0.3}
 _SMALLEST_RETURN = {"daily": 1e-4, "monthly": 1e-3}
 _WORST_FACTOR = -0.99
 _PERIOD = {"daily": "day", "monthly": "month"}
@@ -68,7 +67,7 @@ def check_returns(what: str, columns: Mapping[str, FloatArray], units: Units, fr
     sizes = {name: _typical(values) for name, values in columns.items()}
     sizes = {name: size for name, size in sizes.items() if np.isfinite(size)}
     for name, size in sizes.items():
-        if size > _LARGEST_RETURN[frequency]:
+        if size > LARGEST_RETURN[frequency]:
             declared, other = ("percent", "prices or levels") if units == "percent" else ("decimals", "percent")
             advice = (
                 "give returns" if units == "percent" else "set `units: percent`, or give returns if these are prices"

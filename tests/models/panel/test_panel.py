@@ -191,6 +191,7 @@ class TestFromLong:
             Panel.from_long(frame, characteristics=["c0"])
         frame.loc[8, "ret"] = -1.01  # all is lost, less the risk-free rate
         Panel.from_long(frame, characteristics=["c0"])
+        Panel.from_long(frame.assign(ret=frame["c0"] * 3.0), characteristics=["c0"])  # no returns at all
 
     def test_blanks_around_a_ticker_are_no_part_of_it(self):
         frame = make_frame(make_cube())
