@@ -9,7 +9,7 @@ therefore as fast on a million rows as on a thousand. What a failure means follo
 =========  =============================================  =============================================
 scope      severity `block`                               severity `warn`
 =========  =============================================  =============================================
-`row`      the cell becomes missing, or what of it is     the cell stays, outside the estimation universe
+`row`      the cell becomes missing, or what of it is     the cell stays; its return and prices move no number
            wrong, if that can be told
 `date`     the date does not land                         the report says so
 `ingest`   nothing lands                                  the report says so
@@ -29,6 +29,8 @@ Severity = Literal["block", "warn"]
 Scope = Literal["row", "date", "ingest"]
 Table = Literal["structure", "keys", "sessions", "dates", "columns", "tickers", "ingest", "cube"]
 Rule = Literal["at_most", "at_least", "unique", "in_set"]
+SuspectedReturns = Literal["counted", "left_out"]
+"""What becomes, where forecasts are judged, of a return that a check suspects and none refutes."""
 
 MAX_FLAGGED_ROWS = 10_000
 """How many flagged rows a report describes one by one; `CheckReport.flagged_cells` names all of them."""
@@ -177,6 +179,10 @@ CHECKS: tuple[Check, ...] = (
 )
 # fmt: on
 """All checks. One whose column the data do not allow (no volumes, returns only) is not run."""
+
+REFUTING = ("reversed_jump",)
+"""Checks whose warning means that a return cannot be true. What others suspect may be a crash, which forecasts must be
+judged by."""
 
 _NAMES = [check.name for check in CHECKS]
 

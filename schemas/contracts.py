@@ -15,6 +15,7 @@ from pandera.errors import SchemaErrors
 from pydantic import AwareDatetime, Field
 
 from schemas.base import Frozen, Name
+from schemas.checks import SuspectedReturns
 from schemas.errors import FactorcubeError
 
 FORMAT_VERSION = 1
@@ -58,6 +59,14 @@ CUBE: dict[str, Variable] = {
         "1",
         "member of the estimation universe at date",
         "False where there is no return, or a check suspects it.",
+    ),
+    "refuted": _variable(
+        "date ticker",
+        "bool",
+        "1",
+        "whether the return cannot be true: a later price undoes it",
+        "True: it counts nowhere, not even where forecasts are judged. Other suspected returns do count there.",
+        required=False,
     ),
     "risk_free": _variable("date", "float32", "1", "risk-free return over the period", _MISSING, required=False),
     "factors": _variable(
@@ -143,7 +152,15 @@ VERSION: dict[str, Variable] = {
         "float64",
         "1",
         "realised excess return at date of the weights of the date before",
-        "NaN: weights or too many returns are missing.",
+        "Refuted returns count as missing, suspected ones count. NaN: weights or too many returns are missing.",
+    ),
+    "portfolio_return_without_suspects": _variable(
+        "portfolio date",
+        "float64",
+        "1",
+        "realised excess return at date of the weights of the date before, without suspected returns",
+        "Every return that a check suspects counts as missing. NaN: weights or too many returns are missing.",
+        required=False,
     ),
     "expected_returns": _variable(
         "date ticker",
@@ -178,6 +195,22 @@ VERSION: dict[str, Variable] = {
     ),
     "standardised_return": _variable(
         "portfolio date", "float64", "1", "portfolio return over its forecast volatility", _FORECAST
+    ),
+    "qlike_without_suspects": _variable(
+        "portfolio date",
+        "float64",
+        "1",
+        "QLIKE loss of the variance forecast at portfolio_return_without_suspects",
+        _FORECAST,
+        required=False,
+    ),
+    "standardised_return_without_suspects": _variable(
+        "portfolio date",
+        "float64",
+        "1",
+        "portfolio_return_without_suspects over the forecast volatility",
+        _FORECAST,
+        required=False,
     ),
     "out_of_sample": _variable(
         "date",
@@ -215,6 +248,9 @@ class GateDecision(Frozen):
     """Whether a version may become `latest`, and why."""
 
     passed: bool
+    suspected_returns: SuspectedReturns | None = Field(
+        default=None, description="Whether suspected returns counted; None if no returns were looked at, or before."
+    )
     reasons: tuple[str, ...]
     criteria: tuple[Criterion, ...] = ()
     champion: str | None = Field(default=None, description="Version it was compared with; None if there was none.")

@@ -239,7 +239,8 @@ def _derived(
         beside["adjusted splits"] = ("-splits", splits)
     if raw.span is None or not space.work.has(Kind.DERIVED, raw.key):
         excluded = checking.estimation_exclusions(market, report)
-        derived = derive_cube(clean, observed, excluded, _sessions(spec, clean), spec)
+        refuted = checking.refuted_returns(market, report)
+        derived = derive_cube(clean, observed, excluded, _sessions(spec, clean), spec, refuted)
         validate(derived, CUBE, CubeError, f"cube of {spec.universe}")
         if raw.span is None:
             return derived, beside

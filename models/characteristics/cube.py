@@ -18,9 +18,17 @@ from schemas.spec import EqualWeight, FixedWeights, InverseVolatility, LongShort
 
 
 def derive_cube(
-    market: xr.Dataset, observed: xr.Dataset | None, excluded: xr.DataArray, sessions: pd.DatetimeIndex, spec: RunSpec
+    market: xr.Dataset,
+    observed: xr.Dataset | None,
+    excluded: xr.DataArray,
+    sessions: pd.DatetimeIndex,
+    spec: RunSpec,
+    refuted: xr.DataArray | None = None,
 ) -> xr.Dataset:
     """Compute what a cube stores from market data that passed the checks.
+
+    What a suspected row says moves no other number: neither a characteristic nor a weight, of this stock or another.
+    The return itself is kept beside the flag, and the stock may be held.
 
     Parameters
     ----------
@@ -31,6 +39,8 @@ def derive_cube(
         industry_name.
     excluded : xarray.DataArray
         (date, ticker) bool: rows that a check suspects; kept, but not in the estimation universe.
+    refuted : xarray.DataArray, optional
+        (date, ticker) bool: those of them that cannot be true. Default: none.
     sessions : pandas.DatetimeIndex
         Every session of the calendar over the span: a return spans one session, never a gap. Without a calendar the
         dates that landed.
@@ -52,18 +62,21 @@ def derive_cube(
         gone = grid["delisting_return"].notnull()
         returns = _with_delisting(returns, grid["delisting_return"])
     grid["returns"] = returns
+    suspected = excluded.reindex_like(returns, fill_value=False)
     if "characteristics" in grid:
         values = grid["characteristics"].astype(np.float32)
     else:
-        values = compute(grid, spec.characteristics, spec.frequency)
+        values = compute(grid, spec.characteristics, spec.frequency, suspected=suspected)
     present = returns.notnull()
-    estimation = present & ~excluded.reindex_like(present, fill_value=False)
-    weights = [_weights(item, grid, values, present & ~gone, estimation & ~gone) for item in spec.portfolios]
+    estimation = present & ~suspected
+    trusted, held = grid.assign(returns=returns.where(estimation)), (present | suspected) & ~gone
+    weights = [_weights(item, trusted, values, held, suspected) for item in spec.portfolios]
     cube = xr.Dataset(
         {
             "returns": returns.astype(np.float32),
             "characteristics": values,
             "estimation": estimation,
+            "refuted": suspected & (False if refuted is None else refuted.reindex_like(present, fill_value=False)),
             "weights": xr.concat(weights, "portfolio"),
         },
         coords={"portfolio": np.array([item.name for item in spec.portfolios])},
@@ -90,8 +103,9 @@ def _with_delisting(returns: xr.DataArray, delisting: xr.DataArray) -> xr.DataAr
 
 
 def _weights(
-    spec: PortfolioSpec, grid: xr.Dataset, values: xr.DataArray, present: xr.DataArray, estimation: xr.DataArray
+    spec: PortfolioSpec, grid: xr.Dataset, values: xr.DataArray, present: xr.DataArray, suspected: xr.DataArray
 ) -> xr.DataArray:
+    """Weights of one portfolio, from returns that nothing suspects; a suspected value is the one known before it."""
     match spec:
         case EqualWeight():
             return equal_weight(present)
@@ -103,9 +117,16 @@ def _weights(
                 raise DataError(f"portfolio '{spec.name}' sorts on '{name}', which the cube lacks; it has {known}")
             return long_short(values.sel(char=name, drop=True).astype(np.float64), present, quantile)
         case InverseVolatility(window=window, floor=floor):
-            return inverse_volatility(grid["returns"].where(estimation), estimation, window, floor)
+            return inverse_volatility(grid["returns"], present & ~suspected, window, floor)
         case ValueWeight(value=value, window=window):
             times = "shares" if value == "market_cap" else "volume"
             if not {"close", times} <= set(grid):
                 raise DataError(f"portfolio '{spec.name}' needs close and {times}, which the data source does not name")
-            return value_weight(grid["close"] * grid[times], present, window)
+            return value_weight(_as_last_trusted(grid["close"] * grid[times], suspected), present, window)
+
+
+def _as_last_trusted(value: xr.DataArray, suspected: xr.DataArray) -> xr.DataArray:
+    """Put in the place of a suspected value the last one before it that nothing suspects."""
+    value = value.transpose("date", "ticker")
+    before = value.copy(data=pd.DataFrame(value.where(~suspected).values).ffill().to_numpy())
+    return value.where(~suspected, before)

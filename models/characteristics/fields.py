@@ -44,11 +44,13 @@ class Fields:
     ----------
     values : Mapping[str, numpy.ndarray]
         ``returns`` (simple total returns), ``close``, ``high``, ``low`` (prices), ``volume`` (shares traded
-        in the period) and ``shares`` (shares outstanding), as far as they exist.
+        in the period) and ``shares`` (shares outstanding), as far as they exist. Returns and prices of a suspected
+        row are missing.
     month : int
         Sessions per month.
     market : numpy.ndarray
-        (date, 1) equal-weighted mean over all tickers of the weekly returns that end at the date.
+        (date, 1) equal-weighted mean over all tickers of the weekly returns that end at the date; a week with a
+        missing or suspected return does not enter.
     """
 
     values: Mapping[str, FloatArray]

@@ -5,7 +5,9 @@ sessions counted back from the date t: month 1 ends at t itself, and is the most
 close of t. Definitions follow Green, Hand and Zhang (2017), appendix, with months of 21 sessions on a daily
 calendar.
 
-A missing return counts as no growth; a window with less than 80% of its returns known is NaN.
+Momentum compounds returns, and never divides prices: across a split that nobody adjusted prices do not compare, while
+the returns beside it do. A missing return counts as no growth, and so does a suspected one; a window with less than 80%
+of its returns known is NaN.
 """
 
 from __future__ import annotations

@@ -14,13 +14,14 @@ import numpy as np
 import numpy.typing as npt
 import xarray as xr
 
-from models.arrays import FloatArray
+from models.arrays import BoolArray, FloatArray
 from models.characteristics import liquidity, momentum, risk
 from models.characteristics.fields import WEEK, Fields, Frequency, weekly_returns
 from models.characteristics.windows import window_count
 from schemas.errors import ConfigError, DataError
 
 INPUTS = ("returns", "close", "high", "low", "volume", "shares")
+_SUSPECTED = ("returns", "close", "high", "low")  # what a flag of a row speaks of
 _CHUNK = 64  # tickers at once: what keeps temporaries in the cache, and memory small
 
 
@@ -92,9 +93,17 @@ def lookback(names: Sequence[str], frequency: Frequency | str = Frequency.DAILY)
 
 
 def compute(
-    fields: xr.Dataset, names: Sequence[str] | None = None, frequency: Frequency | str = Frequency.DAILY
+    fields: xr.Dataset,
+    names: Sequence[str] | None = None,
+    frequency: Frequency | str = Frequency.DAILY,
+    *,
+    suspected: xr.DataArray | None = None,
 ) -> xr.DataArray:
     """Compute characteristics from prices, returns and volumes.
+
+    The return and the prices of a suspected row count as missing, in the stock's own windows and in the market: what
+    they say moves nothing, neither of this stock nor of another. A window then holds the rows that are left, and is NaN
+    where they are too few. Volumes and shares stay: a flag does not speak of them.
 
     Parameters
     ----------
@@ -105,13 +114,15 @@ def compute(
         Which ones, in which order. Default: all that are `available`.
     frequency : Frequency or str
         "daily" (21 sessions a month, 5 a week) or "monthly".
+    suspected : xarray.DataArray, optional
+        (date, ticker) bool on the axes of ``fields``: rows that a check suspects. Default: none.
 
     Returns
     -------
     xarray.DataArray
         (date, ticker, char) float32. The value at t is known at the close of t and uses nothing later; NaN
-        where observations are too few, and where the stock has had no return for a week (monthly: in the
-        month itself).
+        where observations are too few, and where the stock has had no return, not even a suspected one, for a week
+        (monthly: in the month itself).
 
     Raises
     ------
@@ -131,11 +142,16 @@ def compute(
     values = np.full((fields.sizes["date"], fields.sizes["ticker"], len(wanted)), np.nan, dtype=np.float32)
     inputs = {"returns", *(name for item in wanted for name in item.inputs)}
     weekly = any(item.months >= 36 and item.daily_only for item in wanted)
-    market = _market(fields) if weekly else np.full((fields.sizes["date"], 1), np.nan)
+    market = _market(fields, suspected) if weekly else np.full((fields.sizes["date"], 1), np.nan)
     for span in _chunks(fields):
         arrays = {name: _read(fields[name], span) for name in inputs}
+        traded = arrays["returns"]
+        if suspected is not None:
+            doubted = _flags(suspected, span)
+            traded = np.where(doubted, 0.0, traded)  # a return there was, whatever it was
+            arrays |= {name: np.where(doubted, np.nan, arrays[name]) for name in _SUSPECTED if name in arrays}
         data = Fields(arrays, frequency.month, market)
-        live = window_count(arrays["returns"], WEEK if frequency is Frequency.DAILY else 1) > 0
+        live = window_count(traded, WEEK if frequency is Frequency.DAILY else 1) > 0
         for position, item in enumerate(wanted):
             result = item.function(data)
             values[:, span, position] = np.where(live & np.isfinite(result), result, np.nan)
@@ -166,12 +182,23 @@ def _read(field: xr.DataArray, span: slice) -> npt.NDArray[np.float64]:
     return values
 
 
-def _market(fields: xr.Dataset) -> FloatArray:
-    """Equal-weighted mean over all tickers of the weekly returns that end at each date, as (date, 1)."""
+def _flags(flags: xr.DataArray, span: slice) -> BoolArray:
+    found: BoolArray = flags.isel(ticker=span).transpose("date", "ticker").values.astype(np.bool_)
+    return found
+
+
+def _market(fields: xr.Dataset, suspected: xr.DataArray | None) -> FloatArray:
+    """Equal-weighted mean over all tickers of the weekly returns that end at each date, as (date, 1).
+
+    A week with a suspected return is of no stock's.
+    """
     total = np.zeros(fields.sizes["date"])
     count = np.zeros(fields.sizes["date"])
     for span in _chunks(fields):
-        weekly = weekly_returns(_read(fields["returns"], span))
+        returns = _read(fields["returns"], span)
+        if suspected is not None:
+            returns[_flags(suspected, span)] = np.nan
+        weekly = weekly_returns(returns)
         total += np.nansum(weekly, axis=1)
         count += np.isfinite(weekly).sum(axis=1)
     return np.where(count > 0, total / np.maximum(count, 1.0), np.nan)[:, np.newaxis]

@@ -48,7 +48,8 @@ class Answers:
     factor_returns : numpy.ndarray
         (row, factor) f[t], float64.
     residuals : numpy.ndarray
-        (row, ticker) r[t] - X[t-1] f[t], float32.
+        (row, ticker) r[t] - X[t-1] f[t], float32; NaN where the return is missing or may not enter a stock's risk
+        (`Panel.usable`), so that a suspected one does not.
     """
 
     first: int
@@ -77,5 +78,6 @@ def _asked(model: FactorModel, rows: Panel, before: int, first: int, *, expected
     if expected:
         ahead = model.expected_returns(rows).transpose("date", "ticker").values[before:].astype(np.float32)
     explained = (loadings * contributing(realised)[:, np.newaxis]).sum(axis=2)
-    residuals = (rows.returns.values[before:] - explained).astype(np.float32)
+    returns = np.where(rows.usable.values[before:], rows.returns.values[before:], np.nan)
+    residuals = (returns - explained).astype(np.float32)
     return Answers(first, loadings, ahead, realised, residuals)

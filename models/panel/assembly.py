@@ -73,7 +73,8 @@ def assemble(
         Without labels for dates and tickers.
     """
     returns = np.where(np.isfinite(returns), returns, np.nan)
-    mask = eligible & np.isfinite(returns) & (True if usable is None else usable)
+    trusted = np.isfinite(returns) & (True if usable is None else usable)
+    mask = eligible & trusted
     if coverage is None:
         coverage = _covered(characteristics, eligible, 1.0 if transform == "none" else min_coverage)
     if transform is not None:
@@ -90,6 +91,7 @@ def assemble(
             "characteristics": (("date", "ticker", "char"), characteristics),
             "coverage": (("date", "ticker"), coverage),
             "mask": (("date", "ticker"), mask & coverage),
+            "trusted": (("date", "ticker"), trusted),
             "market_weight": (("date", "ticker"), _normalised(market_weight, coverage)),
         },
         coords={"char": np.array(chars, dtype=np.str_)},

@@ -7,7 +7,8 @@ the fits from that date on stale.
 The digest of a date covers every row from the start of the panel up to it, of everything that a panel, a portfolio
 or an evaluation reads. Of each row only the tickers that have anything there are hashed, by name and in the order of
 the axis: a ticker that is added later was not there, and does not change what is before it. Industries are hashed by
-code, and a code by its name on the first date that has it, so that names added later do not count either. Reading a
+code, and a code by its name on the first date that has it, so that names added later do not count either; refuted
+returns only on dates that have some, so that a cube from before there was such a flag keeps its names. Reading a
 cube, and keeping what is found, belongs in `tasks.digests`.
 """
 
@@ -131,6 +132,8 @@ def digest_chain(cube: xr.Dataset, characteristics: list[str], portfolios: list[
             entry.update(json.dumps(industries[named : last + 1]).encode())
             named = last + 1
         entry.update(np.packbits(row.present[seen]).tobytes())
+        if row.refuted is not None and row.refuted.any():
+            entry.update(b"refuted" + np.packbits(row.refuted[row.present]).tobytes())
         for values in row.common:
             entry.update(values.tobytes())
         for values in row.by_ticker:
@@ -149,6 +152,7 @@ class _Row:
     common: list[npt.NDArray[Any]]
     by_ticker: list[npt.NDArray[Any]]
     industry: npt.NDArray[np.int16] | None
+    refuted: BoolArray | None
 
 
 def _rows(cube: xr.Dataset, characteristics: list[str], portfolios: list[str]) -> Iterator[_Row]:
@@ -167,6 +171,7 @@ def _rows(cube: xr.Dataset, characteristics: list[str], portfolios: list[str]) -
             values = block["characteristics"].transpose("date", "ticker", "char").values
             present |= np.isfinite(values).any(axis=2)
             by_ticker.append(values)
+        refuted = block["refuted"].transpose("date", "ticker").values if "refuted" in block else None
         industry = block["industry"].transpose("date", "ticker").values if "industry" in block else None
         if industry is not None:
             by_ticker.append(industry)
@@ -177,4 +182,5 @@ def _rows(cube: xr.Dataset, characteristics: list[str], portfolios: list[str]) -
                 common=[array[row] for array in common],
                 by_ticker=[array[row] for array in by_ticker],
                 industry=None if industry is None else industry[row],
+                refuted=None if refuted is None else refuted[row],
             )

@@ -40,11 +40,11 @@ class Panel:
         ``returns`` (date, ticker): excess simple returns per period, NaN where missing. ``characteristics``
         (date, ticker, char): float32, transformed, known before the date, NaN only where not covered.
         ``coverage`` (date, ticker): the characteristics are usable. ``mask`` (date, ticker): in the
-        estimation universe, which means covered, eligible before the date, and with a return.
-        ``market_weight`` (date, ticker): known before the date, sums to 1 over covered stocks; NaN on dates
-        that cover nobody. Optionally ``factors`` (date, observed_factor): observed factor returns at the
-        date; ``industry`` (date, ticker): int16 position in the coordinate ``industry_name``, known before the
-        date, -1 where unknown or not covered.
+        estimation universe, which means covered, eligible before the date, and with a return that no check
+        suspects. ``market_weight`` (date, ticker): known before the date, sums to 1 over covered stocks; NaN on dates
+        that cover nobody. Optionally ``trusted`` (date, ticker): the return is known and no check suspects it, covered
+        or not; ``factors`` (date, observed_factor): observed factor returns at the date; ``industry`` (date, ticker):
+        int16 position in the coordinate ``industry_name``, known before the date, -1 where unknown or not covered.
 
     Raises
     ------
@@ -244,6 +244,7 @@ class Panel:
             returns=returns,
             characteristics=characteristics,
             eligible=np.ones(shape, dtype=np.bool_) if mask is None else mask,
+            usable=mask,
             chars=_labels(chars, "char", characteristics.shape[2]),
             coverage=coverage,
             market_weight=market_weight,
@@ -276,6 +277,17 @@ class Panel:
     def mask(self) -> xr.DataArray:
         """(date, ticker) bool: in the estimation universe, with a return."""
         return self.data["mask"]
+
+    @property
+    def usable(self) -> xr.DataArray:
+        """(date, ticker) bool: the return may enter a number of its own stock, such as its specific variance.
+
+        Of a covered stock those of the mask. A stock that is not covered yet is learnt from nowhere, and yet its own
+        returns say how much it moves, unless a check suspects them.
+        """
+        uncovered = ~self.coverage & self.returns.notnull()
+        own = uncovered & self.data["trusted"] if "trusted" in self.data else uncovered
+        return (self.mask | own).rename("usable")
 
     @property
     def market_weight(self) -> xr.DataArray:
@@ -385,7 +397,7 @@ class Panel:
     def awaiting(self, next_date: pd.Timestamp) -> Panel:
         """Take from the last row what happened on it, and give it the label of the next session: it is yet to come."""
         changed = {}
-        for name, nothing in (("returns", np.nan), ("mask", False), ("factors", np.nan)):
+        for name, nothing in (("returns", np.nan), ("mask", False), ("trusted", False), ("factors", np.nan)):
             if name in self.data:
                 changed[name] = self.data[name].load().copy()
                 changed[name][-1] = nothing

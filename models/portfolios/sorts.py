@@ -41,13 +41,13 @@ class SortedPortfolios:
     Attributes
     ----------
     returns : xarray.DataArray
-        (date, portfolio) mean return per period over members with a return, by their weights; NaN for a bucket without
-        any. ``portfolio`` also has one coordinate per sorting characteristic: the number of the bucket, 1 is the
-        lowest.
+        (date, portfolio) mean return per period over members in the estimation universe (with a return that no check
+        suspects), by their weights; NaN for a bucket without any. ``portfolio`` also has one coordinate per sorting
+        characteristic: the number of the bucket, 1 is the lowest.
     counts : xarray.DataArray
         (date, portfolio) stocks in each bucket when it was formed; 0 for an empty one.
     n_missing : xarray.DataArray
-        (date, portfolio) of these, stocks without a return at the date, which the others make up for.
+        (date, portfolio) of these, stocks without such a return at the date, which the others make up for.
     bucket : xarray.DataArray
         (date, ticker) int16 position of a stock's portfolio, -1 where it has none.
     weight : xarray.DataArray
@@ -336,7 +336,7 @@ def _portfolios(
     n_portfolios, shape = len(next(iter(numbers.values()))), bucket.shape
     held = bucket >= 0
     cell = (np.arange(shape[0])[:, None] * n_portfolios + bucket)[held]
-    known = np.isfinite(panel.returns.values[held])
+    known = panel.mask.values[held]
     stock_weight, stock_return = weight[held], panel.returns.values[held].astype(np.float64)
 
     def sums(cells: IntArray, values: Float64Array | None = None) -> Float64Array:

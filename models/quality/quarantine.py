@@ -11,7 +11,7 @@ import pandas as pd
 import xarray as xr
 
 from models.quality import labels
-from schemas.checks import CheckReport, Severity
+from schemas.checks import REFUTING, CheckReport, Severity
 from schemas.errors import CheckError
 
 
@@ -60,6 +60,13 @@ def apply_quarantine(market: xr.Dataset, report: CheckReport) -> tuple[xr.Datase
 def estimation_exclusions(market: xr.Dataset, report: CheckReport) -> xr.DataArray:
     """Where a row stays in the data but is not estimated on, since a row-scoped check warns; bool (date, ticker)."""
     return _cells(market, report, "warn", _blamed(report, "warn")).rename("excluded")
+
+
+def refuted_returns(market: xr.Dataset, report: CheckReport) -> xr.DataArray:
+    """Where a return cannot be true, since a check of `schemas.checks.REFUTING` warns; bool (date, ticker)."""
+    refuting = [item for item in report.flagged_cells if item.check in REFUTING]
+    only = report.model_copy(update={"flagged_cells": tuple(refuting)})
+    return estimation_exclusions(market, only).rename("refuted")
 
 
 def _blamed(report: CheckReport, severity: Severity) -> set[tuple[str, ...]]:

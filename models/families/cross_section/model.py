@@ -412,7 +412,7 @@ class CrossSectionalModel(GramModel):
     def _learn_specific_weights(self, panel: Panel) -> rows.SpecificWeights:
         """Variances of the residuals of a first pass, every ``refresh`` dates and at the end."""
         first = self.clone().set_params(weighting="sqrt_cap", missing_industries="market").fit(panel)
-        residuals = first.residuals(panel)
+        residuals = first.residuals(panel).where(panel.usable)
         last = len(panel.dates) - 1
         as_of = panel.dates[sorted({*range(self.refresh - 1, last, self.refresh), last})]
         risk = SpecificRisk(halflife=self.halflife, min_observations=self.min_observations)

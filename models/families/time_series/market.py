@@ -32,8 +32,8 @@ class MarketModel(ObservedFactorModel):
     Parameters
     ----------
     market : str, optional
-        Observed factor that is the market. Default: the universe's own return, by market weight over the stocks that
-        have one.
+        Observed factor that is the market. Default: the universe's own return, by market weight over the stocks of the
+        estimation universe.
     window : int, optional
         Periods of the regression: the last so many that have a market return. Default: all.
     min_observations : int
@@ -109,8 +109,8 @@ class MarketModel(ObservedFactorModel):
             return panel.observed(names)
         returns = panel.returns.values.astype(np.float64)
         weight = panel.market_weight.values.astype(np.float64)
-        held = np.isfinite(returns) & (weight > 0.0)
-        # One after the other: stocks without a return in between do not change the rounding.
+        held = panel.mask.values & (weight > 0.0)
+        # One after the other: stocks outside the estimation universe in between do not change the rounding.
         gain = np.cumsum(np.where(held, weight * returns, 0.0), axis=1)[:, -1]
         total = np.cumsum(np.where(held, weight, 0.0), axis=1)[:, -1]
         return np.where(total > 0.0, gain / np.where(total > 0.0, total, 1.0), np.nan)[:, None]

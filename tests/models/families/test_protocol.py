@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ import pytest
 import xarray as xr
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from masking import ABSURD, assert_unmoved
 
 from models.families.autoencoder import ConditionalAutoencoder
 from models.families.base import FactorModel, ModelState
@@ -25,8 +27,10 @@ from models.families.pca.rppca import RPPCA
 from models.families.penalised import PenalisedModel
 from models.families.time_series.market import MarketModel
 from models.families.time_series.model import TimeSeriesModel
+from models.forecasting.answers import answers as rows_of
 from models.panel import Panel
 from schemas.errors import ModelError
+from schemas.families import family, kinds
 from schemas.statistics import STATISTIC_DIMS, declared
 
 
@@ -306,6 +310,54 @@ def test_returns_in_other_units_scale_the_factors_alone(case: Case, scale: float
     np.testing.assert_allclose(model.premia_, scale * fitted(case).premia_, rtol=1e-5)
     factors = scale * fitted(case).factor_returns(panel).values
     np.testing.assert_allclose(model.factor_returns(scaled).values, factors, atol=1e-6 * np.nanmax(np.abs(factors)))
+
+
+MASKED = ((20, 4), (33, 7), (50, 9))
+IN_ROWS = ("loadings", "expected_returns", "factor_returns", "residuals")
+UNCOVERED = (8, 0)  # a first return, before which nothing is known of the stock
+
+
+def masked_panel(values: tuple[float, ...] | None = None) -> Panel:
+    """Panel in which a check suspects four returns, which are then what is given."""
+    data = base_panel().data.copy(deep=True)
+    cells = (*MASKED, UNCOVERED)
+    assert [bool(data["mask"].values[cell]) for cell in cells] == [True, True, True, False]
+    for place, cell in enumerate(cells):
+        assert np.isfinite(data["returns"].values[cell])
+        data["mask"].values[cell] = data["trusted"].values[cell] = False
+        if values is not None:
+            data["returns"].values[cell] = values[place]
+    return Panel(data)
+
+
+def everything(case: Case, panel: Panel) -> dict[str, object]:
+    """All that a model says: of its fit, in the rows of a version, and by each other public method of a panel."""
+    model = case.build().fit(panel.sel(end=DATES[44]))
+    found: dict[str, object] = {"state": model.state().arrays, "statistics": model.statistics()}
+    for name, method in inspect.getmembers(model, inspect.ismethod):
+        needed = [
+            key for key, one in inspect.signature(method).parameters.items() if one.default is inspect.Parameter.empty
+        ]
+        if needed == ["panel"] and not name.startswith(("_", "fit")) and name not in IN_ROWS:
+            found[name] = method(panel)
+    return found | {"rows": list(rows_of(model, panel, 0, N_DATES))}
+
+
+@cache
+def everything_masked(case: Case) -> dict[str, object]:
+    return everything(case, masked_panel())
+
+
+@settings(max_examples=2, deadline=None)
+@given(values=st.tuples(*[st.sampled_from(ABSURD)] * 4))
+@every_model
+def test_a_masked_return_moves_no_number(case: Case, values: tuple[float, ...]) -> None:
+    """Neither of the fit nor of any row, and no residual from which a specific variance is estimated."""
+    assert_unmoved(everything_masked(case), everything(case, masked_panel(values)))
+
+
+def test_every_family_is_tested() -> None:
+    assert {type(case.build()) for case in CASES} >= {family(kind) for kind in kinds()}
 
 
 WIDE_DATES, WIDE_STOCKS, TRAINED = 90, 61, 70
