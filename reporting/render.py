@@ -81,6 +81,7 @@ def render_report(
         factors=tables_risk.factors(versions),
         inference=[(version.model, found) for version in versions if (found := tables_statistics.statistics(version))],
         bias=tables_risk.bias(versions),
+        suspects=tables_risk.suspects(versions),
         portfolio_risk=tables_risk.portfolio_risk(versions),
         runs=_runs(versions),
         versions=[(version, tables.parameters(version)) for version in versions],

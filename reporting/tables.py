@@ -170,9 +170,9 @@ def checks(report: CheckReport) -> Table:
             )
             for result in ordered
         ),
-        "What a failure does. Scope row: the cell becomes missing (block), or stays outside the estimation universe "
-        "(warn). Scope date: the date is held back (block). Scope ingest: nothing lands (block). Any other warning "
-        "changes nothing.",
+        "What a failure does. Scope row: the cell becomes missing (block), or stays and moves no number (warn), but "
+        "that forecasts are judged with and without it. Scope date: the date is held back (block). Scope ingest: "
+        "nothing lands (block). Any other warning changes nothing.",
     )
 
 

@@ -1,4 +1,4 @@
-"""Tables about risk: bias statistics with their bands, portfolio risk, factor premia and volatilities."""
+"""Tables about risk: bias statistics with their bands and without suspects, portfolio risk, premia and volatilities."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from models.evaluation.forecasts import bias_band
+from models.evaluation.forecasts import WITHOUT_SUSPECTS, bias_band
 from reporting.readings import PublishedVersion, factor_risk, last_forecast, portfolios_of
 from reporting.tables import MISSING, Cell, Table, grouped, heads, num, number, percent
 
@@ -77,6 +77,31 @@ def bias(versions: Sequence[PublishedVersion]) -> Table:
         f"Out of sample. Volatilities are annualised (× √{versions[0].periods_per_year}). The bias statistic is the "
         "standard deviation of returns over their forecast volatility; with right forecasts of normal returns about "
         "95% of them lie in 1 ± √(2/T). Fat tails widen the true band. QLIKE: compare models within a portfolio only.",
+    )
+
+
+def suspects(versions: Sequence[PublishedVersion]) -> Table:
+    """One row per portfolio and model: what judges its risk, with suspected returns and without them."""
+    shown = (("realised_volatility", percent), ("bias_statistic", number), ("qlike", number))
+    rows = []
+    for item in biases(versions):
+        metrics, gate = item.version.manifest.metrics, item.version.manifest.gate.suspected_returns
+        if f"bias_statistic{WITHOUT_SUSPECTS}.{item.portfolio}" in metrics:
+            found = [
+                num(form(metrics.get(f"{name}{suffix}.{item.portfolio}")))
+                for name, form in shown
+                for suffix in ("", WITHOUT_SUSPECTS)
+            ]
+            used = MISSING if gate is None else gate.replace("_", " ")
+            rows.append((Cell(item.portfolio, "key"), Cell(item.version.model), *found, Cell(used)))
+    words = [num(f"{word}, {which}") for word in ("Realised", "Bias", "QLIKE") for which in ("with", "without")]
+    return Table(
+        heads("Portfolio", "Model", *words, "In the gate"),
+        grouped(rows),
+        "Out of sample, with returns that a data check suspects and without them. A suspicion can be wrong: a true "
+        "crash must not vanish from the judgement of risk. What cannot be true (an impossible price, a jump that a "
+        "later price undoes) counts in neither. Nothing suspected is learnt from. The last column: how the gate took "
+        "them.",
     )
 
 

@@ -16,7 +16,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Field, field_validator, model_validator
 
 from schemas.base import Frozen, Name, nearest
-from schemas.checks import CheckOverrides
+from schemas.checks import CheckOverrides, SuspectedReturns
 from schemas.errors import ConfigError
 from schemas.families import AnyModel, ModelSpec, with_bases
 from schemas.sources import FactorSource, IndustrySource, LongPrices, MarketSource, WidePrices
@@ -177,6 +177,10 @@ class GateSpec(Frozen):
     )
     max_qlike_loss: float = Field(
         default=0.05, ge=0.0, description="Most that its mean QLIKE over common portfolios may exceed the champion's."
+    )
+    suspected_returns: SuspectedReturns = Field(
+        default="counted",
+        description="Whether returns that a check suspects count in bias statistics and QLIKE; refuted ones never do.",
     )
     max_coverage_loss: float = Field(
         default=0.05, ge=0.0, le=1.0, description="Most of the returns the champion explains that it may not."

@@ -144,7 +144,7 @@ def evaluate_risk(sample: Sample, risk: RiskRef) -> Metrics:
     if not space.work.has(Kind.METRICS, name):  # kept last
         data = sample.known().data.isel(date=slice(0, -1))
         rows = space.work.open_dataset(Kind.RISKS, risk.key).load()
-        whole = scored(rows, data["returns"].load(), data["mask"].load())
+        whole = scored(rows, data["returns"].load(), data["mask"].load(), sample.held())
         series: xr.Dataset = whole[[name for name in whole if name not in rows]]
         space.work.put_dataset(Kind.EVALUATIONS, name, series)
         in_sample = space.work.get_arrays(Kind.STATES, risk.key)[1]["in_sample"]

@@ -12,6 +12,7 @@ import xarray as xr
 
 from models.evaluation.gate import decide
 from models.forecasting.metrics import Metrics
+from models.forecasting.rows import counted
 from schemas.contracts import GateDecision
 from schemas.refs import PanelRef, SnapshotRef, VersionRef
 from schemas.settings import Settings
@@ -31,8 +32,10 @@ def judge(
     """Let the gate compare a version with the present champion, on the data that the version may know."""
     champion = published.latest(space.layout, ref.universe, ref.model)
     beside = None if champion is None else (champion.version, published.open_version(space.layout, champion))
-    known = Sample(space.root, panel, spec).known().data.isel(date=slice(0, -1))
-    decision = decide(spec.gate, metrics, challenger, beside, known["returns"].load(), known["mask"].load())
+    sample = Sample(space.root, panel, spec)
+    known = sample.known().data.isel(date=slice(0, -1))
+    returns = counted(known["returns"].load(), sample.held(), spec.gate.suspected_returns)
+    decision = decide(spec.gate, metrics, challenger, beside, returns, known["mask"].load())
     publish_gate_table(ref, decision)
     return decision
 

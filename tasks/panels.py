@@ -19,6 +19,7 @@ import pandas as pd
 import xarray as xr
 
 from models import Panel
+from models.forecasting.rows import holdings
 from models.panel.assembly import panel_blocks
 from models.panel.digests import DataDigests
 from schemas.refs import Key, PanelRef, SnapshotRef
@@ -62,8 +63,8 @@ def build_panel(spec: RunSpec, snapshot: SnapshotRef, as_of: date | None, settin
     if not (space.work.has(Kind.PANELS, panel_key) and space.work.has(Kind.HELD, panel_key)):
         cube = open_span(space, spec, snapshot).isel(ticker=inputs.seen(len(inputs.dates) - 1))
         space.work.put_dataset(Kind.PANELS, panel_key, blocks_of(spec, cube, settings.block_dates))
-        held = cube[["estimation", "weights"]].sel(portfolio=[item.name for item in spec.portfolios])
-        space.work.put_dataset(Kind.HELD, panel_key, held.drop_attrs())
+        held = holdings(cube).sel(portfolio=[item.name for item in spec.portfolios])
+        space.work.put_dataset(Kind.HELD, panel_key, held)
     last = inputs.as_of(as_of)
     ref = PanelRef(
         universe=spec.universe,
@@ -150,7 +151,7 @@ class Sample:
         return self.past(last) if last <= self.panel.as_of else self.known()
 
     def held(self) -> xr.Dataset:
-        """Return portfolio weights and estimation universe up to the panel's as-of date, in memory."""
+        """Return portfolio weights, estimation universe and refuted returns up to the panel's as-of date, in memory."""
         position = self.inputs.position(self.panel.as_of)
         held = self.space.work.open_dataset(Kind.HELD, self.panel.key)
         return held.isel(date=slice(0, position + 1), ticker=self.inputs.axis(position)).load().drop_attrs()
@@ -195,10 +196,10 @@ class CubeRows:
         return Panel(block.isel(date=slice(start - begin, stop - begin))).load()
 
     def holdings(self, start: int, stop: int) -> xr.Dataset:
-        """Portfolio weights and estimation universe of dates by position."""
+        """Portfolio weights, estimation universe and refuted returns of dates by position."""
         portfolios = [item.name for item in self.spec.portfolios]
-        held = self._cube[["estimation", "weights"]].sel(portfolio=portfolios)
-        return held.isel(date=slice(start, stop), ticker=self.inputs.seen(self.last)).load().drop_attrs()
+        held = holdings(self._cube).sel(portfolio=portfolios)
+        return held.isel(date=slice(start, stop), ticker=self.inputs.seen(self.last)).load()
 
     @cached_property
     def _cube(self) -> xr.Dataset:

@@ -21,6 +21,8 @@ from models.families.base import contributing
 from schemas.errors import ConfigError, DataError
 
 LEAST_KNOWN_WEIGHT = 0.95
+WITHOUT_SUSPECTS = "_without_suspects"
+"""Ends the names of what is judged by returns alone that no check suspects."""
 
 
 def portfolio_return(weights: xr.DataArray, returns: xr.DataArray) -> xr.DataArray:
@@ -145,8 +147,16 @@ def r_squared(returns: xr.DataArray, explained: xr.DataArray, mask: xr.DataArray
     return xr.Dataset({"r2": 1.0 - sse / sst.where(sst > 0.0), "sse": sse, "sst": sst})
 
 
-def evaluate(version: xr.Dataset, returns: xr.DataArray, mask: xr.DataArray | None = None) -> xr.Dataset:
+def evaluate(
+    version: xr.Dataset,
+    returns: xr.DataArray,
+    mask: xr.DataArray | None = None,
+    trusted: xr.DataArray | None = None,
+) -> xr.Dataset:
     """Evaluate all forecasts of a published version, or of a Dataset laid out like one.
+
+    A suspected return may be a crash: risk forecasts are judged by all returns that are given, and beside that, under
+    names that end in `WITHOUT_SUSPECTS`, by those alone that no check suspects.
 
     Parameters
     ----------
@@ -158,13 +168,15 @@ def evaluate(version: xr.Dataset, returns: xr.DataArray, mask: xr.DataArray | No
     returns, mask : xarray.DataArray
         (date, ticker) excess returns per period and estimation universe, with the dates and tickers of
         `version`.
+    trusted : xarray.DataArray, optional
+        (date, ticker) bool, returns that no check suspects; without it nothing is evaluated a second time.
 
     Returns
     -------
     xarray.Dataset
         ``total_r2``, ``total_sse``, ``total_sst`` (date); with expected returns the same for ``predictive_``;
         with weights ``portfolio_return`` (portfolio, date), and with variances ``standardised_return`` and
-        ``qlike``.
+        ``qlike``; these three twice if `trusted` is given.
 
     Raises
     ------
@@ -183,11 +195,16 @@ def evaluate(version: xr.Dataset, returns: xr.DataArray, mask: xr.DataArray | No
         series = r_squared(returns, part, mask)
         result = result.assign({f"{kind}_{name}": series[name] for name in series.data_vars})
     if "weights" in version:
-        result["portfolio_return"] = portfolio_return(version["weights"], returns)
-        if "portfolio_variance" in version:
-            variance = version["portfolio_variance"]
-            result["standardised_return"] = standardised_return(result["portfolio_return"], variance)
-            result["qlike"] = qlike(variance, result["portfolio_return"])
+        counted = {"": returns}
+        if trusted is not None:
+            counted[WITHOUT_SUSPECTS] = returns.where(_like(trusted, returns, "trusted"))
+        for suffix, chosen in counted.items():
+            realised = portfolio_return(version["weights"], chosen)
+            result[f"portfolio_return{suffix}"] = realised
+            if "portfolio_variance" in version:
+                variance = version["portfolio_variance"]
+                result[f"standardised_return{suffix}"] = standardised_return(realised, variance)
+                result[f"qlike{suffix}"] = qlike(variance, realised)
     return result
 
 
@@ -205,7 +222,8 @@ def summary(evaluation: xr.Dataset, where: xr.DataArray | None = None) -> xr.Dat
     -------
     xarray.Dataset
         Pooled ``total_r2`` and ``predictive_r2`` (), ``bias_statistic``, mean ``qlike`` and ``observations``,
-        the number of standardised returns behind them, (portfolio); those that `evaluation` has.
+        the number of standardised returns behind them, (portfolio), the last three also without suspects; those that
+        `evaluation` has.
     """
     chosen = evaluation if where is None else evaluation.where(where)
     result = xr.Dataset()
@@ -213,10 +231,12 @@ def summary(evaluation: xr.Dataset, where: xr.DataArray | None = None) -> xr.Dat
         if f"{kind}_sst" in chosen:
             sst = chosen[f"{kind}_sst"].sum("date")
             result[f"{kind}_r2"] = 1.0 - chosen[f"{kind}_sse"].sum("date") / sst.where(sst > 0.0)
-    if "standardised_return" in chosen:
-        result["bias_statistic"] = bias_statistic(chosen["standardised_return"])
-        result["qlike"] = chosen["qlike"].mean("date")
-        result["observations"] = chosen["standardised_return"].count("date")
+    for suffix in ("", WITHOUT_SUSPECTS):
+        if f"standardised_return{suffix}" in chosen:
+            standardised = chosen[f"standardised_return{suffix}"]
+            result[f"bias_statistic{suffix}"] = bias_statistic(standardised)
+            result[f"qlike{suffix}"] = chosen[f"qlike{suffix}"].mean("date")
+            result[f"observations{suffix}"] = standardised.count("date")
     return result
 
 

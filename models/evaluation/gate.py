@@ -13,6 +13,7 @@ import numpy as np
 import xarray as xr
 
 from models.evaluation.comparison import CHALLENGER, CHAMPION, compare, held_out_dates
+from models.evaluation.forecasts import WITHOUT_SUSPECTS
 from schemas.contracts import Criterion, GateDecision, Manifest
 from schemas.spec import GateSpec
 
@@ -43,7 +44,8 @@ def decide(
     champion : tuple[str, xarray.Dataset] or None
         Version and dataset of the present champion; None if there is none.
     returns, mask : xarray.DataArray
-        (date, ticker) excess returns and estimation universe, on which both are scored.
+        (date, ticker) excess returns that count, as ``criteria.suspected_returns`` says
+        (`models.forecasting.rows.counted`), and estimation universe, on which both are scored.
 
     Returns
     -------
@@ -52,11 +54,11 @@ def decide(
         nothing to compare on says so and stands for nothing. Reasons are those that failed, or all.
     """
     judged = [*_absolute(criteria, metrics), _forecasts(challenger, _to_forecast(challenger))]
-    facts: dict[str, object] = {}
+    facts: dict[str, object] = {"suspected_returns": criteria.suspected_returns}
     if champion is not None:
         version, other = champion
         dates = held_out_dates(challenger, other, returns, criteria.window)
-        facts = {"champion": version, "dates": len(dates)}
+        facts |= {"champion": version, "dates": len(dates)}
         if len(dates):
             facts |= {"first_date": dates[0].date(), "last_date": dates[-1].date()}
             judged += _relative(criteria, compare(challenger, other, returns, mask, dates))
@@ -165,7 +167,8 @@ def sentence(criterion: Criterion) -> str:
 def _absolute(criteria: GateSpec, metrics: Mapping[str, float | None]) -> tuple[Criterion, Criterion]:
     """Judge the challenger by itself, on its own out-of-sample dates."""
     total = _finite(metrics.get("total_r2_out_of_sample"))
-    found = [_finite(value) for name, value in metrics.items() if name.startswith("bias_statistic.")]
+    suffix = "" if criteria.suspected_returns == "counted" else WITHOUT_SUSPECTS
+    found = [_finite(value) for name, value in metrics.items() if name.startswith(f"bias_statistic{suffix}.")]
     biases = [value for value in found if value is not None]
     bias = float(np.mean(biases)) if biases else None
     low, high = criteria.min_bias_statistic, criteria.max_bias_statistic
@@ -180,9 +183,13 @@ def _absolute(criteria: GateSpec, metrics: Mapping[str, float | None]) -> tuple[
             name="mean bias statistic",
             passed=bias is not None and low <= bias <= high,
             value=bias,
-            limit=f"between {low:g} and {high:g}",
+            limit=f"between {low:g} and {high:g} ({_which(criteria)})",
         ),
     )
+
+
+def _which(criteria: GateSpec) -> str:
+    return f"suspected returns {criteria.suspected_returns.replace('_', ' ')}"
 
 
 def _relative(criteria: GateSpec, scores: xr.Dataset) -> tuple[Criterion, ...]:
@@ -207,7 +214,8 @@ def _relative(criteria: GateSpec, scores: xr.Dataset) -> tuple[Criterion, ...]:
         return (*judged, _unasked(qlike_name, "no portfolio in common that the champion has forecast"))
     means = scores["qlike"].mean("portfolio", skipna=False)
     loss = {which: _finite(float(means.sel(version=which))) for which in (CHALLENGER, CHAMPION)}
-    return (*judged, _beside(qlike_name, loss, criteria.max_qlike_loss, higher_is_better=False))
+    qlike = _beside(qlike_name, loss, criteria.max_qlike_loss, higher_is_better=False)
+    return (*judged, qlike.model_copy(update={"limit": f"{qlike.limit} ({_which(criteria)})"}))
 
 
 def _beside(name: str, values: dict[str, float | None], tolerance: float, *, higher_is_better: bool) -> Criterion:

@@ -34,7 +34,7 @@ def continued(
     served : Served
         What its fit says of the new dates.
     held : xarray.Dataset
-        ``estimation`` and ``weights`` of the new dates, over the tickers of ``served``.
+        From `models.forecasting.rows.holdings`, of the new dates, over the tickers of ``served``.
     returns, mask : xarray.DataArray
         (date, ticker) excess returns and estimation universe of the new dates, over the same tickers.
     order : sequence of str
@@ -44,7 +44,7 @@ def continued(
     rows = completed(join([served], dates, tickers, factors), held)
     rows["out_of_sample"] = ("date", np.ones(len(dates), dtype=np.bool_))
     before = _widened(old.isel(date=[-1])[FORECASTS], tickers.union(old.indexes["ticker"], sort=False))
-    rows = scored(rows, returns, mask, before.sel(ticker=tickers))
+    rows = scored(rows, returns, mask, held, before.sel(ticker=tickers))
     new = pd.Index(order)
     axis = old.indexes["ticker"].append(new[~new.isin(old.indexes["ticker"])])
     return _joined(_widened(old, axis), _widened(rows, axis))

@@ -15,7 +15,7 @@ from threadpoolctl import threadpool_limits
 from models.families.base import FactorModel
 from models.forecasting.following import RiskEstimators, serve
 from models.forecasting.joining import Realised, check_axis, in_coordinates, join, rotations
-from models.forecasting.rows import completed, out_of_sample, scored
+from models.forecasting.rows import completed, holdings, out_of_sample, scored
 from models.forecasting.schedule import refit_dates, training
 from models.panel import Panel
 from models.risk.covariance import FactorCovariance
@@ -44,7 +44,8 @@ def forecast(
         Dates with returns, and one row more for the session after the last, without: what is known at the last close
         (`Panel.from_cube`).
     cube : xarray.Dataset
-        ``estimation`` (date, ticker) and ``weights`` (portfolio, date, ticker) of all dates but that last row.
+        ``estimation`` (date, ticker) and ``weights`` (portfolio, date, ticker) of all dates but that last row, and
+        ``refuted`` (date, ticker) if there is one.
     schedule : WalkForward
         When the model is fitted again.
     base : FactorModel, optional
@@ -63,7 +64,7 @@ def forecast(
         If the data do not carry a fit or the risk.
     """
     estimators = RiskEstimators(covariance or FactorCovariance(), specific or SpecificRisk())
-    dates, held = panel.dates[:-1], cube[["estimation", "weights"]].load().drop_attrs()
+    dates, held = panel.dates[:-1], holdings(cube).load()
     refits = refit_dates(dates, schedule, panel.dates[-1])
     begins = [int(dates.searchsorted(day)) for day in refits]
     ends = [*begins[1:], len(dates)]
@@ -82,7 +83,7 @@ def forecast(
         joined = join(served, dates, held.indexes["ticker"], last.factors_)
         rows = out_of_sample(completed(joined, held), refits[0].to_datetime64())
         known = panel.data.isel(date=slice(0, -1))
-        return with_statistics(scored(rows, known["returns"], known["mask"]), turned[-1].statistics())
+        return with_statistics(scored(rows, known["returns"], known["mask"], held), turned[-1].statistics())
 
 
 def _fitted(

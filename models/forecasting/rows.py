@@ -12,10 +12,45 @@ import xarray as xr
 
 from models.evaluation import forecasts
 from models.risk.portfolio import RiskModel
+from schemas.checks import SuspectedReturns
 from schemas.contracts import VERSION
 
 FORECASTS = ["loadings", "factor_returns", "expected_returns", "weights", "portfolio_variance"]
 """What the scores of the next date look at."""
+
+
+def holdings(cube: xr.Dataset) -> xr.Dataset:
+    """Take from a cube what is held, and what its checks say of returns, lazily.
+
+    Returns
+    -------
+    xarray.Dataset
+        ``weights`` (portfolio, date, ticker), ``estimation`` and ``refuted`` (date, ticker); nothing is refuted in a
+        cube that does not say so.
+    """
+    refuted = cube["refuted"] if "refuted" in cube else xr.zeros_like(cube["estimation"])
+    return cube[["estimation", "weights"]].assign(refuted=refuted).drop_attrs()
+
+
+def counted(returns: xr.DataArray, held: xr.Dataset, suspected: SuspectedReturns = "counted") -> xr.DataArray:
+    """Leave out of returns what forecasts of risk are not judged by: refuted ones, or all that a check suspects.
+
+    Parameters
+    ----------
+    returns : xarray.DataArray
+        (date, ticker) excess returns per period.
+    held : xarray.Dataset
+        From `holdings`.
+    suspected : {"counted", "left_out"}
+        What becomes of returns that a check suspects and none refutes.
+    """
+    if suspected == "left_out":
+        return returns.where(_reindexed(held["estimation"], returns))
+    return returns.where(~_reindexed(held["refuted"], returns))
+
+
+def _reindexed(flags: xr.DataArray, returns: xr.DataArray) -> xr.DataArray:
+    return flags.reindex({dim: returns.indexes[dim] for dim in ("date", "ticker")}, fill_value=False)
 
 
 def completed(joined: xr.Dataset, held: xr.Dataset) -> xr.Dataset:
@@ -26,7 +61,7 @@ def completed(joined: xr.Dataset, held: xr.Dataset) -> xr.Dataset:
     joined : xarray.Dataset
         From `models.forecasting.joining.join`.
     held : xarray.Dataset
-        ``estimation`` (date, ticker) and ``weights`` (portfolio, date, ticker) on the same dates and tickers.
+        From `holdings`, on the same dates and tickers.
 
     Returns
     -------
@@ -78,8 +113,12 @@ def impute(loadings: xr.DataArray, held: xr.Dataset) -> tuple[xr.DataArray, xr.D
     return loadings.transpose("date", "ticker", "factor").copy(data=filled), imputed
 
 
-def scored(rows: xr.Dataset, returns: xr.DataArray, mask: xr.DataArray, before: xr.Dataset | None = None) -> xr.Dataset:
-    """Add to rows how the forecasts of the date before each held.
+def scored(
+    rows: xr.Dataset, returns: xr.DataArray, mask: xr.DataArray, held: xr.Dataset, before: xr.Dataset | None = None
+) -> xr.Dataset:
+    """Add to rows how the forecasts of the date before each held, with suspected returns and without them.
+
+    A refuted return counts in neither. R2 are over the estimation universe, which has no suspected return.
 
     Parameters
     ----------
@@ -87,17 +126,23 @@ def scored(rows: xr.Dataset, returns: xr.DataArray, mask: xr.DataArray, before: 
         From `completed`.
     returns, mask : xarray.DataArray
         (date, ticker) excess returns per period and estimation universe of at least these dates and tickers.
+    held : xarray.Dataset
+        From `holdings`, on the dates and tickers of the rows.
     before : xarray.Dataset, optional
         `FORECASTS` of the date before the first row, on the same tickers; without it that has no scores.
     """
     seen = rows[FORECASTS]
+    trusted = _reindexed(held["estimation"], returns)
+    returns = counted(returns, held)
     if before is not None:
         seen = xr.concat([before[FORECASTS], seen], "date", join="exact", coords="minimal", data_vars="all")
         place = {"date": rows.indexes["date"], "ticker": rows.indexes["ticker"]}
         nothing = xr.full_like(before["expected_returns"], np.nan, dtype=returns.dtype)
-        returns = xr.concat([nothing, returns.sel(place)], "date", join="exact", coords="minimal")
-        mask = xr.concat([nothing.notnull(), mask.sel(place)], "date", join="exact", coords="minimal")
-    series = forecasts.evaluate(seen, returns, mask)
+        returns, mask, trusted = (
+            xr.concat([none, array.sel(place)], "date", join="exact", coords="minimal")
+            for none, array in ((nothing, returns), (nothing.notnull(), mask), (nothing.notnull(), trusted))
+        )
+    series = forecasts.evaluate(seen, returns, mask, trusted)
     series = series[[name for name in series if name in VERSION]]
     return rows.merge(series.sel(date=rows.indexes["date"]))
 

@@ -150,6 +150,20 @@ def test_tables_say_what_the_version_holds(versions, html):
         assert row[7] == ("risk overstated" if below else "risk understated" if above else "within")
 
 
+def test_what_judges_risk_is_shown_with_and_without_suspected_returns(versions, html):
+    rows = [row for row in Page(html).rows if len(row) == 9 and row[8] in ("counted", "left out")]
+    assert [row[8] for row in rows] == ["counted", "left out"] * 3
+    for row, (portfolio, version) in zip(
+        rows, [(name, version) for name in versions[1].portfolios for version in versions], strict=True
+    ):
+        metrics = version.manifest.metrics
+        bias, without = (metrics[f"bias_statistic{suffix}.{portfolio}"] for suffix in ("", "_without_suspects"))
+        assert row[4:6] == [f"{bias:.2f}", f"{without:.2f}"]
+        assert bias != without
+    old = replace(versions[0], manifest=versions[0].manifest.model_copy(update={"metrics": {}}))
+    assert "suspected returns</h3>" not in render_report([old], None, title="of a version that lacks them")
+
+
 def test_what_the_last_fit_says_is_shown_by_its_axes_and_stays_text(versions):
     ipca = versions[1]
     tickers, factors = ipca.dataset["ticker"], ipca.dataset["factor"]

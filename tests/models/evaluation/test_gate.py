@@ -76,6 +76,19 @@ def test_without_a_champion_the_absolute_criteria_decide() -> None:
         ]
 
 
+def test_the_gate_says_whether_suspected_returns_counted() -> None:
+    metrics = {"total_r2_out_of_sample": 0.3, "bias_statistic.a": 3.0, "bias_statistic_without_suspects.a": 1.0}
+    prudent = decide(GateSpec(), metrics, VERSION, (CHAMPION, VERSION), RETURNS, MASK)
+    assert failed(prudent) == ["mean bias statistic"]
+    lenient = GateSpec(suspected_returns="left_out")
+    passed = decide(lenient, metrics, VERSION, (CHAMPION, VERSION), RETURNS, MASK)
+    assert passed.passed
+    for decision, said in ((prudent, "counted"), (passed, "left_out")):
+        assert decision.suspected_returns == said
+        for word in ("mean bias", QLIKE):
+            assert found(decision, word).limit.endswith(f"(suspected returns {said.replace('_', ' ')})")
+
+
 def test_equal_ones_pass_and_say_on_which_dates() -> None:
     decision = decided(VERSION, max_total_r2_loss=0.0, max_qlike_loss=0.0, max_coverage_loss=0.0)
     assert decision.passed
