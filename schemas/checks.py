@@ -183,6 +183,8 @@ CHECKS: tuple[Check, ...] = (
 REFUTING = ("reversed_jump",)
 """Checks whose warning means that a return cannot be true. What others suspect may be a crash, which forecasts must be
 judged by."""
+TELLING = ("lost_return",)
+"""Checks of rows whose warning says what is not known: nothing that is there is suspected for it."""
 
 _NAMES = [check.name for check in CHECKS]
 

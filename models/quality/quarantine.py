@@ -11,7 +11,7 @@ import pandas as pd
 import xarray as xr
 
 from models.quality import labels
-from schemas.checks import REFUTING, CheckReport, Severity
+from schemas.checks import REFUTING, TELLING, CheckReport, Severity
 from schemas.errors import CheckError
 
 
@@ -58,8 +58,13 @@ def apply_quarantine(market: xr.Dataset, report: CheckReport) -> tuple[xr.Datase
 
 
 def estimation_exclusions(market: xr.Dataset, report: CheckReport) -> xr.DataArray:
-    """Where a row stays in the data but is not estimated on, since a row-scoped check warns; bool (date, ticker)."""
-    return _cells(market, report, "warn", _blamed(report, "warn")).rename("excluded")
+    """Where a row stays in the data but is not estimated on, since a row-scoped check warns; bool (date, ticker).
+
+    A check of `schemas.checks.TELLING` excludes nothing.
+    """
+    suspecting = [item for item in report.flagged_cells if item.check not in TELLING]
+    only = report.model_copy(update={"flagged_cells": tuple(suspecting)})
+    return _cells(market, only, "warn", _blamed(only, "warn")).rename("excluded")
 
 
 def refuted_returns(market: xr.Dataset, report: CheckReport) -> xr.DataArray:
