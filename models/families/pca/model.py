@@ -72,6 +72,9 @@ class PCA(FactorModel):
         Limit of the rounds that fill gaps; a fit that needs more fails.
     tol : float
         Relative change of the covariance and the means over a round at which gaps have settled.
+    window : int, optional
+        Periods of the estimation: the last so many that have returns. Default: all. What it does to daily stocks is
+        measured in `docs/results.md`.
 
     Attributes
     ----------
@@ -122,6 +125,7 @@ class PCA(FactorModel):
         min_observations: Annotated[int, Ge(3)] = 60,
         max_iter: Annotated[int, Ge(1)] = 500,
         tol: Annotated[float, Gt(0.0)] = 1e-7,
+        window: Annotated[int, Ge(24)] | None = None,
     ) -> None:
         self.n_factors = n_factors
         self.max_factors = max_factors
@@ -131,6 +135,7 @@ class PCA(FactorModel):
         self.min_observations = min_observations
         self.max_iter = max_iter
         self.tol = tol
+        self.window = window
 
     loadings_: xr.DataArray
     scale_: FloatArray
@@ -143,7 +148,7 @@ class PCA(FactorModel):
     _explained: FloatArray
 
     def fit(self, panel: Panel) -> Self:
-        """Fit to the returns in ``panel.mask``.
+        """Fit to the returns in ``panel.mask``, on the last ``window`` dates that have any.
 
         Raises
         ------
@@ -155,6 +160,7 @@ class PCA(FactorModel):
             If a parameter is unknown.
         """
         self._check_parameters()
+        panel = self._train(panel)
         returns = _masked_returns(panel)
         returns = returns[np.isfinite(returns).any(axis=1)]
         n_obs = np.isfinite(returns).sum(axis=0)
@@ -303,6 +309,13 @@ class PCA(FactorModel):
     def _gamma(self) -> float:
         """Weight of the means in the decomposed matrix: -1 leaves them out."""
         return -1.0
+
+    def _train(self, panel: Panel) -> Panel:
+        """Return the dates from the first of the window on."""
+        if self.window is None:
+            return panel
+        dated = np.flatnonzero(panel.mask.values.any(axis=1))[-self.window :]
+        return panel.sel(start=panel.dates[dated[0]]) if len(dated) else panel
 
     def _number_or_nan(self, rule: FactorRule) -> float:
         try:

@@ -71,8 +71,9 @@ class RPPCA(PCA):
         min_observations: Annotated[int, Ge(3)] = 60,
         max_iter: Annotated[int, Ge(1)] = 500,
         tol: Annotated[float, Gt(0.0)] = 1e-7,
+        window: Annotated[int, Ge(24)] | None = None,
     ) -> None:
-        super().__init__(n_factors, max_factors, scale, missing, min_observed, min_observations, max_iter, tol)
+        super().__init__(n_factors, max_factors, scale, missing, min_observed, min_observations, max_iter, tol, window)
         self.gamma = gamma
 
     betas_: xr.DataArray
@@ -96,6 +97,7 @@ class RPPCA(PCA):
         if not self.gamma >= -1.0:
             raise ConfigError(f"gamma={self.gamma} must be at least -1, where means have no weight.")
         super().fit(panel)
+        panel = self._train(panel)
         known = panel.mask.values
         shortest = max(self.min_observations, len(self.factors_) + 2)
         returns, factors = panel.returns.values.astype(np.float64), self.factor_returns(panel).values

@@ -173,6 +173,15 @@ def test_next_session_without_returns_changes_nothing() -> None:
     )
 
 
+@pytest.mark.parametrize("model", [PCA(2), RPPCA(2)], ids=["pca", "rp_pca"])
+def test_a_window_looks_at_the_last_dates_that_have_returns(model: PCA) -> None:
+    returns = np.vstack([factor_panel(60, 20)[0], np.full((1, 20), np.nan)])
+    found = model.clone().set_params(window=40).fit(Panel.from_arrays(returns))
+    last = model.clone().fit(Panel.from_arrays(returns[20:]))
+    for name, expected in last.state().arrays.items():
+        np.testing.assert_array_equal(found.state().arrays[name], expected, err_msg=name)
+
+
 def test_too_many_factors_are_refused_with_what_the_data_carry() -> None:
     returns, _ = factor_panel(10, 30, n_factors=2, noise=0.0)
     with pytest.raises(ModelError, match=r"n_factors=10 must be from 1 to 9.*10 dates.*30 stocks"):
