@@ -1,16 +1,21 @@
-"""Prefect as the command line meets it: silent, and a server that is not there, or is lost, is one line.
+"""Prefect as the command line meets it: silent, with a server for the run, and what is lost or missing is one line.
 
-Here belongs nothing that starts or configures a server; that is `deploy.serve` and `deploy.deployments`.
+Here belongs the server of one run. The one that is operated belongs in `deploy.serve`.
 """
 
 from __future__ import annotations
 
 import os
+import socket
+import tempfile
+import threading
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING
 
-from deploy.doors import password_of_a_run, refusal
+from deploy import doors
+from deploy.processes import await_health, processes
 from schemas.errors import ExecutionError, HeldError
 from schemas.settings import load_settings
 
@@ -20,6 +25,11 @@ if TYPE_CHECKING:
 SILENT = {"PREFECT_SERVER_ANALYTICS_ENABLED": "false", "DO_NOT_TRACK": "1", "GX_ANALYTICS_ENABLED": "false"}
 """Environment in which Prefect and Great Expectations send no telemetry."""
 
+START_SECONDS = 240.0
+"""How long a server may take until it answers: the first start makes its database, and the machine may be busy."""
+_STOP_SECONDS = 3.0
+_PATIENCE = "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS"
+
 
 def send_no_telemetry() -> None:
     """Set `SILENT` where nothing else is set; before Prefect or Great Expectations are imported."""
@@ -27,22 +37,15 @@ def send_no_telemetry() -> None:
         os.environ.setdefault(name, value)
 
 
-@contextmanager
-def prefect_server() -> Iterator[None]:
-    """Run flows inside: refused at once if the server of PREFECT_API_URL does not answer, or not to this client.
-
-    A server that goes away later is waited for by Prefect's own client, about a minute for each call.
+def require_server() -> None:
+    """Refuse to begin if there is a PREFECT_API_URL and its server does not answer, or not to this client.
 
     Raises
     ------
     ExecutionError
-        If the server does not answer, does not take the password, or is lost.
-    HeldError
-        If another run holds what this one needs, or somebody has cancelled it.
+        If it does not answer, or does not take the password.
     """
-    from httpx import TransportError
     from prefect.client.orchestration import get_client
-    from prefect.exceptions import CancelledRun
     from prefect.settings import PREFECT_API_URL, PREFECT_CLIENT_MAX_RETRIES, temporary_settings
 
     url = PREFECT_API_URL.value()
@@ -56,10 +59,33 @@ def prefect_server() -> Iterator[None]:
                 "PREFECT_API_URL to run with one of its own"
             )
         if refused:
-            raise ExecutionError(refusal(url, load_settings()))
+            raise ExecutionError(doors.refusal(url, load_settings()))
+
+
+@contextmanager
+def prefect_server() -> Iterator[None]:
+    """Run flows inside: on the server of PREFECT_API_URL, or on one that lasts as long as the block.
+
+    A server that goes away later is waited for by Prefect's own client, about a minute for each call.
+
+    Raises
+    ------
+    ExecutionError
+        If the server does not answer, cannot be started, or is lost.
+    HeldError
+        If another run holds what this one needs, or somebody has cancelled it.
+    """
+    from httpx import TransportError
+    from prefect.exceptions import CancelledRun
+    from prefect.settings import PREFECT_API_URL
+
+    require_server()
     try:
-        with nullcontext() if url else password_of_a_run():
+        if PREFECT_API_URL.value():
             yield
+        else:
+            with _own_server():
+                yield
     except TransportError as error:
         raise ExecutionError(
             f"the Prefect server was lost in the middle of the run ({_line(error)}); nothing is half-written: run "
@@ -77,6 +103,61 @@ def _refuses(client: SyncPrefectClient) -> bool:
     except HTTPStatusError as error:
         return error.response.status_code in (401, 403)
     return False
+
+
+@contextmanager
+def _own_server() -> Iterator[None]:
+    """Start a server on loopback, behind doors of its own, in a session of its own, and with time to start."""
+    from prefect.settings import PREFECT_API_AUTH_STRING, PREFECT_API_URL, get_current_settings, temporary_settings
+
+    port, password = _free_port(), doors.new_password()
+    api = f"http://{doors.HOST}:{port}/api"
+    command, closed = doors.server(port, password, log_level="error")
+    variables = {
+        **os.environ,
+        **get_current_settings().to_environment_variables(exclude_unset=True),
+        "PREFECT_UI_ENABLED": "0",
+        "PREFECT__SERVER_EPHEMERAL": "1",
+        **closed,
+    }
+    with tempfile.NamedTemporaryFile(prefix="factorcube-") as log, processes(_STOP_SECONDS) as start:
+        server = start(command, variables, Path(log.name))
+
+        def still_running() -> None:
+            if server.poll() is not None:
+                raise ExecutionError(f"it ended with status {server.returncode}")
+
+        try:
+            await_health(api, float(os.environ.get(_PATIENCE, START_SECONDS)), still_running, threading.Event().wait)
+        except ExecutionError as error:
+            raise ExecutionError(
+                f"the run's own Prefect server could not be started: {error}{_last_line(Path(log.name))}; set "
+                f"{_PATIENCE} to give it more time, or PREFECT_API_URL to use a server that is there"
+            ) from None
+        with temporary_settings({PREFECT_API_URL: api, PREFECT_API_AUTH_STRING: password}):
+            yield
+            _drain()
+
+
+def _drain() -> None:
+    """Send what Prefect still has to say of a run that has ended, while there is somebody to hear it."""
+    from prefect.events.worker import EventsWorker
+    from prefect.logging.handlers import APILogWorker
+
+    APILogWorker.drain_all(timeout=_STOP_SECONDS)
+    EventsWorker.drain_all(timeout=_STOP_SECONDS)
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind((doors.HOST, 0))
+        return int(probe.getsockname()[1])
+
+
+def _last_line(log: Path) -> str:
+    lines = log.read_text(encoding="utf-8", errors="replace").split("\n")
+    said = [line.strip() for line in lines if line.strip()]
+    return f" ({said[-1]})" if said else ""
 
 
 def _line(error: Exception) -> str:

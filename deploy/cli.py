@@ -11,8 +11,9 @@ import typer
 
 from deploy import cli_backfill, cli_operations, cli_team, cli_upkeep, cli_versions
 from deploy.api import prefect_server, send_no_telemetry
+from deploy.ending import GO_ON, told_to_end
 from deploy.terminal import Terminal
-from schemas.errors import FactorcubeError
+from schemas.errors import FactorcubeError, ModelsError
 from schemas.settings import load_settings
 from schemas.spec import RunSpec
 from storage.configs import load_spec
@@ -39,12 +40,18 @@ def run(
     spec = load_spec(config)
     settings = load_settings()
     send_no_telemetry()
-    from deploy.console import hush_foreseeable_errors, print_run
-    from flows.pipeline import pipeline
+    with told_to_end(GO_ON):
+        from deploy.console import hush_foreseeable_errors, print_run
+        from flows.pipeline import pipeline
 
-    hush_foreseeable_errors()
-    with prefect_server():
-        versions = pipeline(spec, promote_first=promote_first)
+        hush_foreseeable_errors()
+        try:
+            with prefect_server():
+                versions = pipeline(spec, promote_first=promote_first)
+        except ModelsError as error:
+            if error.versions:
+                print_run(Terminal(), spec, error.versions, settings)
+            raise
     print_run(Terminal(), spec, versions, settings)
 
 

@@ -10,6 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from deploy.api import prefect_server, send_no_telemetry
+from deploy.ending import GO_ON, told_to_end
 from deploy.terminal import Terminal
 from schemas.backfill import MAX_CONCURRENCY, BackfillRequest
 from schemas.errors import BackfillError
@@ -101,18 +102,19 @@ def run(
     )
     spec = load_spec(config)
     send_no_telemetry()
-    from deploy.console import hush_foreseeable_errors
-    from deploy.console_backfill import print_summary
-    from flows.backfill import backfill
+    with told_to_end(GO_ON):
+        from deploy.console import hush_foreseeable_errors
+        from deploy.console_backfill import print_summary
+        from flows.backfill import backfill
 
-    hush_foreseeable_errors()
-    try:
-        with prefect_server():
-            summary = backfill(spec, request)
-    except BackfillError as error:
-        if error.summary is not None:
-            print_summary(Terminal(), error.summary)
-        raise
+        hush_foreseeable_errors()
+        try:
+            with prefect_server():
+                summary = backfill(spec, request)
+        except BackfillError as error:
+            if error.summary is not None:
+                print_summary(Terminal(), error.summary)
+            raise
     print_summary(Terminal(), summary)
 
 

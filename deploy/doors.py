@@ -14,8 +14,7 @@ import os
 import re
 import secrets
 import sys
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -98,26 +97,6 @@ def server(port: int, password: str, *, log_level: str) -> tuple[list[str], Mapp
         "--log-level", log_level, "--lifespan", "on", "--no-server-header",
     ]  # fmt: skip
     return command, variables
-
-
-@contextmanager
-def password_of_a_run() -> Iterator[None]:
-    """Close the server that Prefect starts for a run: its password is known to it and to this process alone."""
-    from prefect.settings import (
-        PREFECT_API_AUTH_STRING,
-        PREFECT_SERVER_API_AUTH_STRING,
-        PREFECT_SERVER_CORS_ALLOWED_ORIGINS,
-        temporary_settings,
-    )
-
-    password = new_password()
-    closed = {
-        PREFECT_API_AUTH_STRING: password,
-        PREFECT_SERVER_API_AUTH_STRING: password,
-        PREFECT_SERVER_CORS_ALLOWED_ORIGINS: f"http://{HOST}",  # no page comes from there
-    }
-    with temporary_settings(closed):
-        yield
 
 
 def create_server() -> ASGIApp:

@@ -14,25 +14,18 @@ import socket
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, nullcontext, suppress
+from contextlib import contextmanager
 from pathlib import Path
 
-import httpx
-import psutil
-
 from deploy import doors
-from deploy.api import SILENT
-from deploy.deployments import CHECKOUT, HEARTBEAT_SECONDS, POOL
+from deploy.api import SILENT, START_SECONDS
+from deploy.deployments import HEARTBEAT_SECONDS, POOL
+from deploy.processes import await_health, processes
 from schemas.errors import ConfigError, ExecutionError
 from schemas.settings import PREFIX, Settings
 from storage.files import locked
 
-START_SECONDS = 180.0
-"""How long a server may take until it answers: the first start makes its database."""
-STOP_SECONDS = 20.0
-"""How long a process may take to end before it is killed."""
 _POLL_SECONDS = 0.2
 
 
@@ -84,7 +77,7 @@ def serve(settings: Settings, port: int, deploy: list[str], say: Callable[[str],
     ExecutionError
         If a part cannot be started, or ends by itself.
     """
-    with _signals() as stop, _sole(settings), _processes() as start:
+    with _signals() as stop, _sole(settings), processes() as start:
         _refuse_taken(port)
         logs = Path(os.environ.get("PREFECT_HOME", settings.root / "prefect"))
         password, kept = doors.kept_password(logs)
@@ -95,7 +88,7 @@ def serve(settings: Settings, port: int, deploy: list[str], say: Callable[[str],
         say(f"Starting the Prefect server; its log is {logs / 'server.log'}")
         command, closed = doors.server(port, password, log_level="warning")
         parts["server"] = start(command, {**variables, **closed}, logs / "server.log")
-        _await_health(variables["PREFECT_API_URL"], parts, stop)
+        await_health(variables["PREFECT_API_URL"], START_SECONDS, lambda: _still_running(parts), stop.wait)
         say("Registering deployments and automations")
         registering = start(deploy, variables, None)
         while registering.poll() is None and not stop.wait(_POLL_SECONDS):
@@ -144,56 +137,6 @@ def _sole(settings: Settings) -> Iterator[None]:
         yield
 
 
-@contextmanager
-def _processes() -> Iterator[Callable[[list[str], Mapping[str, str], Path | None], subprocess.Popen[bytes]]]:
-    """Give a function that starts processes; all that it has started, and their children, end with the context."""
-    started: list[subprocess.Popen[bytes]] = []
-
-    def start(command: list[str], variables: Mapping[str, str], log: Path | None) -> subprocess.Popen[bytes]:
-        with nullcontext() if log is None else log.open("ab") as output:
-            process = subprocess.Popen(
-                command,
-                cwd=CHECKOUT,
-                env=dict(variables),
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=None if log is None else subprocess.STDOUT,
-                start_new_session=True,
-            )
-        started.append(process)
-        return process
-
-    try:
-        yield start
-    finally:
-        for process in reversed(started):
-            _end(process)
-
-
-def _end(process: subprocess.Popen[bytes]) -> None:
-    """End a process and all its descendants, the descendants first: they are the runs, and report their end."""
-    try:
-        parent = psutil.Process(process.pid)
-        children = parent.children(recursive=True)
-    except psutil.NoSuchProcess:
-        process.wait()
-        return
-    _terminate(children)
-    _terminate([parent])
-    process.wait()
-
-
-def _terminate(processes: list[psutil.Process]) -> None:
-    for process in processes:
-        with suppress(psutil.NoSuchProcess):
-            process.terminate()
-    _, alive = psutil.wait_procs(processes, timeout=STOP_SECONDS)
-    for process in alive:
-        with suppress(psutil.NoSuchProcess):
-            process.kill()
-    psutil.wait_procs(alive, timeout=STOP_SECONDS)
-
-
 def _refuse_taken(port: int) -> None:
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -203,18 +146,6 @@ def _refuse_taken(port: int) -> None:
             raise ConfigError(
                 f"port {port} of {doors.HOST} is taken by another process; stop it, or choose another with --port"
             ) from None
-
-
-def _await_health(api: str, parts: Mapping[str, subprocess.Popen[bytes]], stop: threading.Event) -> None:
-    deadline = time.monotonic() + START_SECONDS
-    while not stop.is_set():
-        _still_running(parts)
-        with suppress(httpx.HTTPError):
-            if httpx.get(f"{api}/health", timeout=5.0).is_success:
-                return
-        if time.monotonic() > deadline:
-            raise ExecutionError(f"the Prefect server did not answer within {START_SECONDS:g} s; see its log")
-        stop.wait(_POLL_SECONDS)
 
 
 def _still_running(processes: Mapping[str, subprocess.Popen[bytes]]) -> None:

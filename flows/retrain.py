@@ -14,7 +14,7 @@ from tasks.logs import run_logger
 from tasks.parameters import Config
 from tasks.publishing import write_report
 from tasks.runs import ends_early, hold_models, run_name
-from tasks.training import train
+from tasks.training import train_each
 
 
 @flow(name="retrain", flow_run_name=run_name, timeout_seconds=24 * 3600)
@@ -46,12 +46,18 @@ def retrain(
     -------
     list[VersionRef]
         One version per model, in the order of the spec.
+
+    Raises
+    ------
+    ModelsError
+        If some models failed; the others are published, offered and reported all the same.
     """
     settings = load_settings()
     snapshot = snapshot or head_snapshot(spec.universe, settings)
     wanted = spec.models_named(models)
     with hold_models(spec.universe, wanted, settings), open_cluster(settings, run_logger().info) as cluster:
-        versions = train(spec, wanted, snapshot, as_of, cluster, settings, promote_first=promote_first)
-        write_report(spec, snapshot, versions, settings)
+        outcomes = train_each(spec, wanted, snapshot, as_of, cluster, settings, promote_first=promote_first)
+        if outcomes.versions:
+            write_report(spec, snapshot, outcomes.versions, settings)
         write_catalog(settings)
-    return versions
+    return outcomes.conclude()

@@ -9,6 +9,7 @@ from schemas.refs import VersionRef
 from schemas.settings import load_settings
 from tasks.cataloguing import write_catalog
 from tasks.ingesting import head_snapshot
+from tasks.outcomes import Outcomes
 from tasks.parameters import Config
 from tasks.runs import run_name
 from tasks.updating import continuable, update_version
@@ -40,10 +41,17 @@ def update(
     -------
     list[VersionRef]
         The champions as they are now.
+
+    Raises
+    ------
+    ModelsError
+        If some could not be continued; the others are all the same.
     """
     settings = load_settings()
     snapshot = snapshot or head_snapshot(spec.universe, settings)
     names = continuable(spec, models, settings)
-    versions = [update_version(spec.universe, name, snapshot, until, settings) for name in names]
+    outcomes = Outcomes()
+    updated = outcomes.attempt(names, lambda name: update_version(spec.universe, name, snapshot, until, settings))
+    outcomes.versions = list(updated.values())
     write_catalog(settings)
-    return versions
+    return outcomes.conclude()

@@ -6,10 +6,12 @@ that escapes is a bug. No error class belongs anywhere else.
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from schemas.backfill import BackfillSummary
+    from schemas.refs import VersionRef
 
 
 class FactorcubeError(Exception):
@@ -58,6 +60,23 @@ class BackfillError(ExecutionError):
     def __init__(self, message: str, summary: BackfillSummary | None = None) -> None:
         super().__init__(message)
         self.summary = summary
+
+
+class ModelsError(FactorcubeError):
+    """Some models of a run failed, or all; `failures` says why, by model, `versions` is what the others have become."""
+
+    def __init__(self, failures: Mapping[str, str], versions: Sequence[VersionRef] = ()) -> None:
+        reasons = "; ".join(f"{name}: {why}" for name, why in failures.items())
+        done = f"the other {len(versions)} are published" if versions else "nothing is published"
+        super().__init__(
+            f"{len(failures)} of {len(failures) + len(versions)} models failed, {done}; run again to make what is "
+            f"missing: {reasons}"
+        )
+        self.failures, self.versions = dict(failures), list(versions)
+
+    def __reduce__(self) -> tuple[type[ModelsError], tuple[dict[str, str], list[VersionRef]]]:
+        """Travel between processes with what it carries."""
+        return type(self), (self.failures, self.versions)
 
 
 class PublishError(FactorcubeError):

@@ -38,9 +38,12 @@ from tasks.workspace import Workspace
 @step("estimate covariance", "covariance of {panel.universe} as of {panel.as_of}")
 def estimate_covariance(
     spec: RunSpec, models: list[ModelSpec], panel: PanelRef, fits: list[FitRef], cluster: Cluster, settings: Settings
-) -> list[RiskRef]:
-    """Make the risk model of every model over all dates: the rows of each fit side by side on Dask, then joined."""
-    sample, futures = Sample(settings.root, panel, spec), []
+) -> tuple[list[RiskRef], dict[str, Exception]]:
+    """Make the risk model of every model over all dates: the rows of each fit side by side on Dask, then joined.
+
+    Beside them stands why other models failed.
+    """
+    sample, futures = Sample(settings.root, panel, spec), {}
     for model in models:
         own = tuple(fit for fit in fits if fit.model == model.name)
         rows = [
@@ -51,24 +54,28 @@ def estimate_covariance(
             for place in range(len(own))
         ]  # fmt: skip
         name = f"risk-{model.name}-{panel.key[:8]}"
-        futures.append(cluster.submit(assemble_risk, sample, model, own, rows, key=name))
-    return cluster.gather(futures, lambda ref: f"covariance and risk of {ref.model}")
+        futures[model.name] = [cluster.submit(assemble_risk, sample, model, own, rows, key=name)]
+    found, failures = cluster.gather_each(futures, lambda ref: f"covariance and risk of {ref.model}")
+    return [risk for (risk,) in found.values()], failures
 
 
 @step("evaluate", "evaluate {panel.universe} as of {panel.as_of}")
 def evaluate_models(
     spec: RunSpec, panel: PanelRef, risks: list[RiskRef], cluster: Cluster, settings: Settings
-) -> dict[str, Metrics]:
-    """Score the forecasts of every model out of sample; metrics by model."""
+) -> tuple[dict[str, Metrics], dict[str, Exception]]:
+    """Score the forecasts of every model out of sample; metrics by model, and why others failed."""
     sample = Sample(settings.root, panel, spec)
-    futures = [
-        cluster.submit(evaluate_risk, sample, risk, key=f"evaluate-{risk.model}-{risk.key[:8]}") for risk in risks
-    ]
-    metrics = cluster.gather(futures, lambda found: f"evaluated: {_scored(found['total_r2_out_of_sample'])}")
-    rows = [{"model": risk.model, **found} for risk, found in zip(risks, metrics, strict=True)]
-    publish_metrics_table(spec.universe, rows)
-    run_logger().info("evaluated %d model(s)", len(rows))
-    return {risk.model: found for risk, found in zip(risks, metrics, strict=True)}
+    futures = {
+        risk.model: [cluster.submit(evaluate_risk, sample, risk, key=f"evaluate-{risk.model}-{risk.key[:8]}")]
+        for risk in risks
+    }
+    found, failures = cluster.gather_each(
+        futures, lambda found: f"evaluated: {_scored(found['total_r2_out_of_sample'])}"
+    )
+    metrics = {model: scores for model, (scores,) in found.items()}
+    publish_metrics_table(spec.universe, [{"model": model, **scores} for model, scores in metrics.items()])
+    run_logger().info("evaluated %d model(s)", len(metrics))
+    return metrics, failures
 
 
 def _scored(total_r2: float | None) -> str:

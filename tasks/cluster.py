@@ -17,7 +17,7 @@ import re
 import tempfile
 import uuid
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from threadpoolctl import threadpool_limits
@@ -70,10 +70,13 @@ class Cluster:
         self._warned: set[str] = set()
         self._stack = contextlib.ExitStack()
         self._client: Client | None = None
+        self._given_up = False
 
     @property
     def client(self) -> Client:
         """The open client; connects, and compares code versions, on first use."""
+        if self._given_up:
+            raise KeyboardInterrupt
         if self._client is None:
             self._client = self._open()
         return self._client
@@ -111,32 +114,82 @@ class Cluster:
         ExecutionError
             If workers died under a task again and again, or the scheduler was lost.
         """
+        found, failures = self.gather_each({"": futures}, describe, progress)
+        for error in failures.values():
+            raise error
+        return found[""]
+
+    def gather_each(
+        self,
+        futures: Mapping[str, Sequence[Future[Any]]],
+        describe: Callable[[Any], str],
+        progress: Callable[[int, int], None] | None = None,
+        needs: Mapping[str, str] | None = None,
+    ) -> tuple[dict[str, list[Any]], dict[str, Exception]]:
+        """Wait for the futures of several models, as `gather` does; one that fails takes none of the others along.
+
+        Parameters
+        ----------
+        futures : mapping of str to sequence of Future
+            By the name of the model.
+        describe, progress
+            As in `gather`.
+        needs : mapping of str to str, optional
+            The model that a model cannot do without.
+
+        Returns
+        -------
+        dict of str to list
+            The results of each model of which every future was done.
+        dict of str to Exception
+            The first error of each of the others; what was still to be done of them is cancelled.
+
+        Raises
+        ------
+        ExecutionError
+            If the scheduler was lost.
+        """
         from distributed import as_completed
         from distributed.client import FutureCancelledError
         from distributed.comm.core import CommClosedError
-        from distributed.scheduler import KilledWorker
 
+        owner = {future.key: name for name, own in futures.items() for future in own}
+        failures: dict[str, Exception] = {}
         done = 0
+        if not owner:
+            return {}, {}
         try:
-            for future in as_completed(futures):
-                result = future.result()
+            for future in as_completed([future for own in futures.values() for future in own]):
+                name = owner[future.key]
+                if name in failures:
+                    continue
+                error = _failure(future)
+                if error is not None:
+                    lost = _with_dependents(name, error, needs or {})
+                    self.client.cancel([one for name in lost for one in futures.get(name, ())], force=True)
+                    failures = {**lost, **failures}
+                    continue
                 done += 1
-                self._log(f"[{done}/{len(futures)}] {describe(result)}")
+                self._log(f"[{done}/{len(owner)}] {describe(future.result())}")
                 if progress is not None:
-                    progress(done, len(futures))
-            return [future.result() for future in futures]
-        except KilledWorker as error:
-            raise ExecutionError(
-                f"worker after worker died while running {error.task}; it may need more memory "
-                "(FACTORCUBE_WORKER_MEMORY_BYTES) or fewer workers (FACTORCUBE_WORKERS)"
-            ) from None
+                    progress(done, len(owner))
+            found = {name: [future.result() for future in own] for name, own in futures.items() if name not in failures}
         except (FutureCancelledError, CommClosedError, TimeoutError) as error:
+            if self._given_up:
+                raise KeyboardInterrupt from None
             raise ExecutionError(
                 f"the Dask scheduler was lost: {' '.join(str(error).split())}; run again to go on with what is not done"
             ) from None
-        finally:
-            if done < len(futures):
-                self.client.cancel(futures, force=True)
+        except BaseException:
+            if not self._given_up:
+                self.client.cancel([future for own in futures.values() for future in own], force=True)
+            raise
+        return found, failures
+
+    def give_up(self) -> None:
+        """Close for good: threads that still wait here for a result end as the main thread does, by an interrupt."""
+        self._given_up = True
+        self.close()
 
     def close(self) -> None:
         """Close the client, and the cluster if it was started here."""
@@ -222,6 +275,11 @@ def open_cluster(settings: Settings, log: Callable[[str], None]) -> Iterator[Clu
     cluster = Cluster(settings, log)
     try:
         yield cluster
+    except Exception:
+        raise
+    except BaseException:
+        cluster.give_up()
+        raise
     finally:
         cluster.close()
 
@@ -232,6 +290,42 @@ def report_progress(message: str) -> None:
 
     with contextlib.suppress(ValueError):
         get_worker().log_event(PROGRESS_TOPIC, message)
+
+
+def _failure(future: Future[Any]) -> Exception | None:
+    """Return why the work of a future that has ended failed; None if it did not.
+
+    Raises
+    ------
+    Exception
+        What a future that was cancelled, or a lost scheduler, raises.
+    """
+    from distributed.client import FutureCancelledError
+    from distributed.comm.core import CommClosedError
+    from distributed.scheduler import KilledWorker
+
+    try:
+        future.result()
+    except KilledWorker as error:
+        return ExecutionError(
+            f"worker after worker died while running {error.task}; it may need more memory "
+            "(FACTORCUBE_WORKER_MEMORY_BYTES) or fewer workers (FACTORCUBE_WORKERS)"
+        )
+    except (FutureCancelledError, CommClosedError, TimeoutError):
+        raise
+    except Exception as error:  # noqa: BLE001  # whatever was raised there
+        return error
+    return None
+
+
+def _with_dependents(name: str, error: Exception, needs: Mapping[str, str]) -> dict[str, Exception]:
+    """Return the error of a model, and of all that cannot do without it."""
+    lost = {name: error}
+    for _ in needs:
+        for model, base in needs.items():
+            if base in lost and model not in lost:
+                lost[model] = ExecutionError(f"it needs the residuals of '{base}', which failed")
+    return lost
 
 
 def _single_threaded(function: Callable[..., Result], *arguments: Any) -> Result:

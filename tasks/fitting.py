@@ -43,8 +43,8 @@ _SECONDS_BETWEEN_REPORTS = 2.0
 @step("fit models", "fit {panel.universe} as of {panel.as_of}")
 def fit_models(
     spec: RunSpec, models: list[ModelSpec], panel: PanelRef, cluster: Cluster, settings: Settings
-) -> list[FitRef]:
-    """Fit every model as of every refit date; references in the order of models and dates.
+) -> tuple[list[FitRef], dict[str, Exception]]:
+    """Fit every model as of every refit date; references in the order of models and dates, and why others failed.
 
     Models on whose residuals others are fitted come first, whether they are asked for or not; those that last longest
     are begun first.
@@ -58,18 +58,20 @@ def fit_models(
     needed = with_bases(models, spec.models)
     statistics = _submit_grams(sample, needed, cluster)
     futures: dict[str, list[Future[FitRef]]] = {}
+    bases = {model.name: base for model in needed if (base := build(model).base)}
     for model in sorted(needed, key=lambda item: (len(with_bases([item], spec.models)), -build(item).effort)):
-        base = build(model).base
+        base = bases.get(model.name)
         before: list[Future[Any]] = [*statistics[model.name], *(futures[base] if base else [])]
         futures[model.name] = _submit_fits(sample, model, refits, cluster, before)
-    asked = [future for model in models for future in futures[model.name]]
-    found: list[FitRef] = cluster.gather(asked, _described, Progress("fits", panel.universe))
-    for model in models:
-        dropped = max((ref.n_dropped for ref in found if ref.model == model.name), default=0)
+    found, failures = cluster.gather_each(futures, _described, Progress("fits", panel.universe), bases)
+    asked = [model.name for model in models]
+    fits: list[FitRef] = [fit for name in asked for fit in found.get(name, [])]
+    for name in asked:
+        dropped = max((ref.n_dropped for ref in fits if ref.model == name), default=0)
         if dropped:  # said once: each refit leaves out what those before it left out
             why = "singular, too few stocks, or nobody with some characteristic"
-            run_logger().warning("%s: up to %d date(s) were left out of a fit (%s)", model.name, dropped, why)
-    return found
+            run_logger().warning("%s: up to %d date(s) were left out of a fit (%s)", name, dropped, why)
+    return fits, {name: failures[name] for name in asked if name in failures}
 
 
 def _submit_fits(

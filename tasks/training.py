@@ -16,6 +16,7 @@ from tasks.assembling import estimate_covariance, evaluate_models
 from tasks.cluster import Cluster
 from tasks.fitting import fit_models
 from tasks.offering import offer_version
+from tasks.outcomes import Outcomes
 from tasks.panels import build_panel
 from tasks.publishing import plan_versions, publish_version
 
@@ -53,15 +54,46 @@ def train(
     -------
     list[VersionRef]
         One version per model, in the order given.
+
+    Raises
+    ------
+    ModelsError
+        If some models failed; the others are published and offered all the same.
     """
+    return train_each(spec, models, snapshot, as_of, cluster, settings, promote_first=promote_first).conclude()
+
+
+def train_each(
+    spec: RunSpec,
+    models: Sequence[ModelSpec],
+    snapshot: SnapshotRef,
+    as_of: date | None,
+    cluster: Cluster,
+    settings: Settings,
+    *,
+    promote_first: bool = False,
+) -> Outcomes:
+    """Do what `train` does, and return what became of each model, also if some failed."""
+    outcomes = Outcomes()
     planned = plan_versions(spec, models, snapshot, as_of, settings)
     missing = [model for model in models if planned[model.name].changed]
     if missing:
         panel = build_panel(spec, snapshot, as_of, settings)
-        fits = fit_models(spec, missing, panel, cluster, settings)
-        risks = estimate_covariance(spec, missing, panel, fits, cluster, settings)
-        metrics = evaluate_models(spec, panel, risks, cluster, settings)
-        for risk in risks:
-            name = risk.model
-            planned[name] = publish_version(spec, panel, risk, planned[name], metrics[name], settings)
-    return [offer_version(spec, snapshot, ref, settings, promote_first=promote_first) for ref in planned.values()]
+        fits, failed = fit_models(spec, missing, panel, cluster, settings)
+        outcomes.fail(failed)
+        fitted = [model for model in missing if model.name not in failed]
+        risks, failed = estimate_covariance(spec, fitted, panel, fits, cluster, settings)
+        outcomes.fail(failed)
+        metrics, failed = evaluate_models(spec, panel, risks, cluster, settings)
+        outcomes.fail(failed)
+        made = {risk.model: risk for risk in risks}
+        planned |= outcomes.attempt(
+            metrics,
+            lambda name: publish_version(spec, panel, made[name], planned[name], metrics[name], settings),
+        )
+    offered = outcomes.attempt(
+        planned,
+        lambda name: offer_version(spec, snapshot, planned[name], settings, promote_first=promote_first),
+    )
+    outcomes.versions = list(offered.values())
+    return outcomes

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from prefect.settings import (
+    PREFECT_API_URL,
     PREFECT_SERVER_API_AUTH_STRING,
     PREFECT_SERVER_CORS_ALLOWED_ORIGINS,
     get_current_settings,
@@ -15,6 +19,7 @@ from prefect.settings import (
 from starlette.testclient import TestClient
 
 from deploy import doors
+from deploy.api import prefect_server
 from schemas.errors import ConfigError, ExecutionError
 
 
@@ -82,14 +87,28 @@ def test_a_password_that_is_none_is_refused(tmp_path: Path, mode: int, content: 
         doors.kept_password(tmp_path / "prefect")
 
 
-def test_the_server_of_a_run_is_given_a_password_of_its_own() -> None:
-    """Prefect starts it with the settings that this process has at the time, as environment."""
-    seen = []
+def test_the_server_of_a_run_is_given_a_password_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    started: list[Mapping[str, str]] = []
+
+    @contextmanager
+    def processes(_: float) -> Iterator[Callable[..., SimpleNamespace]]:
+        def start(command: list[str], variables: Mapping[str, str], log: Path) -> SimpleNamespace:
+            started.append(variables)
+            assert variables["PREFECT_SERVER_API_AUTH_STRING"].split(":")[1] not in " ".join(command)
+            return SimpleNamespace(poll=lambda: None)
+
+        yield start
+
+    monkeypatch.setattr("deploy.api.processes", processes)
+    for name in ("await_health", "_drain"):
+        monkeypatch.setattr(f"deploy.api.{name}", lambda *_: None)
     for _ in range(2):
-        with doors.password_of_a_run():
+        with temporary_settings(restore_defaults={PREFECT_API_URL}), prefect_server():
             given = get_current_settings().to_environment_variables(exclude_unset=True)
-            seen.append(given["PREFECT_SERVER_API_AUTH_STRING"])
-            assert given["PREFECT_API_AUTH_STRING"] == seen[-1]
-            assert given["PREFECT_SERVER_API_CORS_ALLOWED_ORIGINS"] == "http://127.0.0.1"
-    assert seen[0] != seen[1]
-    assert all(len(password) > 64 for password in seen)
+            port = given["PREFECT_API_URL"].removeprefix("http://127.0.0.1:").removesuffix("/api")
+            assert given["PREFECT_API_AUTH_STRING"] == started[-1]["PREFECT_SERVER_API_AUTH_STRING"]
+            allowed = started[-1]["PREFECT_SERVER_CORS_ALLOWED_ORIGINS"]
+            assert allowed == f"http://127.0.0.1:{port},http://localhost:{port}"
+    passwords = {variables["PREFECT_SERVER_API_AUTH_STRING"] for variables in started}
+    assert len(passwords) == 2
+    assert all(len(password) > 64 for password in passwords)

@@ -16,7 +16,11 @@ import psutil
 import pytest
 from injection import Seen, look, reading
 from ports import free_port
+from prefect.settings import PREFECT_API_URL, temporary_settings
 from small_market import SMALL, make_market, write_config
+
+from deploy.api import prefect_server
+from schemas.errors import ExecutionError
 
 COMMAND = [sys.executable, "-m", "deploy.cli", "run", "config.yaml", "--promote-first"]
 
@@ -79,6 +83,26 @@ def test_a_server_that_does_not_answer_is_one_line_at_the_start(folder: Path) ->
     (line,) = ended.stderr.splitlines()
     assert line.startswith(f"error: no Prefect server answers at http://127.0.0.1:{port}/api (PREFECT_API_URL)")
     assert not (folder / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("program", "seconds", "reason"),
+    [(sys.executable, "0", "the Prefect server did not answer within 0 s"), ("false", "60", "it ended with status 1")],
+)
+def test_a_server_of_its_own_that_does_not_come_up_is_one_line(
+    program: str, seconds: str, reason: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("deploy.api.sys.executable", program)
+    monkeypatch.setenv("PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS", seconds)
+    with (
+        temporary_settings(restore_defaults={PREFECT_API_URL}),
+        pytest.raises(ExecutionError) as told,
+        prefect_server(),
+    ):
+        pytest.fail("it has begun without a server")
+    assert str(told.value).startswith(f"the run's own Prefect server could not be started: {reason}")
+    assert "\n" not in str(told.value)
+    assert not [one for one in psutil.Process().children() if "uvicorn" in " ".join(one.cmdline())]
 
 
 @pytest.mark.slow

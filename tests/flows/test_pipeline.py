@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,7 @@ import polars as pl
 import psutil
 import pytest
 import xarray as xr
+import yaml
 from dask_processes import scheduler
 from ports import free_port
 from small_market import SMALL, make_market, write_config
@@ -139,6 +141,21 @@ def test_a_second_run_changes_nothing(done) -> None:
     assert files_of(config.parent / "out") == before
 
 
+def test_a_run_of_which_one_model_fails_is_failed_and_says_which(done) -> None:
+    config, first = done
+    broken = config.with_name("broken.yaml")
+    models = [{"kind": "pca", "name": "too_many", "n_factors": 40}, *SMALL["models"]]
+    broken.write_text(yaml.safe_dump({**SMALL, "models": models}))
+    state = pipeline(load_spec(broken), return_state=True)
+    assert state.is_failed()
+    error = state.result(raise_on_failure=False)
+    assert str(error).startswith(
+        "1 of 6 models failed, the other 5 are published; run again to make what is missing: too_"
+    )
+    assert [(ref.version, ref.promoted) for ref in error.versions] == [(ref.version, True) for ref in first]
+    assert len(list(config.parent.glob("out/reports/small/*.html"))) == 2, "theirs is there too"
+
+
 def test_numbers_do_not_depend_on_the_number_of_workers_nor_on_whose_cluster_it_is(
     done, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -189,9 +206,21 @@ def test_the_local_cluster_listens_on_loopback_only() -> None:
 def test_work_that_always_kills_its_worker_is_given_up_with_a_reason(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FACTORCUBE_WORKERS", "1")
     with open_cluster(load_settings(), print) as cluster:
-        future = cluster.submit(os._exit, 1, key="deadly")
+        deadly, needy, well = (
+            [cluster.submit(os._exit, 1, key="deadly")],
+            [cluster.submit(time.sleep, 600, key="needy")],
+            [cluster.submit(divmod, 7, 2, key="well")],
+        )
+        found, failures = cluster.gather_each(
+            {"deadly": deadly, "needy": needy, "well": well}, str, needs={"needy": "deadly"}
+        )
+        assert found == {"well": [(3, 1)]}
+        assert {name: str(error).split(" (")[0][:45] for name, error in failures.items()} == {
+            "deadly": "worker after worker died while running deadly",
+            "needy": "it needs the residuals of 'deadly', which fai",
+        }
         with pytest.raises(ExecutionError, match="worker after worker died while running deadly"):
-            cluster.gather([future], str)
+            cluster.gather(deadly, str)
 
 
 def test_no_scheduler_is_one_clear_message(small: Path, monkeypatch: pytest.MonkeyPatch) -> None:

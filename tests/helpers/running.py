@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -24,22 +24,34 @@ class Inline:
     """Stands for a `tasks.cluster.Cluster`: runs every call here, at once."""
 
     class _Done:
-        def __init__(self, result: Any) -> None:
-            self.result = result
+        def __init__(self, result: Any, error: Exception | None = None) -> None:
+            self._result, self.error = result, error
+
+        @property
+        def result(self) -> Any:
+            if self.error is not None:
+                raise self.error
+            return self._result
 
     def submit(self, function: Callable[..., Any], *arguments: Any, key: str) -> Any:
         del key
-        plain = [[one.result for one in item] if isinstance(item, list) else item for item in arguments]
-        return self._Done(function(*plain))
+        try:
+            plain = [[one.result for one in item] if isinstance(item, list) else item for item in arguments]
+            return self._Done(function(*plain))
+        except Exception as error:  # noqa: BLE001  # as a future that has failed
+            return self._Done(None, error)
 
-    def gather(
+    def gather_each(
         self,
-        futures: Sequence[Any],
+        futures: Mapping[str, Sequence[Any]],
         describe: Callable[[Any], str],
         progress: Callable[[int, int], None] | None = None,
-    ) -> list[Any]:
-        del describe, progress
-        return [future.result for future in futures]
+        needs: Mapping[str, str] | None = None,
+    ) -> tuple[dict[str, list[Any]], dict[str, Exception]]:
+        del describe, progress, needs
+        errors = {name: [one.error for one in own if one.error is not None] for name, own in futures.items()}
+        found = {name: [one.result for one in own] for name, own in futures.items() if not errors[name]}
+        return found, {name: of_model[0] for name, of_model in errors.items() if of_model}
 
 
 def ingested(spec: RunSpec, settings: Settings, start: date | None = None, end: date | None = None) -> SnapshotRef:

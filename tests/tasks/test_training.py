@@ -2,26 +2,31 @@
 
 from __future__ import annotations
 
+import pickle
 import shutil
+from collections.abc import Callable
 from datetime import date
 from pathlib import Path
+from typing import Any
 
 import pytest
 import xarray as xr
 from running import Inline, deliver, ingested, listing_market
 
 from models.forecasting.joining import check_axis
-from schemas.errors import ConflictError, CorruptionError, DataError, ModelError
+from schemas.errors import ConflictError, CorruptionError, DataError, ModelError, ModelsError
 from schemas.families import model_spec
 from schemas.refs import SnapshotRef, VersionRef
 from schemas.settings import Settings
 from schemas.spec import RunSpec
 from storage import published
 from tasks import offering
+from tasks.assembling import evaluate_risk
 from tasks.digests import input_digests
 from tasks.ingesting import head_snapshot
 from tasks.naming import planned_version
-from tasks.training import train
+from tasks.publishing import publish_version
+from tasks.training import train, train_each
 from tasks.workspace import Workspace
 
 KNOWN = date(2016, 11, 30)
@@ -252,3 +257,37 @@ def test_the_number_of_factors_is_that_which_the_rule_chose_at_the_first_refit(
     refits = len(entries(early, "fits")) - len(entries(trained.early, "fits"))
     assert refits > 1
     assert opened(early, version).sizes["factor"] == 2
+
+
+def test_a_model_that_fails_takes_no_other_along_and_the_rerun_makes_what_is_missing(
+    trained: Trained, early: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One is refused by its data, one dies of a bug as it is evaluated, one as it is published: three are there."""
+    shutil.rmtree(early.root / "published")
+    broken = model_spec({"kind": "pca", "name": "too_many", "n_factors": 40})
+    spec = trained.spec.model_copy(update={"models": (broken, *trained.spec.models)})
+
+    def failing(function: Callable[..., Any], model: str) -> Callable[..., Any]:
+        def call(*arguments: Any) -> Any:
+            if any(getattr(one, "model", None) == model for one in arguments):
+                raise ZeroDivisionError("a bug")
+            return function(*arguments)
+
+        return call
+
+    monkeypatch.setattr("tasks.assembling.evaluate_risk", failing(evaluate_risk, "pca"))
+    monkeypatch.setattr("tasks.training.publish_version", failing(publish_version, "ipca"))
+    outcomes = train_each(spec, spec.models, trained.short, None, Inline(), early, promote_first=True)
+    assert [(ref.model, ref.changed, ref.promoted) for ref in outcomes.versions] == [
+        ("market", True, True), ("fama_macbeth", True, True), ("autoencoder", True, True),
+    ]  # fmt: skip
+    with pytest.raises(ModelsError, match=r"^3 of 6 models failed, the other 3 are published; run again") as told:
+        outcomes.conclude()
+    assert [ref.model for ref in told.value.versions] == ["market", "fama_macbeth", "autoencoder"]
+    assert told.value.failures["too_many"].startswith("n_factors")
+    assert {told.value.failures[name] for name in ("pca", "ipca")} == {"ZeroDivisionError: a bug"}
+    assert pickle.loads(pickle.dumps(told.value)).failures == told.value.failures  # noqa: S301  # our own bytes
+    monkeypatch.undo()
+    again = train(trained.spec, trained.spec.models, trained.short, None, Inline(), early)
+    assert [(ref.model, ref.changed) for ref in again if ref.changed] == [("pca", True), ("ipca", True)]
+    assert [ref.version for ref in again] == [ref.version for ref in trained.first]
