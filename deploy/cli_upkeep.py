@@ -7,8 +7,8 @@ from typing import Annotated
 
 import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
-from rich.table import Column, Table
 
+from deploy.console_tables import Column, print_table
 from deploy.terminal import Terminal, say
 from schemas.retention import DEFAULT, Item, Plan, RetentionRule
 from schemas.settings import load_settings
@@ -122,10 +122,8 @@ def catalog(
 def _print_plan(console: Terminal, made: Plan, outcome: str) -> None:
     for items, title in ((made.keep, "kept"), (made.remove, outcome)):
         if items:
-            table = Table("kind", Column("name", overflow="fold"), "size", "why", title=title, title_justify="left")
-            for item in items:
-                table.add_row(item.kind, item.name, _size(item), item.why)
-            console.print(table)
+            columns = ("kind", "name", Column("size", drop=1), Column("why", text=True))
+            print_table(console, columns, [(item.kind, item.name, _size(item), item.why) for item in items], title)
     counts = Counter(item.kind for item in made.remove)
     listed = ", ".join(f"{count} {kind}" for kind, count in counts.items()) or "nothing"
     console.print(f"{outcome}: {listed}; {made.size_bytes / 1e6:.1f} MB", highlight=False)

@@ -10,8 +10,8 @@ from collections.abc import Sequence
 
 from httpx import TransportError
 from rich.console import Console
-from rich.table import Table
 
+from deploy.console_tables import Column, print_in_parts, print_table
 from deploy.console_versions import number
 from schemas.base import printable
 from schemas.checks import CheckReport
@@ -83,20 +83,25 @@ def _print_checks(console: Console, report: CheckReport | None) -> None:
 
 
 def _print_models(console: Console, versions: Sequence[VersionRef], manifests: Sequence[Manifest]) -> None:
-    table = Table(
-        "model", "refits", "total R2 in sample", "total R2 out of sample", "predictive R2 out of sample", "latest"
+    columns = (
+        "model",
+        Column("refits", drop=1),
+        Column("total R2 in sample", drop=2),
+        "total R2 out of sample",
+        "predictive R2 out of sample",
+        "latest",
     )
-    for ref, manifest in zip(versions, manifests, strict=True):
-        metrics = manifest.metrics
-        table.add_row(
+    metrics = ("total_r2_in_sample", "total_r2_out_of_sample", "predictive_r2_out_of_sample")
+    rows = [
+        (
             ref.model,
             str(len(manifest.refits)),
-            number(metrics["total_r2_in_sample"], ".4f"),
-            number(metrics["total_r2_out_of_sample"], ".4f"),
-            number(metrics["predictive_r2_out_of_sample"], ".4f"),
+            *(number(manifest.metrics[name], ".4f") for name in metrics),
             "yes" if ref.promoted else "no",
         )
-    console.print(table)
+        for ref, manifest in zip(versions, manifests, strict=True)
+    ]
+    print_table(console, columns, rows)
 
 
 def _print_volatilities(console: Console, spec: RunSpec, manifests: Sequence[Manifest]) -> None:
@@ -104,18 +109,19 @@ def _print_volatilities(console: Console, spec: RunSpec, manifests: Sequence[Man
         return number(manifest.metrics.get(f"{metric}.{portfolio}"), form)
 
     portfolios = [item.name for item in spec.portfolios]
-    table = Table(title="Annualised volatility out of sample: forecast (bias statistic)", title_justify="left")
-    table.add_column("model", no_wrap=True)
-    for portfolio in portfolios:
-        table.add_column(portfolio, overflow="fold")
-    for manifest in manifests:
-        cells = [
-            f"{found(manifest, 'forecast_volatility', portfolio, '.1%')} "
-            f"({found(manifest, 'bias_statistic', portfolio, '.2f')})"
-            for portfolio in portfolios
+    rows = [
+        [
+            manifest.model,
+            *(
+                f"{found(manifest, 'forecast_volatility', portfolio, '.1%')} "
+                f"({found(manifest, 'bias_statistic', portfolio, '.2f')})"
+                for portfolio in portfolios
+            ),
         ]
-        table.add_row(manifest.model, *cells)
-    table.add_section()
-    realised = [found(manifests[0], "realised_volatility", portfolio, ".1%") for portfolio in portfolios]
-    table.add_row("realised", *realised)
-    console.print(table)
+        for manifest in manifests
+    ]
+    rows.append(
+        ["realised", *(found(manifests[0], "realised_volatility", portfolio, ".1%") for portfolio in portfolios)]
+    )
+    title = "Annualised volatility out of sample: forecast (bias statistic)"
+    print_in_parts(console, ["model", *portfolios], rows, title)

@@ -5,19 +5,26 @@ from __future__ import annotations
 from collections import Counter
 
 from rich.console import Console
-from rich.markup import escape
-from rich.table import Column, Table
 
+from deploy.console_tables import Column, print_table
 from schemas.backfill import BackfillPlan, BackfillSummary, Partition, PlannedPartition
 from tasks.backfilling.summary import summary_rows
 
 
 def print_plan(console: Console, plan: BackfillPlan) -> None:
     """Print a plan; partitions of a step and model that stand alike are one line."""
-    table = Table("step", "model", Column("periods", overflow="fold"), "n", "state", "made", "why", "needs", "time")
-    for row in plan_rows(plan):
-        table.add_row(*(escape(cell) for cell in row))
-    console.print(table)
+    columns = (
+        "step",
+        "model",
+        "periods",
+        Column("n", drop=3),
+        "state",
+        "made",
+        Column("why", text=True),
+        Column("needs", text=True, drop=1),
+        Column("time", drop=2),
+    )
+    print_table(console, columns, plan_rows(plan))
     states = Counter(item.state for item in plan.partitions)
     known = sum(item.seconds is not None for item in plan.included)
     console.print(
@@ -43,10 +50,18 @@ def print_summary(console: Console, summary: BackfillSummary) -> None:
     if not summary.outcomes:
         console.print("[bold]Nothing to do:[/] no partition of the request is in this state; see `backfill plan`.")
         return
-    table = Table("step", "model", "result", "n", "first", "last", "versions", "seconds", "why")
-    for row in summary_rows(summary.outcomes):
-        table.add_row(*(escape(str(cell)) for cell in row.values()))
-    console.print(table)
+    columns = (
+        "step",
+        "model",
+        "result",
+        Column("n", drop=3),
+        "first",
+        "last",
+        Column("versions", drop=1),
+        Column("seconds", drop=2),
+        Column("why", text=True),
+    )
+    print_table(console, columns, [[str(cell) for cell in row.values()] for row in summary_rows(summary.outcomes)])
     console.print(
         f"{summary.batches} batches, {summary.versions} versions or snapshots, {_time(summary.seconds)}, of which "
         f"{summary.bookkeeping:.1%} bookkeeping",

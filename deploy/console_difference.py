@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from rich.console import Console
 from rich.markup import escape
-from rich.table import Column, Table
 
+from deploy.console_tables import Column, print_table
 from deploy.console_versions import number
 from schemas.differences import ArrayDifference, VersionDifference
 
@@ -14,17 +14,17 @@ _MOST_LABELS = 8
 
 def print_difference(console: Console, found: VersionDifference) -> None:
     """Print what differs between two versions; one line if nothing does."""
-    console.print(f"[bold]A[/] {found.one}\n[bold]B[/] {found.other}", highlight=False)
+    console.print(f"[bold]A[/] {found.one}\n[bold]B[/] {found.other}", highlight=False, soft_wrap=True)
     if found.identical:
         console.print("identical: the same axes and the same numbers, bit for bit")
     elif found.identical_where_common:
         console.print("identical where both have rows: the same numbers, bit for bit, on all common labels")
     _print_axes(console, found)
     if not found.identical_where_common:
-        console.print(_arrays(found.arrays, "Numbers on common labels"))
+        _print_arrays(console, found.arrays, "Numbers on common labels")
         console.print(escape(found.alignment), highlight=False)
         if found.aligned:
-            console.print(_arrays(found.aligned, "After the rotation"))
+            _print_arrays(console, found.aligned, "After the rotation")
         _print_risk(console, found)
     _print_metrics(console, found)
     _print_inputs(console, found)
@@ -42,23 +42,29 @@ def _print_axes(console: Console, found: VersionDifference) -> None:
                 )  # fmt: skip
 
 
-def _arrays(arrays: tuple[ArrayDifference, ...], title: str) -> Table:
-    table = Table(
-        "variable", "entries", "in one only", "largest difference", "RMS", "relative", "",
-        title=title, title_justify="left",
-    )  # fmt: skip
-    for one in arrays:
-        alike = "identical" if one.identical else ""
-        table.add_row(
+def _print_arrays(console: Console, arrays: tuple[ArrayDifference, ...], title: str) -> None:
+    columns = (
+        "variable",
+        Column("entries", drop=2),
+        Column("in one only", drop=1),
+        "largest difference",
+        Column("RMS", drop=3),
+        "relative",
+        "",
+    )
+    rows = [
+        (
             one.name,
             f"{one.compared:,}",
             f"{one.unmatched:,}",
             number(one.maximum, ".3g"),
             number(one.rms, ".3g"),
             number(one.relative, ".3g"),
-            alike,
+            "identical" if one.identical else "",
         )
-    return table
+        for one in arrays
+    ]
+    print_table(console, columns, rows, title)
 
 
 def _print_risk(console: Console, found: VersionDifference) -> None:
@@ -80,21 +86,18 @@ def _print_metrics(console: Console, found: VersionDifference) -> None:
     if not changed:
         console.print("metrics: the same")
         return
-    table = Table("metric", "A", "B", "B - A", title="Metrics that differ", title_justify="left")
+    rows = []
     for name, (one, other) in changed.items():
         apart = None if one is None or other is None else other - one
-        table.add_row(escape(name), number(one, ".4f"), number(other, ".4f"), number(apart, "+.4f"))
-    console.print(table)
+        rows.append((name, number(one, ".4f"), number(other, ".4f"), number(apart, "+.4f")))
+    print_table(console, ("metric", "A", "B", "B - A"), rows, "Metrics that differ")
 
 
 def _print_inputs(console: Console, found: VersionDifference) -> None:
     if not found.inputs:
         console.print("inputs: the same")
         return
-    table = Table(
-        Column("input", overflow="fold"), Column("A", overflow="fold"), Column("B", overflow="fold"),
-        title="Inputs that differ", title_justify="left",
-    )  # fmt: skip
+    rows = []
     for one in found.inputs:
-        table.add_row(escape(one.name), escape(one.one), escape(one.other))
-    console.print(table)
+        rows += [(one.name, "A", one.one), ("", "B", one.other)]
+    print_table(console, (Column("input", text=True), "", Column("value", text=True)), rows, "Inputs that differ")

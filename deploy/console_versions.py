@@ -7,9 +7,8 @@ from datetime import datetime
 from typing import Any
 
 from rich.console import Console
-from rich.markup import escape
-from rich.table import Column, Table
 
+from deploy.console_tables import Column, print_table
 from schemas.contracts import Manifest
 from schemas.errors import CorruptionError
 from schemas.refs import VersionRef
@@ -51,22 +50,30 @@ def print_versions(console: Console, layout: Layout, refs: Sequence[VersionRef])
             f"nothing is published under {where}; run `factorcube run CONFIG.yaml` first", markup=False, soft_wrap=True
         )
         return
-    table = Table(
-        Column("version", overflow="fold"), "as of", "made by", "total R2 out of sample", "gate", "latest", "pinned"
+    listed = versions_listed(layout, refs)
+    columns = (
+        "version",
+        Column("as of", drop=1),
+        Column("made by", drop=2),
+        Column("total R2 out of sample", drop=3),
+        "gate",
+        "latest",
+        Column("pinned", text=True),
     )
-    damaged = []
-    for line in versions_listed(layout, refs):
-        table.add_row(
+    rows = [
+        (
             line["version"],
             line["as_of"],
             line["made_by"] or "-",
             number(line["total_r2"], ".4f"),
             line["gate"],
             "yes" if line["champion"] else "",
-            escape(line["pinned"] or ""),
+            line["pinned"] or "",
         )
-        damaged += [line["error"]] if line["error"] else []
-    console.print(table)
+        for line in listed
+    ]
+    print_table(console, columns, rows)
+    damaged = [line["error"] for line in listed if line["error"]]
     for error in damaged:
         console.print(error, style="red", markup=False, highlight=False, soft_wrap=True)
 
@@ -78,30 +85,36 @@ def print_version(console: Console, layout: Layout, ref: VersionRef) -> None:
     for name, value in _facts(layout, ref, manifest).items():
         console.print(f"  {name:9s} {value}", soft_wrap=True, highlight=False, markup=False)
     if manifest.gate.criteria:
-        console.print(_criteria(manifest))
-    table = Table("metric", "value")
-    for metric, found in manifest.metrics.items():
-        table.add_row(metric, number(found, ".4f"))
-    console.print(table)
-    variables = Table("variable", "dimensions", "what it is")
-    for key, array in published.open_version(layout, ref).data_vars.items():
-        variables.add_row(str(key), ", ".join(map(str, array.dims)), str(array.attrs.get("long_name", "")))
-    console.print(variables)
+        _print_criteria(console, manifest)
+    metrics = [(metric, number(found, ".4f")) for metric, found in manifest.metrics.items()]
+    print_table(console, ("metric", "value"), metrics)
+    variables = [
+        (str(key), ", ".join(map(str, array.dims)), str(array.attrs.get("long_name", "")))
+        for key, array in published.open_version(layout, ref).data_vars.items()
+    ]
+    columns = ("variable", Column("dimensions", text=True, drop=1), Column("what it is", text=True))
+    print_table(console, columns, variables)
 
 
 def print_champions(console: Console, champions: dict[str, dict[str, Any]], moment: datetime) -> None:
     """Print what `latest` was at a moment, model by model."""
     console.print(f"[bold]latest[/] at {moment:%Y-%m-%d %H:%M:%S %Z}", highlight=False)
-    table = Table("model", Column("version", overflow="fold"), "promoted", "by", "why", "")
+    rows: list[tuple[str, ...]] = []
     for model, found in champions.items():
         if found["version"] is None:
-            table.add_row(model, "none yet")
+            rows.append((model, "none yet"))
             continue
         remark = "still latest" if found["still"] else ("" if found["there"] else "removed since")
-        table.add_row(
-            model, found["version"], found["promoted_at"], escape(found["by"]), escape(found["reason"]), remark
-        )
-    console.print(table)
+        rows.append((model, found["version"], found["promoted_at"], found["by"], found["reason"], remark))
+    columns = (
+        "model",
+        "version",
+        Column("promoted", drop=3),
+        Column("by", drop=2),
+        Column("why", text=True, drop=1),
+        Column("", text=True),
+    )
+    print_table(console, columns, rows)
 
 
 def champions_at(layout: Layout, models: Sequence[tuple[str, str]], moment: datetime) -> dict[str, dict[str, Any]]:
@@ -158,9 +171,22 @@ def _facts(layout: Layout, ref: VersionRef, manifest: Manifest) -> dict[str, Any
     return {name: value for name, value in facts.items() if value is not None}
 
 
-def _criteria(manifest: Manifest) -> Table:
-    table = Table("criterion", "value", "champion", "asked for", "")
-    for one in manifest.gate.criteria:
-        verdict = "passed" if one.passed else "failed"
-        table.add_row(one.name, number(one.value, ".4f"), number(one.champion, ".4f"), escape(one.limit), verdict)
-    return table
+def _print_criteria(console: Console, manifest: Manifest) -> None:
+    columns = (
+        Column("criterion", text=True),
+        "value",
+        Column("champion", drop=1),
+        Column("asked for", text=True),
+        "",
+    )
+    rows = [
+        (
+            one.name,
+            number(one.value, ".4f"),
+            number(one.champion, ".4f"),
+            one.limit,
+            "passed" if one.passed else "failed",
+        )
+        for one in manifest.gate.criteria
+    ]
+    print_table(console, columns, rows)
