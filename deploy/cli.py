@@ -9,8 +9,8 @@ from typing import Annotated, NoReturn
 
 import typer
 
-from deploy import cli_backfill, cli_operations, cli_team, cli_upkeep, cli_versions
-from deploy.api import prefect_server, send_no_telemetry
+from deploy import cli_backfill, cli_check, cli_operations, cli_team, cli_upkeep, cli_versions
+from deploy.api import prefect_server, require_server, send_no_telemetry
 from deploy.ending import GO_ON, told_to_end
 from deploy.terminal import Terminal
 from schemas.errors import FactorcubeError, ModelsError
@@ -45,6 +45,8 @@ def run(
         from flows.pipeline import pipeline
 
         hush_foreseeable_errors()
+        require_server()
+        cli_check.read_first(spec, settings)
         try:
             with prefect_server():
                 versions = pipeline(spec, promote_first=promote_first)
@@ -75,7 +77,7 @@ def schema() -> None:
     typer.echo(json.dumps(RunSpec.model_json_schema(), indent=2))
 
 
-for area in (cli_versions, cli_backfill, cli_operations, cli_team, cli_upkeep):
+for area in (cli_check, cli_versions, cli_backfill, cli_operations, cli_team, cli_upkeep):
     area.register(app)
 
 

@@ -9,7 +9,8 @@ from typing import Annotated, Any
 
 import typer
 
-from deploy.api import prefect_server, send_no_telemetry
+from deploy.api import prefect_server, require_server, send_no_telemetry
+from deploy.cli_check import read_first
 from deploy.ending import GO_ON, told_to_end
 from deploy.terminal import Terminal
 from schemas.backfill import MAX_CONCURRENCY, BackfillRequest
@@ -108,6 +109,10 @@ def run(
         from flows.backfill import backfill
 
         hush_foreseeable_errors()
+        require_server()
+        settings = load_settings()
+        if "ingest" in request.steps:
+            read_first(spec, settings)
         try:
             with prefect_server():
                 summary = backfill(spec, request)

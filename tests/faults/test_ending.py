@@ -7,12 +7,18 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import psutil
 import pytest
-from injection import Injector, run_config, seen_at
+from running import Inline, ingested
 from small_market import SMALL, make_market, write_config
+
+from schemas.settings import Settings
+from storage.configs import load_spec
+from tasks.training import train
 
 COMMAND = [sys.executable, "-m", "deploy.cli", "run", "config.yaml", "--promote-first"]
 LONG = {"kind": "autoencoder", "n_factors": 2, "hidden": [4], "seeds": [0], "max_epochs": 100_000, "patience": 100_000}
@@ -41,44 +47,58 @@ def interactive() -> None:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
-def test_one_ctrl_c_ends_a_run_with_its_workers_and_its_server_and_the_rerun_keeps_what_is_done(
-    tmp_path: Path, injector: Injector
-) -> None:
-    make_market().write_parquet(tmp_path / "prices.parquet")
-    write_config(tmp_path, {"models": [SMALL["models"][0], LONG]})
-    root, log = tmp_path / "out", tmp_path / "log"
+@contextmanager
+def under_way(folder: Path) -> Iterator[psutil.Process]:
+    """Run the config of a folder as a terminal does, until a fit is under way; end it with the block in any case."""
     variables = {name: value for name, value in os.environ.items() if not name.startswith("PREFECT_")}
-    variables |= {"FACTORCUBE_ROOT": str(root), "FACTORCUBE_WORKERS": "1", "PYTHONPATH": os.pathsep.join(sys.path)}
+    variables |= {"FACTORCUBE_ROOT": str(folder / "out"), "FACTORCUBE_WORKERS": "1"}
+    variables |= {"PYTHONPATH": os.pathsep.join(sys.path), "PREFECT_HOME": str(folder / "prefect")}
+    log = folder / "log"
     with log.open("wb") as output:
         run = subprocess.Popen(
             COMMAND,
-            cwd=tmp_path,
-            env={**variables, "PREFECT_HOME": str(tmp_path / "prefect")},
+            cwd=folder,
+            env=variables,
             stdout=output,
             stderr=output,
             preexec_fn=interactive,  # noqa: PLW1509  # the child does nothing else before it is another program
         )
-    while run.poll() is None and "autoencoder as of" not in log.read_text():  # a worker says how its fit goes
-        time.sleep(0.05)
-    assert run.poll() is None, log.read_text()
-    started = psutil.Process(run.pid).children(recursive=True)
-    assert {"uvicorn", "spawn_main"} <= {word for one in started for word in " ".join(one.cmdline()).split()}
-    os.killpg(run.pid, signal.SIGINT)
-    assert run.wait(60) == 130
-    assert (
-        log.read_text().splitlines()[-1].startswith("stopped by Ctrl-C; nothing is half-written: run the same command")
+    try:
+        while run.poll() is None and "autoencoder as of" not in log.read_text():  # a worker says how its fit goes
+            time.sleep(0.05)
+        assert run.poll() is None, log.read_text()
+        yield psutil.Process(run.pid)
+    finally:
+        with suppress(ProcessLookupError):
+            os.killpg(run.pid, signal.SIGKILL)
+        run.wait(30)
+
+
+def test_one_ctrl_c_ends_a_run_with_its_workers_and_its_server_and_the_rerun_keeps_what_is_done(tmp_path: Path) -> None:
+    make_market().write_parquet(tmp_path / "prices.parquet")
+    config = write_config(tmp_path, {"models": [SMALL["models"][0], LONG]})
+    with under_way(tmp_path) as run:
+        started = run.children(recursive=True)
+        assert {"uvicorn", "spawn_main"} <= {
+            word.strip(";") for one in started for word in " ".join(one.cmdline()).split()
+        }
+        os.killpg(run.pid, signal.SIGINT)
+        assert run.wait(60) == 130
+    said = (tmp_path / "log").read_text()
+    assert said.splitlines()[-1] == (
+        "stopped by Ctrl-C; nothing is half-written: run the same command again to go on; finished fits are kept"
     )
     assert psutil.wait_procs(started, timeout=5)[1] == []
-    done = kept(root)
+    settings, spec = Settings(root=tmp_path / "out"), load_spec(config)
+    done = kept(settings.root)
     assert {"raw", "checks", "panels"} <= {Path(name).parent.name for name in done}
-    assert not list(root.rglob("manifest.json"))
-    (cube,) = seen_at(root).cubes
-    write_config(tmp_path, {"models": SMALL["models"][:1]})
-    again = injector.run(run_config, tmp_path / "config.yaml", root)
-    assert again.exitcode == 0, again.said
-    assert done.items() <= kept(root).items(), "what was done is not made again"
-    assert seen_at(root).cubes == {cube}
-    assert not list(root.rglob(".staging*"))
+    assert not list(settings.root.rglob("manifest.json"))
+    snapshot = ingested(spec, settings)
+    assert not snapshot.changed, "the ingest was done"
+    (version,) = train(spec, spec.models[:1], snapshot, None, Inline(), settings)
+    assert version.changed
+    assert done.items() <= kept(settings.root).items(), "what was done is not made again"
+    assert not list(settings.root.rglob(".staging*"))
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,98 @@
+"""What a config and its sources are understood to say, before anything is written: the work of `factorcube check`.
+
+Here belongs reading, checking and planning without a store. It imports no Prefect: what it finds comes within seconds.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import pandas as pd
+import xarray as xr
+
+from models.forecasting.schedule import refit_dates
+from schemas.checks import CheckReport
+from schemas.errors import CheckError
+from schemas.settings import Settings
+from schemas.spec import RunSpec
+from storage import sources
+from tasks import checking
+
+
+@dataclass(frozen=True)
+class Understanding:
+    """What was read, what the checks say of it, and when models would be fitted.
+
+    Attributes
+    ----------
+    market : xarray.Dataset
+        As `storage.sources.read_market` gives it.
+    factors, industries : xarray.Dataset or None
+        What lies beside it, on its dates; None if the config names none.
+    report : CheckReport
+        The checks of what was read. Those of a cube's variables need the cube, and come with the ingest.
+    refits : list of Timestamp
+        As of when models are fitted; none if the checks block everything.
+    """
+
+    market: xr.Dataset
+    factors: xr.Dataset | None
+    industries: xr.Dataset | None
+    report: CheckReport
+    refits: list[pd.Timestamp]
+
+
+def understand(spec: RunSpec, settings: Settings) -> Understanding:
+    """Read and check the sources of a config; nothing is written.
+
+    Raises
+    ------
+    SourceError, DataError, ConfigError
+        If a source is not what the config says of it.
+    ModelError
+        If the walk-forward has no history before its first refit.
+    """
+    shared = {"frequency": spec.frequency, "settings": settings}
+    market = sources.read_market(spec.data, calendar=spec.calendar, **shared)
+    dates = pd.DatetimeIndex(market.indexes["date"])
+    factors = sources.read_factors(spec.factors, dates=dates, calendar=spec.calendar, **shared)
+    industries = sources.read_industries(spec.industries, market=market, **shared)
+    report = checking.check_market(
+        market,
+        sessions=_sessions(spec, dates),
+        frequency=spec.frequency,
+        overrides=spec.checks,
+        data_docs=None,
+    )
+    return Understanding(market, factors, industries, report, _refits(spec, dates, report))
+
+
+def refuse_blocked(report: CheckReport) -> None:
+    """Refuse what an ingest would refuse.
+
+    Raises
+    ------
+    CheckError
+        If a check blocks the whole ingest; the message names it.
+    """
+    if report.blocked_ingest:
+        failed = [result for result in report.failed if (result.severity, result.scope) == ("block", "ingest")]
+        reasons = "; ".join(f"{r.check}: {r.observed} (expected {r.expected})" for r in failed)
+        raise CheckError(f"an ingest of this would be blocked, and nothing be written: {reasons}")
+
+
+def _sessions(spec: RunSpec, dates: pd.DatetimeIndex) -> pd.DatetimeIndex | None:
+    if spec.calendar == "none" or not len(dates):
+        return None
+    if spec.frequency == "monthly":
+        return pd.date_range(dates[0], dates[-1], freq="ME")
+    return sources.sessions(spec.calendar, dates[0], dates[-1])
+
+
+def _refits(spec: RunSpec, dates: pd.DatetimeIndex, report: CheckReport) -> list[pd.Timestamp]:
+    """Return the dates of the refits on those dates that land, between the first and the last of the panel."""
+    if report.blocked_ingest:
+        return []
+    landing = dates[~dates.isin(pd.DatetimeIndex(report.blocked_dates))]
+    landing = landing[landing.slice_indexer(*(str(day) if day else None for day in (spec.panel.start, spec.panel.end)))]
+    return refit_dates(landing, spec.walk_forward, sources.next_session(spec.calendar, spec.frequency, landing[-1]))
