@@ -83,16 +83,20 @@ def diff(
 
 
 def promote(
-    version: Annotated[str, typer.Argument(help=_VERSION)],
+    version: Annotated[str, typer.Argument(help=f"{_VERSION[:-1]}; of a model such as us_demo/ipca its newest one.")],
     reason: Annotated[str | None, typer.Option(help="Why; kept in the history of `latest`.")] = None,
     force: Annotated[bool, typer.Option("--force", help="Although the gate refused it; needs a reason.")] = False,
 ) -> None:
     """Make a version the champion, which `latest` names; also the first one, and also an earlier one."""
+    from storage import published
     from storage.catalog import refresh_catalog
-    from tasks.promoting import promote_version
+    from tasks.promoting import find_model, promote_version
     from tasks.workspace import Workspace
 
     layout = Workspace.of(load_settings()).layout
+    if version.strip("/").count("/") == 1:
+        found = find_model(layout, version)
+        version = str(max(found, key=lambda ref: published.read_manifest(layout, ref).created_at))
     ref, before = promote_version(layout, version, reason=reason, force=force)
     refresh_catalog(layout)
     if before == ref.version:

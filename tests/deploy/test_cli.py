@@ -31,7 +31,7 @@ def factorcube(folder: Path, *arguments: str, **environment: str) -> subprocess.
 def test_help_explains_itself(tmp_path: Path) -> None:
     shown = factorcube(tmp_path, "--help")
     assert shown.returncode == 0
-    for command in ("run", "show", "report", "schema", "promote", "rollback", "pin", "unpin", "diff"):
+    for command in ("check", "run", "show", "report", "schema", "promote", "rollback", "pin", "unpin", "diff"):
         assert command in shown.stdout
 
 
@@ -109,6 +109,9 @@ def test_a_mistake_is_one_message_without_a_traceback(case: str, tmp_path: Path)
     assert shown.returncode == 1
     assert message in shown.stderr.replace("\n", " "), shown.stderr[-1500:]
     assert "Traceback" not in shown.stderr + shown.stdout
+    if case != "too many factors":  # whatever can be said before a server is started is said once
+        assert len(shown.stderr.splitlines()) == 1, shown.stderr
+        assert not shown.stdout
     assert not list((tmp_path / "out" / "published").rglob("manifest.json"))
 
 
