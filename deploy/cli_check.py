@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
+from deploy.terminal import Terminal
 from schemas.settings import Settings, load_settings
 from schemas.spec import RunSpec
 from storage.configs import load_spec
@@ -27,7 +27,7 @@ def check(config: Annotated[Path, typer.Argument(help="A config file; see exampl
 
     send_no_telemetry()
     found = understand(spec, settings)
-    print_understanding(Console(), spec, found)
+    print_understanding(Terminal(), spec, found)
     refuse_blocked(found.report)
 
 

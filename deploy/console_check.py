@@ -49,8 +49,8 @@ def _print_market(console: Console, spec: RunSpec, market: xr.Dataset) -> None:
     columns = ("variable", Column("unit", text=True), "known", "least", "median", Column("largest", drop=1))
     print_table(console, columns, rows)
     names = [name for name in market if market[name].dims == ("date", "ticker")]
-    kept = [("date"), "ticker", *(Column(str(name), drop=len(names) - place) for place, name in enumerate(names))]
-    kept[2] = str(names[0])
+    beside = (Column(str(name), drop=len(names) - place) for place, name in enumerate(names[1:]))
+    kept: list[Column | str] = ["date", "ticker", *(str(name) for name in names[:1]), *beside]
     first = (
         [_day(day), str(ticker), *(_number(float(market[name].values[i, j])) for name in names)]
         for i, day in enumerate(market.indexes["date"])
@@ -88,21 +88,15 @@ def _print_factors(console: Console, sources: Sequence[FactorSource], factors: x
         rows = [(name, *_facts(values), *map(_number, values[:2])) for name, values in columns.items()]
         _say(console, "factors", f"{_origin(source)} in {source.units}, here in decimals on the dates of the data")
         dates = [_day(day) for day in factors.indexes["date"][:2]]
-        heads = (
-            "factor",
-            "known",
-            "least",
-            "median",
-            "largest",
-            *(Column(day, drop=1 + at) for at, day in enumerate(dates)),
-        )
+        first = (Column(day, drop=1 + at) for at, day in enumerate(dates))
+        heads: list[Column | str] = ["factor", "known", "least", "median", "largest", *first]
         print_table(console, heads, rows)
 
 
 def _print_industries(console: Console, source: IndustrySource, industries: xr.Dataset) -> None:
     names, last = industries["industry_name"].values, industries["industry"].values[-1]
     unknown = industries.indexes["ticker"][last < 0]
-    _say(console, "industries", f"{_origin(source)}: {len(names)}: {_listed(names)}")
+    _say(console, "industries", f"{_origin(source)}: {len(names)}: {_listed(names.tolist())}")
     if len(unknown):
         _say(console, "", f"{len(unknown)} ticker(s) without one at the end: {_listed(unknown)}")
 

@@ -52,11 +52,11 @@ def understand(spec: RunSpec, settings: Settings) -> Understanding:
     ModelError
         If the walk-forward has no history before its first refit.
     """
-    shared = {"frequency": spec.frequency, "settings": settings}
-    market = sources.read_market(spec.data, calendar=spec.calendar, **shared)
+    frequency, calendar = spec.frequency, spec.calendar
+    market = sources.read_market(spec.data, frequency=frequency, calendar=calendar, settings=settings)
     dates = pd.DatetimeIndex(market.indexes["date"])
-    factors = sources.read_factors(spec.factors, dates=dates, calendar=spec.calendar, **shared)
-    industries = sources.read_industries(spec.industries, market=market, **shared)
+    factors = sources.read_factors(spec.factors, dates=dates, frequency=frequency, calendar=calendar, settings=settings)
+    industries = sources.read_industries(spec.industries, market=market, frequency=frequency, settings=settings)
     report = checking.check_market(
         market,
         sessions=_sessions(spec, dates),
@@ -94,5 +94,6 @@ def _refits(spec: RunSpec, dates: pd.DatetimeIndex, report: CheckReport) -> list
     if report.blocked_ingest:
         return []
     landing = dates[~dates.isin(pd.DatetimeIndex(report.blocked_dates))]
-    landing = landing[landing.slice_indexer(*(str(day) if day else None for day in (spec.panel.start, spec.panel.end)))]
+    first, last = pd.Timestamp(spec.panel.start or landing[0]), pd.Timestamp(spec.panel.end or landing[-1])
+    landing = landing[(landing >= first) & (landing <= last)]
     return refit_dates(landing, spec.walk_forward, sources.next_session(spec.calendar, spec.frequency, landing[-1]))
