@@ -20,9 +20,9 @@ _FEW = 0.03  # share of missing cells, on dates with gaps, below which sparse pr
 _LEAST_SPECIFIC = 1e-10  # of the mean variance, which keeps returns without any noise solvable
 
 
-def positive(specific: FloatArray) -> FloatArray:
-    """Specific variances that can be divided by: none is below 1e-10 of their mean."""
-    floor = max(_LEAST_SPECIFIC * float(specific.mean()), float(np.finfo(np.float64).tiny))
+def positive(specific: FloatArray, variance: FloatArray) -> FloatArray:
+    """Specific variances that can be divided by: none is below 1e-10 of the mean (ticker,) variance."""
+    floor = max(_LEAST_SPECIFIC * float(variance.mean()), float(np.finfo(np.float64).tiny))
     return np.maximum(specific, floor)
 
 
@@ -85,7 +85,8 @@ class Gaps:
         mean = self.observed.sum(axis=0) / self.known_count
         # about the mean, and without the squares of the zeros that stand where returns are missing
         squares = np.square(self.observed - mean).sum(axis=0) - (self.n_dates - self.known_count) * np.square(mean)
-        return ReturnModel(mean, np.zeros((len(mean), n_factors)), positive(squares / self.known_count))
+        variance = squares / self.known_count
+        return ReturnModel(mean, np.zeros((len(mean), n_factors)), positive(variance, variance))
 
 
 class Completed:

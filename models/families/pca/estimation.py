@@ -82,6 +82,8 @@ def estimate(returns: FloatArray, scale: FloatArray, tickers: list[str], recipe:
 
 
 def _filled(gaps: Gaps, recipe: Recipe) -> Estimate:
+    if not gaps.observed.any():
+        raise ModelError("Every return is zero: there is no component. Leave these stocks out.")
     if isinstance(recipe.n_factors, int):
         n_factors, start = recipe.n_factors, None
     else:

@@ -134,7 +134,7 @@ def _round(gaps: Gaps, model: ReturnModel, n_factors: int, vectors: FloatArray |
     loadings = found[:, :n_factors] * np.sqrt(np.maximum(values[:n_factors] - edge, 0.0))
     specific = completed.variance - np.square(loadings).sum(axis=1)
     left, _, right = np.linalg.svd(loadings.T @ model.loadings)
-    turned = ReturnModel(completed.mean, loadings @ (left @ right), positive(specific))
+    turned = ReturnModel(completed.mean, loadings @ (left @ right), positive(specific, completed.variance))
     return _Round(completed, turned, found)
 
 
@@ -149,7 +149,7 @@ def _step(before: ReturnModel, after: ReturnModel) -> float:
     moved = _inner(left, right, left, right)
     moved += float((2.0 * (left * right).sum(axis=1) * specific + np.square(specific)).sum())
     variance = (np.square(after.loadings).sum(axis=1) + after.specific).sum()
-    if not variance > 0.0:
+    if not size > 0.0:  # nothing moves
         return 0.0
     means = np.square(after.mean - before.mean).sum() / variance
     return float(np.sqrt(max(moved / size, means, 0.0)))

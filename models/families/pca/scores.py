@@ -60,7 +60,7 @@ class Expected:
         left = found.variance - 2.0 * (vectors * along).sum(axis=1) + (vectors @ covariance * vectors).sum(axis=1)
         mean, specific = np.full((2, len(entered)), np.nan)
         mean[entered] = found.mean * divisors[entered]
-        specific[entered] = positive(left) * np.square(divisors[entered])
+        specific[entered] = positive(left, found.variance) * np.square(divisors[entered])
         return cls(mean, specific, covariance * (unit**2 / len(vectors)))
 
     def turned(self, rotation: FloatArray) -> Self:

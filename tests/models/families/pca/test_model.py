@@ -252,6 +252,17 @@ def test_factors_behind_gaps_at_random_are_found(missing: str, least: float) -> 
     assert cosines.min() > least  # of the third factor, whose variance per stock is half that of the noise
 
 
+def test_gaps_of_returns_without_noise_and_of_as_many_factors_as_stocks() -> None:
+    exact, _ = factor_panel(80, 20, n_factors=2, noise=0.0)
+    found, expected = (PCA(2).fit(Panel.from_arrays(values)) for values in (with_gaps(exact, 0.1), exact))
+    np.testing.assert_allclose(found.eigenvalues_, expected.eigenvalues_, rtol=1e-5)
+    few = PCA(n_factors=5, max_factors=3).fit(Panel.from_arrays(with_gaps(factor_panel(60, 5)[0], 0.1)))
+    assert np.isfinite(few.premia_).all()
+    nothing = with_gaps(np.zeros((60, 5)), 0.1)
+    with pytest.raises(ModelError, match="Every return is zero"):
+        PCA(n_factors=1, max_factors=3).fit(Panel.from_arrays(nothing))
+
+
 def test_many_stocks_have_the_components_of_few(monkeypatch: pytest.MonkeyPatch) -> None:
     panel = Panel.from_arrays(with_gaps(factor_panel(50, 70)[0], 0.2))
     few = RPPCA(3).fit(panel)
