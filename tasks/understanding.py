@@ -10,8 +10,9 @@ from dataclasses import dataclass
 import pandas as pd
 import xarray as xr
 
+from models import quality
 from models.forecasting.schedule import refit_dates
-from schemas.checks import CheckReport
+from schemas.checks import CheckReport, declared
 from schemas.errors import CheckError
 from schemas.settings import Settings
 from schemas.spec import RunSpec
@@ -26,7 +27,7 @@ class Understanding:
     Attributes
     ----------
     market : xarray.Dataset
-        As `storage.sources.read_market` gives it.
+        As `storage.sources.read_market` gives it, adjusted for splits if the config wants that.
     factors, industries : xarray.Dataset or None
         What lies beside it, on its dates; None if the config names none.
     report : CheckReport
@@ -57,6 +58,9 @@ def understand(spec: RunSpec, settings: Settings) -> Understanding:
     dates = pd.DatetimeIndex(market.indexes["date"])
     factors = sources.read_factors(spec.factors, dates=dates, frequency=frequency, calendar=calendar, settings=settings)
     industries = sources.read_industries(spec.industries, market=market, frequency=frequency, settings=settings)
+    if spec.adjusts_splits:
+        sigmas = declared(spec.checks, frequency)["split_like_jump"].threshold or 0.0
+        market = quality.adjust_splits(market, quality.propose_splits(market, sigmas))
     report = checking.check_market(
         market,
         sessions=_sessions(spec, dates),

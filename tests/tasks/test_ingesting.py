@@ -15,6 +15,7 @@ from schemas.settings import Settings
 from storage.configs import load_spec
 from storage.cube import Cube
 from storage.work import Kind
+from tasks.understanding import understand
 from tasks.workspace import Workspace
 
 LAST = pd.Timestamp("2016-06-01")
@@ -62,4 +63,7 @@ def test_a_split_is_adjusted_and_listed_and_a_stray_date_costs_no_returns(tmp_pa
     report = CheckReport.model_validate(space.work.get_json(Kind.CHECKS, ref.checks_key))
     told = {result.check: result.observed for result in report.failed}
     assert "2016-03-14, S003 3:2" in told["adjusted_split"]
+    before = {result.check: result.observed for result in understand(spec, settings).report.failed}
+    assert before == {name: told[name] for name in before}, "what `factorcube check` says is what an ingest does"
+    assert "adjusted_split" in before
     assert not {"split_like_jump", "unconfirmed_jump", "lost_return", "vanished_returns", "unexplained_end"} & set(told)
