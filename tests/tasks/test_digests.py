@@ -59,7 +59,7 @@ def test_a_ticker_that_is_added_later_changes_nothing_before_it(data: xr.Dataset
     assert dict(zip(inputs.tickers, inputs.first_seen, strict=True))["NEW"] == 100
 
 
-RESTATED = ["returns", "characteristics", "estimation", "risk_free", "factors", "weights", "industry"]
+RESTATED = ["returns", "characteristics", "estimation", "refuted", "risk_free", "factors", "weights", "industry"]
 
 
 @pytest.mark.parametrize("variable", RESTATED)
@@ -69,7 +69,7 @@ def test_a_restatement_changes_exactly_the_digests_from_its_date_on(
     before = digests(tmp_path, data)
     late = data.isel(date=[70]).copy(deep=True)
     cell = late[variable].values.reshape(-1)
-    if variable in ("estimation", "industry"):
+    if variable in ("estimation", "refuted", "industry"):
         cell[0] = 1 - cell[0]
     else:
         cell[0] = np.nextafter(cell[0], np.float32(np.inf))

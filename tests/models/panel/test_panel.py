@@ -294,6 +294,7 @@ class TestBlocks:
         usable = np.isfinite(excess) & cube["estimation"].values
         usable = np.concatenate([usable, np.zeros((1, N_TICKERS), bool)])
         np.testing.assert_array_equal(data["mask"], covered & eligible & usable)
+        np.testing.assert_array_equal(data["trusted"], usable)
         weights = cube["weights"].sel(portfolio="cap").values[:-1]
         for t in range(2, N_DATES + 1):
             held = np.where(covered[t], np.nan_to_num(weights[t - 2]), 0)
