@@ -21,7 +21,7 @@ MIN_SHARE = 0.8  # of the observations of a window that must be known, unless it
 def shift(values: FloatArray, sessions: int) -> FloatArray:
     """Values of so many sessions earlier; NaN in the first rows."""
     earlier = np.full_like(values, np.nan)
-    earlier[sessions:] = values[: len(values) - sessions]
+    earlier[sessions:] = values[: max(len(values) - sessions, 0)]
     return earlier
 
 

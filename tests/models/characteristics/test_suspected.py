@@ -155,3 +155,9 @@ def test_a_split_that_nobody_adjusted_is_no_fall_and_a_bad_print_no_market() -> 
         )
         rest = [name for name in CHARACTERISTICS if name not in weekly]
         np.testing.assert_array_equal(seen.sel(ticker=others, char=rest), true.sel(ticker=others, char=rest))
+
+
+def test_what_looks_further_back_than_the_data_reach_is_missing() -> None:
+    for n_dates in (1, 19):
+        values = compute(market().isel(date=slice(0, n_dates)))
+        assert values.sel(char=["dolvol", "mom36m", "pricedelay"]).isna().all()
