@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -19,7 +21,7 @@ from prefect.settings import (
 from starlette.testclient import TestClient
 
 from deploy import doors
-from deploy.api import prefect_server
+from deploy.api import prefect_server, require_server
 from schemas.errors import ConfigError, ExecutionError
 
 
@@ -112,3 +114,33 @@ def test_the_server_of_a_run_is_given_a_password_of_its_own(monkeypatch: pytest.
     passwords = {variables["PREFECT_SERVER_API_AUTH_STRING"] for variables in started}
     assert len(passwords) == 2
     assert all(len(password) > 64 for password in passwords)
+
+
+def test_a_client_without_the_password_is_told_where_it_lies(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A server that takes no password of this client says so to all calls but that of its health."""
+
+    class Refusing(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            content = b"true" if self.path.endswith("/health") else b"{}"
+            self.send_response(200 if content == b"true" else 401)
+            self.send_header("Content-Length", str(len(content)))
+            self.end_headers()
+            self.wfile.write(content)
+
+        def log_message(self, *_: object) -> None:
+            return
+
+    monkeypatch.setenv("FACTORCUBE_ROOT", str(tmp_path))
+    refusing = ThreadingHTTPServer(("127.0.0.1", 0), Refusing)
+    threading.Thread(target=refusing.serve_forever, daemon=True).start()
+    url = f"http://127.0.0.1:{refusing.server_port}/api"
+    try:
+        with temporary_settings({PREFECT_API_URL: url}), pytest.raises(ExecutionError) as told:
+            require_server()
+    finally:
+        refusing.shutdown()
+        refusing.server_close()
+    assert str(told.value) == (
+        f"the Prefect server at {url} refuses this client; set PREFECT_API_AUTH_STRING to its password (that of "
+        f"`factorcube serve` lies in {tmp_path}/prefect/auth)"
+    )
