@@ -11,12 +11,17 @@ from datetime import date
 MISSING = ("", ".", "NA", "N/A", "#N/A", "NaN", "nan", "null", "NULL", "None")
 """Text that counts as a missing number."""
 
-DATE_FORMATS = {"%Y-%m-%d": range(8, 11), "%Y%m%d": range(8, 9)}
-"""How a date may be written as text, and how long that is. Nothing is guessed: 2017123 may be in January or in
-December, 03.02.17 in March or in February."""
+DATE_FORMATS = {"%Y-%m-%d": None, "%Y%m%d": 8}
+"""How a date may be written as text, and of how many digits where nothing parts them.
 
-MONTH_FORMATS = {"%Y-%m": range(6, 8), "%Y%m": range(6, 7)}
+Nothing is guessed: 2017123 may be in January or in December, 03.02.17 in March or in February.
+"""
+
+MONTH_FORMATS = {"%Y-%m": None, "%Y%m": 6}
 """How a month may be written, where a row is a month; it becomes the last day of it."""
+
+LONGEST_DATE = 10
+"""Characters of a date without what may follow it."""
 
 MIDNIGHT = r"[T ]00:00(:00(\.0+)?)?( ?(Z|UTC|[+-]\d\d:?\d\d))?$"
 """What may follow a date as text: midnight of the day, whatever the offset of the zone in which it is that day."""

@@ -196,7 +196,8 @@ def _of_text(values: pd.Index) -> pd.DatetimeIndex:
     plain = text.str.replace(MIDNIGHT, "", regex=True)
     days = pd.DatetimeIndex([pd.NaT] * len(plain))
     for form, length in {**DATE_FORMATS, **MONTH_FORMATS}.items():
-        found = pd.to_datetime(plain.where(plain.str.len().isin(length)), format=form, errors="coerce")
+        digits = plain if length is None else plain.where(plain.str.len() == length)
+        found = pd.to_datetime(digits, format=form, errors="coerce")
         days = days.where(days.notna(), found + pd.offsets.MonthEnd(0) if form in MONTH_FORMATS else found)
     if days.hasnans:
         raise DataError(

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 import polars as pl
 
-from schemas.cells import DATE_FORMATS, MIDNIGHT, MISSING, MONTH_FORMATS
+from schemas.cells import DATE_FORMATS, LONGEST_DATE, MIDNIGHT, MISSING, MONTH_FORMATS
 from schemas.sources import FactorSource, IndustrySource, MarketSource
 from schemas.spec import Frequency
 
@@ -74,7 +74,8 @@ def to_date(column: str, dtype: pl.DataType, frequency: Frequency, writing: Writ
         if writing.date_format is not None:
             day = _in_form(text, writing.date_format, frequency)
         else:
-            plain = text.str.replace(MIDNIGHT, "")
+            longer = text.str.len_bytes() > LONGEST_DATE
+            plain = pl.when(longer).then(text.str.replace(MIDNIGHT, "")).otherwise(text)
             forms = [_dated(plain, form, length) for form, length in DATE_FORMATS.items()]
             if frequency == "monthly":
                 forms += [_dated(plain, form, length, " 01", " %d") for form, length in MONTH_FORMATS.items()]
@@ -116,9 +117,9 @@ def is_numeric_or_text(dtype: pl.DataType) -> bool:
     return dtype.is_numeric() or is_text(dtype) or dtype == pl.Null
 
 
-def _dated(text: pl.Expr, form: str, length: range, day: str = "", day_form: str = "") -> pl.Expr:
-    long_enough = text.str.len_bytes().is_between(length.start, length.stop - 1)
-    return (pl.when(long_enough).then(text) + day).str.to_date(form + day_form, strict=False)
+def _dated(text: pl.Expr, form: str, length: int | None, day: str = "", day_form: str = "") -> pl.Expr:
+    digits = text if length is None else pl.when(text.str.len_bytes() == length).then(text)
+    return (digits + day if day else digits).str.to_date(form + day_form, strict=False)
 
 
 def _in_form(text: pl.Expr, form: str, frequency: Frequency) -> pl.Expr:

@@ -134,7 +134,7 @@ def _check_header(file: Path, head: list[list[str]], separator: str) -> None:
         other = next((mark for mark in _SEPARATORS if mark != separator and mark in names[0]), None)
         if other is not None:
             by = "commas" if separator == "," else repr(separator)
-            also = "; and `decimal: ','` in `data` if its numbers have decimal commas" if other != "," else ""
+            also = "; and `decimal: ','` beside the origin if its numbers have decimal commas" if other != "," else ""
             raise SourceError(
                 f"{file}: the header is one column, {names[0][:40]!r}, if separated by {by}: "
                 f"set `separator: {other!r}` in the origin{also}"

@@ -98,7 +98,7 @@ def test_text_is_read_in_the_encoding_that_it_says_or_that_is_said(tmp_path):
 
 def test_semicolons_and_decimal_commas_are_read_when_said(tmp_path):
     content = WIDE.replace(",", ";").replace(".", ",")
-    told = r"separated by commas: set `separator: ';'` in the origin; and `decimal: ','`"
+    told = r"separated by commas: set `separator: ';'` in the origin; and `decimal: ','` beside the origin"
     with pytest.raises(SourceError, match=told):
         wide(tmp_path / "a.csv", content)
     with pytest.raises(SourceError, match=r"'A' holds text .*'1,1' on 2017-02-02; set `decimal: ','`"):
