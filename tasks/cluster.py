@@ -25,6 +25,7 @@ from threadpoolctl import threadpool_limits
 from models.blas import MKL_BRANCH, MKL_VARIABLE
 from schemas.errors import ExecutionError
 from schemas.settings import Settings
+from tasks.gathering import Gathering
 from tasks.provenance import source_version
 from tasks.scheduler import greet, security_of
 
@@ -149,31 +150,19 @@ class Cluster:
         ExecutionError
             If the scheduler was lost.
         """
-        from distributed import as_completed
         from distributed.client import FutureCancelledError
         from distributed.comm.core import CommClosedError
 
-        owner = {future.key: name for name, own in futures.items() for future in own}
-        failures: dict[str, Exception] = {}
-        done = 0
-        if not owner:
-            return {}, {}
+        if not any(futures.values()):
+            return {name: [] for name in futures}, {}
+
+        def say(result: Any, done: int, total: int) -> None:
+            self._log(f"[{done}/{total}] {describe(result)}")
+            if progress is not None:
+                progress(done, total)
+
         try:
-            for future in as_completed([future for own in futures.values() for future in own]):
-                name = owner[future.key]
-                if name in failures:
-                    continue
-                error = _failure(future)
-                if error is not None:
-                    lost = _with_dependents(name, error, needs or {})
-                    self.client.cancel([one for name in lost for one in futures.get(name, ())], force=True)
-                    failures = {**lost, **failures}
-                    continue
-                done += 1
-                self._log(f"[{done}/{len(owner)}] {describe(future.result())}")
-                if progress is not None:
-                    progress(done, len(owner))
-            found = {name: [future.result() for future in own] for name, own in futures.items() if name not in failures}
+            return Gathering(self.client, futures, needs or {}, say, self._log).all()
         except (FutureCancelledError, CommClosedError, TimeoutError) as error:
             if self._given_up:
                 raise KeyboardInterrupt from None
@@ -184,7 +173,6 @@ class Cluster:
             if not self._given_up:
                 self.client.cancel([future for own in futures.values() for future in own], force=True)
             raise
-        return found, failures
 
     def give_up(self) -> None:
         """Close for good: threads that still wait here for a result end as the main thread does, by an interrupt."""
@@ -290,42 +278,6 @@ def report_progress(message: str) -> None:
 
     with contextlib.suppress(ValueError):
         get_worker().log_event(PROGRESS_TOPIC, message)
-
-
-def _failure(future: Future[Any]) -> Exception | None:
-    """Return why the work of a future that has ended failed; None if it did not.
-
-    Raises
-    ------
-    Exception
-        What a future that was cancelled, or a lost scheduler, raises.
-    """
-    from distributed.client import FutureCancelledError
-    from distributed.comm.core import CommClosedError
-    from distributed.scheduler import KilledWorker
-
-    try:
-        future.result()
-    except KilledWorker as error:
-        return ExecutionError(
-            f"worker after worker died while running {error.task}; it may need more memory "
-            "(FACTORCUBE_WORKER_MEMORY_BYTES) or fewer workers (FACTORCUBE_WORKERS)"
-        )
-    except (FutureCancelledError, CommClosedError, TimeoutError):
-        raise
-    except Exception as error:  # noqa: BLE001  # whatever was raised there
-        return error
-    return None
-
-
-def _with_dependents(name: str, error: Exception, needs: Mapping[str, str]) -> dict[str, Exception]:
-    """Return the error of a model, and of all that cannot do without it."""
-    lost = {name: error}
-    for _ in needs:
-        for model, base in needs.items():
-            if base in lost and model not in lost:
-                lost[model] = ExecutionError(f"it needs the residuals of '{base}', which failed")
-    return lost
 
 
 def _single_threaded(function: Callable[..., Result], *arguments: Any) -> Result:
