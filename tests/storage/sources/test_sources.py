@@ -460,7 +460,7 @@ def test_no_message_repeats_a_secret(url):
     with pytest.raises(FactorcubeError) as error:
         market(source, where=Settings(sql_url=url))
     assert "hunter2" not in str(error.value)
-    assert error.value.__suppress_context__
+    assert error.value.__suppress_context__ or error.value.__context__ is None
 
 
 # --- factors and units ------------------------------------------------------------------------------------------------
