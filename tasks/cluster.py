@@ -50,6 +50,8 @@ _NO_PAGES: dict[str, list[str]] = {
     f"distributed.{role}.http.routes": []  # they show logs and call stacks to whoever asks, without TLS
     for role in ("scheduler", "worker")
 }
+_UNINTERRUPTED = "import signal\nsignal.signal(signal.SIGINT, signal.SIG_IGN)\n"
+"""What each worker of a local cluster does first: a Ctrl-C is for the run alone, which then ends its workers."""
 _CONNECT_SECONDS = 30
 
 Result = TypeVar("Result")
@@ -226,6 +228,7 @@ class Cluster:
                 security=Security.temporary(),
                 local_directory=folder,
                 memory_limit=self._settings.worker_memory_bytes,
+                preload=[_UNINTERRUPTED],
                 silence_logs=logging.CRITICAL,
             )
         self._stack.enter_context(cluster)

@@ -85,6 +85,7 @@ def test_one_ctrl_c_ends_a_run_with_its_workers_and_its_server_and_the_rerun_kee
         os.killpg(run.pid, signal.SIGINT)
         assert run.wait(60) == 130
     said = (tmp_path / "log").read_text()
+    assert "Dask Worker process" not in said, "a worker that takes the signal too says so with a traceback"
     assert said.splitlines()[-1] == (
         "stopped by Ctrl-C; nothing is half-written: run the same command again to go on; finished fits are kept"
     )
