@@ -223,6 +223,7 @@ def test_missing_shares_count_active_tickers_only():
     empty = quality.by_ticker(changed(MARKET, "close", slice(None), 3, np.nan)).set_index("ticker")["empty_ticker"]
     assert empty["T03"] == 0
     assert empty["T04"] == 160
+    market = changed(market, "close", 150, 20, np.nan)  # no end: prices follow
     ends = quality.by_ticker(market).set_index("ticker")["unexplained_end"]
     assert ends.index[ends == 1].tolist() == [f"T{number:02d}" for number in range(6)]
 
