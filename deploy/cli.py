@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from datetime import datetime
 from pathlib import Path
 from typing import Annotated, NoReturn
 
@@ -32,6 +33,10 @@ def run(
     promote_first: Annotated[
         bool, typer.Option("--promote-first", help="Let the first version of a model become latest by itself.")
     ] = False,
+    as_of: Annotated[
+        datetime | None,
+        typer.Option("--as-of", formats=["%Y-%m-%d"], help="Last date that models may know; the newest if left out."),
+    ] = None,
 ) -> None:
     """Ingest a universe, fit its models, publish them and write the report.
 
@@ -49,7 +54,7 @@ def run(
         cli_check.read_first(spec, settings)
         try:
             with prefect_server():
-                versions = pipeline(spec, promote_first=promote_first)
+                versions = pipeline(spec, promote_first=promote_first, as_of=as_of and as_of.date())
         except ModelsError as error:
             if error.versions:
                 print_run(Terminal(), spec, error.versions, settings)

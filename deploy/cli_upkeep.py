@@ -1,4 +1,4 @@
-"""Commands of upkeep: verify what is stored, remove what nobody needs, write the catalog."""
+"""Commands of upkeep: verify what is stored, make a version again, remove what nobody needs, write the catalog."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
+from deploy.api import send_no_telemetry
 from deploy.console_tables import Column, print_table
 from deploy.terminal import Terminal, say
 from schemas.retention import DEFAULT, Item, Plan, RetentionRule
@@ -22,7 +23,7 @@ def _help(field: str) -> str:
 
 def register(app: typer.Typer) -> None:
     """Add the commands of this area."""
-    for command in (verify, maintain, catalog):
+    for command in (verify, rebuild, maintain, catalog):
         app.command()(command)
 
 
@@ -56,6 +57,33 @@ def verify(
             f"{len(found.damages) or 'nothing'} damaged"
         )
     if found.damages:
+        raise typer.Exit(1)
+
+
+def rebuild(
+    version: Annotated[str, typer.Argument(help="A version such as us_demo/ipca/2024-06-28-3f2a91bc.")],
+    as_json: Annotated[bool, typer.Option("--json", help=_AS_JSON)] = False,
+) -> None:
+    """Make a version again from its manifest, and say whether it is the same bit for bit; exit code 1 if it is not.
+
+    From the snapshot, config and as-of date that the manifest names. Nothing is published or replaced.
+    """
+    send_no_telemetry()
+    from deploy.console_difference import print_rebuilt
+    from tasks.cluster import open_cluster
+    from tasks.promoting import find_version
+    from tasks.rebuilding import rebuild_version
+    from tasks.workspace import Workspace
+
+    settings = load_settings()
+    ref = find_version(Workspace.of(settings).layout, version)
+    with open_cluster(settings, lambda line: typer.echo(line, err=True)) as cluster:
+        found = rebuild_version(ref, cluster, settings)
+    if as_json:
+        typer.echo(found.model_dump_json(indent=2))
+    else:
+        print_rebuilt(Terminal(), found)
+    if not found.identical:
         raise typer.Exit(1)
 
 
@@ -105,7 +133,9 @@ def maintain(
 
 
 def catalog(
-    anew: Annotated[bool, typer.Option(help="Describe every version anew, not only new ones.")] = True,
+    anew: Annotated[
+        bool, typer.Option("--anew", help="Describe every version anew, also those that are described.")
+    ] = False,
 ) -> None:
     """Write the catalog of what is published: STAC, which readers open without factorcube."""
     from storage.catalog import refresh_catalog

@@ -8,6 +8,7 @@ from rich.markup import escape
 from deploy.console_tables import Column, print_table
 from deploy.console_versions import number
 from schemas.differences import ArrayDifference, VersionDifference
+from tasks.rebuilding import Rebuilt
 
 _MOST_LABELS = 8
 
@@ -28,6 +29,17 @@ def print_difference(console: Console, found: VersionDifference) -> None:
         _print_risk(console, found)
     _print_metrics(console, found)
     _print_inputs(console, found)
+
+
+def print_rebuilt(console: Console, found: Rebuilt) -> None:
+    """Print what came of making a version again: one line if it is the same, what differs otherwise."""
+    if not found.identical:
+        print_difference(console, found.difference)
+        if found.state:
+            console.print(_arrays(found.state, "State of the model"))
+    outcome = "the same, bit for bit" if found.identical else "not the same (A was published, B was made now)"
+    other = f"; this installation is not the one that made it: {found.other_code}" if found.other_code else ""
+    console.print(f"{found.version} was made again: {outcome}{other}", markup=False, highlight=False, soft_wrap=True)
 
 
 def _print_axes(console: Console, found: VersionDifference) -> None:

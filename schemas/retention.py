@@ -114,7 +114,8 @@ def kept_versions(
     """
     reasons: Reasons = {}
     ordered = sorted(versions, key=lambda one: (one.as_of, one.created_at, one.version))
-    last_of = {_period(one.as_of, rule.keep_every): one.version for one in ordered if rule.keep_every}
+    by_period = {_period(one.as_of, rule.keep_every): one.version for one in ordered if rule.keep_every}
+    last_of = set(by_period.values())
     newest = {one.version for one in ordered[-rule.keep_last :]}
     for one in ordered:
         until = one.champion_until
@@ -126,7 +127,7 @@ def kept_versions(
             reasons[one.version] = f"published in the last {rule.keep_days} days"
         elif one.version in newest:
             reasons[one.version] = f"one of the newest {rule.keep_last}"
-        elif one.version in last_of.values():
+        elif one.version in last_of:
             reasons[one.version] = f"last of its {rule.keep_every}"
         elif until is not None and rule.keep_champions:
             reasons[one.version] = "was champion"

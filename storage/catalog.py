@@ -80,8 +80,8 @@ def refresh_catalog(layout: Layout, *, anew: bool = False) -> Catalog:
                 before = store.load(key).tag
                 described = {
                     (universe, model): count
-                    for universe in store.folders(VERSIONS)
-                    for model in store.folders(layout.home(universe))
+                    for universe in layout.universes()
+                    for model in layout.models(universe)
                     if (count := _refresh_model(layout, universe, model, left_out, anew=anew))
                 }
                 _swap(layout, key, _root(list(described)), before)

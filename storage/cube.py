@@ -92,13 +92,15 @@ class Cube:
         Name of the universe.
     repository : icechunk.Repository
         For maintenance, within `exclusive`.
+    layout : Layout
+        Where it lies.
     """
 
     def __init__(self, layout: Layout, universe: str, repository: icechunk.Repository) -> None:
         self.universe = universe
         self.repository = repository
         self._what = f"cube '{universe}'"
-        self._layout = layout
+        self.layout = layout
 
     @classmethod
     def open(cls, layout: Layout, universe: str) -> Cube:
@@ -125,7 +127,7 @@ class Cube:
 
     def exclusive(self) -> AbstractContextManager[None]:
         """Hold the writers' lock of this cube; in an object store, whose commits are conditional, it holds nothing."""
-        return _exclusive(self._layout, self.universe)
+        return _exclusive(self.layout, self.universe)
 
     def upsert(self, ds: xr.Dataset, *, message: str, metadata: dict[str, Any]) -> Commit:
         """Write a dataset over a span of dates, in one commit.

@@ -23,6 +23,7 @@ from itertools import takewhile
 from pathlib import Path
 
 import icechunk
+from numcodecs.zstd import Zstd
 
 from schemas.errors import ConfigError, CubeError
 from storage.cube import BRANCH, Cube, SnapshotInfo, told
@@ -31,6 +32,9 @@ from storage.files import staging
 from storage.layout import Layout
 
 _KEPT = "kept-"
+_NAMED_WITHIN = {"snapshots", "manifests", "transactions"}
+_HEADER_BYTES, _ID_LENGTH, _ALPHABET = 39, 20, "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
+"""Of Icechunk's files (format 1): what stands before the compressed content, and how their names are written."""
 
 
 @dataclass(frozen=True)
@@ -149,6 +153,7 @@ def damaged_parts(cube: Cube, note: Callable[[str], None]) -> Iterator[str]:
     """
     read: set[str] = set()
     problems: list[str] = []
+    yield from _misnamed(cube)
     snapshots = _reachable(cube, problems)
     yield from problems
     for snapshot in reversed(snapshots):
@@ -174,6 +179,32 @@ def damaged_parts(cube: Cube, note: Callable[[str], None]) -> Iterator[str]:
         for name, chunks in by_array.items():
             note(f"{what}, {name}")
             yield from unreadable(group, chunks)
+
+
+def _misnamed(cube: Cube) -> Iterator[str]:
+    """Yield the files of Icechunk's own that hold another one's content: it opens what lies under a name unasked.
+
+    A manifest in the place of another snapshot's is whole by itself, and leads to sound chunks with other numbers.
+    """
+    store, key = cube.layout.store, cube.layout.cube(cube.universe)
+    for name in store.files(key):
+        kind, _, identifier = name.partition("/")
+        if kind not in _NAMED_WITHIN or len(identifier) != _ID_LENGTH:
+            continue
+        try:
+            content = Zstd().decode(store.read(f"{key}/{name}")[_HEADER_BYTES:])
+        except (OSError, RuntimeError, ValueError):
+            continue  # what cannot be read is named where it is needed
+        if _raw_id(identifier) not in bytes(content):
+            yield f"{store.locate(key)}/{name} holds the content of another file; restore the cube from a copy"
+
+
+def _raw_id(identifier: str) -> bytes:
+    """Return the 12 bytes that a name of Icechunk's stands for, in Crockford's base 32."""
+    number = 0
+    for letter in identifier:
+        number = number * 32 + max(_ALPHABET.find(letter), 0)
+    return (number >> (5 * _ID_LENGTH - 96)).to_bytes(12, "big")
 
 
 def _changed(cube: Cube, snapshot_id: str, read: set[str]) -> set[str] | None:

@@ -60,6 +60,18 @@ class Layout:
         parts = [VERSIONS, _name("universe", universe)] + ([] if model is None else [_name("model", model)])
         return "/".join(parts)
 
+    def cubes(self) -> list[str]:
+        """Names of the universes that have a cube; what lies beside them and cannot be one is passed over."""
+        return _ours(self.store, CUBES)
+
+    def universes(self) -> list[str]:
+        """Names of the universes that have published something, as `cubes`."""
+        return _ours(self.store, VERSIONS)
+
+    def models(self, universe: str) -> list[str]:
+        """Names of the published models of a universe, as `cubes`."""
+        return _ours(self.store, self.home(universe))
+
     def home_folder(self, universe: str, model: str | None = None) -> Path:
         """Folder of `home`, where versions lie on a local disk; `published.locate` knows where they lie anywhere."""
         return self.store.path(self.home(universe, model))
@@ -68,6 +80,11 @@ class Layout:
     def reports(self) -> Path:
         """Folder of the reports of runs."""
         return self._at("reports")
+
+    @property
+    def rebuilds(self) -> Path:
+        """Folder below which versions are made again to be compared; empty but while that goes on."""
+        return self._at("rebuilds")
 
     def work(self, kind: str) -> Path:
         """Folder of the intermediate results of one kind."""
@@ -91,6 +108,18 @@ class Layout:
 
     def _at(self, *parts: str) -> Path:
         return LocalStore(self.root).path("/".join(parts))
+
+
+def is_name(text: str) -> bool:
+    """Whether a universe, a model or a kind can have this name: ``lost+found`` is nobody's."""
+    try:
+        return bool(_NAME.validate_python(text, strict=True))
+    except ValidationError:
+        return False
+
+
+def _ours(store: Store, key: str) -> list[str]:
+    return [name for name in store.folders(key) if is_name(name)]
 
 
 def _name(what: str, name: str) -> str:

@@ -18,9 +18,10 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from storage.files import STAGING, fsync, remove_abandoned
-from storage.layout import Layout
+from storage.files import STAGING, fsync, remove_abandoned, size_of
+from storage.layout import Layout, is_name
 
+_GROUP = "zarr.json"
 _TEMPORARY = ".tmp"
 _OLD_LINKS = ".new"
 
@@ -47,8 +48,8 @@ class Leftover:
 def work_entries(layout: Layout) -> Iterator[Leftover]:
     """Yield every intermediate result."""
     for kind in _visible(layout.root / "work"):
-        if kind.is_dir() and not kind.is_symlink():
-            yield from map(_leftover, _visible(kind))
+        if is_name(kind.name) and kind.is_dir() and not kind.is_symlink():
+            yield from (_leftover(path) for path in _visible(kind) if is_name(path.name))
 
 
 def quarantined(layout: Layout) -> Iterator[Leftover]:
@@ -64,6 +65,8 @@ def reports(layout: Layout) -> Iterator[Leftover]:
 def abandoned(layout: Layout) -> Iterator[Leftover]:
     """Yield staging folders and temporary files that were never moved to their places, below the root."""
     for folder, folders, files in os.walk(layout.root):
+        if _GROUP in files:  # nothing is staged among the arrays of a version or an entry
+            folders.clear()
         hidden = [name for name in folders if name.startswith(STAGING)]
         folders[:] = [name for name in folders if name not in hidden]
         unfinished = [name for name in files if name.startswith(".") and name.endswith((_TEMPORARY, _OLD_LINKS))]
@@ -98,7 +101,7 @@ def remove(leftover: Leftover) -> bool:
 
 def _files(folder: Path) -> Iterator[Leftover]:
     for universe in _visible(folder):
-        if universe.is_dir() and not universe.is_symlink():
+        if is_name(universe.name) and universe.is_dir() and not universe.is_symlink():
             yield from (_leftover(path) for path in _visible(universe) if not path.is_dir() or path.is_symlink())
 
 
@@ -109,9 +112,10 @@ def _visible(folder: Path) -> list[Path]:
 
 
 def _leftover(path: Path) -> Leftover:
-    inner = path.rglob("*") if path.is_dir() and not path.is_symlink() else [path]
-    sizes = [one.lstat().st_size for one in inner if not one.is_symlink() and one.is_file()]
-    return Leftover(path=path, used_at=_used_at(path), size_bytes=sum(sizes))
+    if path.is_symlink():
+        return Leftover(path=path, used_at=_used_at(path), size_bytes=0)
+    size = size_of(path) if path.is_dir() else path.lstat().st_size
+    return Leftover(path=path, used_at=_used_at(path), size_bytes=size)
 
 
 def _used_at(path: Path) -> datetime:

@@ -92,12 +92,11 @@ def list_versions(layout: Layout, universe: str | None = None, model: str | None
 
     `changed` is False, and `promoted` says which ones `latest` names.
     """
-    folders = layout.store.folders
     found: list[VersionRef] = []
-    for one in folders(VERSIONS) if universe is None else [universe]:
-        for each in folders(layout.home(one)) if model is None else [model]:
+    for one in layout.universes() if universe is None else [universe]:
+        for each in layout.models(one) if model is None else [model]:
             champion = latest(layout, one, each)
-            refs = (find(layout, one, each, name) for name in folders(layout.home(one, each)))
+            refs = (find(layout, one, each, name) for name in layout.store.folders(layout.home(one, each)))
             found += [champion if champion and champion.version == ref.version else ref for ref in refs if ref]
     return found
 

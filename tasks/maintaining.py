@@ -26,7 +26,8 @@ from schemas.settings import Settings
 from storage import cube_upkeep, leftovers, pointer, published
 from storage.catalog import refresh_catalog
 from storage.cube import Cube
-from storage.layout import CUBES, VERSIONS, Layout
+from storage.files import size_of
+from storage.layout import Layout
 from storage.leftovers import Leftover
 from storage.work import Kind
 from tasks.ingesting import ingest_record
@@ -84,8 +85,9 @@ def carry_out(space: Workspace, made: Plan) -> Plan:
     fresh = _plan(space, made.rule, made.planned_at, sizes=False)
     removed: list[Item] = []
     kept: list[Item] = []
+    still = {(one.kind, one.name): one for one in fresh.remove}
     for item in made.remove:
-        same = next((one for one in fresh.remove if (one.kind, one.name) == (item.kind, item.name)), None)
+        same = still.get((item.kind, item.name))
         if same is None:
             kept.append(item.model_copy(update={"why": "needed or gone since this was planned"}))
         elif same in fresh.versions:
@@ -120,16 +122,15 @@ def _expire(layout: Layout, universe: str, made: Plan) -> list[Item]:
 
 def _plan(space: Workspace, rule: RetentionRule, now: datetime, *, sizes: bool = True) -> _Planned:
     planned = _Planned()
-    store = space.layout.store
-    for universe in store.folders(VERSIONS):
-        for model in store.folders(space.layout.home(universe)):
+    for universe in space.layout.universes():
+        for model in space.layout.models(universe):
             try:
                 _plan_versions(space.layout, universe, model, rule, now, planned)
             except FactorcubeError as error:
                 planned.unknown[universe] = str(error)
                 why = f"nothing is removed: {error}"
                 planned.keep.append(Item(kind="version", name=f"{universe}/{model}", why=why))
-    for universe in store.folders(CUBES):
+    for universe in space.layout.cubes():
         _plan_snapshots(space.layout, universe, rule, now, planned, sizes=sizes)
     for item, leftover in _old_files(space, rule, now, planned):
         planned.remove.append(item)
@@ -264,7 +265,7 @@ def _size(layout: Layout, ref: VersionRef) -> int | None:
         folder = layout.home_folder(ref.universe, ref.model) / ref.version
     except ConfigError:
         return None
-    return sum(path.lstat().st_size for path in folder.rglob("*") if path.is_file() and not path.is_symlink())
+    return size_of(folder)
 
 
 def _snapshots_before(rule: RetentionRule, now: datetime) -> datetime:

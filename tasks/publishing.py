@@ -63,7 +63,7 @@ def publish_version(
     there = _published(space, planned)
     if there is not None:
         return there
-    dataset = _dataset(space, spec, risk)
+    dataset = published_rows(space, spec, risk)
     arrays, meta = space.work.get_arrays(Kind.STATES, risk.key)
     config = _portable(spec)
     manifest = Manifest(
@@ -163,7 +163,8 @@ def _portable(spec: RunSpec) -> dict[str, Any]:
     return config
 
 
-def _dataset(space: Workspace, spec: RunSpec, risk: RiskRef) -> xr.Dataset:
+def published_rows(space: Workspace, spec: RunSpec, risk: RiskRef) -> xr.Dataset:
+    """Return the rows of a risk model with their evaluation, as they are published."""
     whole = space.work.open_dataset(Kind.RISKS, risk.key).load()
     evaluated = space.work.open_dataset(Kind.EVALUATIONS, evaluation_key(risk)).load()
     dataset: xr.Dataset = whole.merge(evaluated)

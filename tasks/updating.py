@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import UTC, date, datetime
 
+import numpy as np
 import xarray as xr
 from threadpoolctl import threadpool_limits
 
@@ -116,15 +117,11 @@ def continuable(spec: RunSpec, models: Sequence[str] | None, settings: Settings)
 
 def _publish(space: Workspace, parent: VersionRef, ref: VersionRef, snapshot: SnapshotRef) -> VersionRef:
     manifest = published.read_manifest(space.layout, parent)
-    state = published.read_state(space.layout, parent)
     spec = parent_spec(manifest)
     inputs = read_inputs(space, spec, snapshot)
-    old = published.open_version(space.layout, parent).load()
-    position = inputs.position(ref.as_of)
-    dataset = _continued(space, manifest, ModelState(state, manifest.state_meta), spec, snapshot, inputs, old, position)
-    dataset.attrs = attributes(spec, ref.model, f"{ref.as_of}")
-    validate(dataset, version_contract(dataset), PublishError, str(ref))
-    gate = believe(manifest, dataset, old.sizes["date"])
+    state = published.read_state(space.layout, parent)
+    dataset = continued_rows(space, parent, snapshot, ref.as_of)
+    gate = believe(manifest, dataset, int((dataset["date"] <= np.datetime64(parent.as_of)).sum()))
     publish_gate_table(ref, gate)
     in_sample = {"total_r2": manifest.metrics.get("total_r2_in_sample")}
     made = manifest.model_copy(
@@ -134,7 +131,7 @@ def _publish(space: Workspace, parent: VersionRef, ref: VersionRef, snapshot: Sn
             "made_by": "update",
             "parent": parent.version,
             "created_at": datetime.now(UTC),
-            "input_digest": inputs.digests[position],
+            "input_digest": inputs.digest(ref.as_of),
             "snapshot_id": snapshot.snapshot_id,
             "ingest_key": snapshot.ingest_key,
             "sources": sources_of(space, snapshot),
@@ -150,6 +147,19 @@ def _publish(space: Workspace, parent: VersionRef, ref: VersionRef, snapshot: Sn
     ref = published.publish(space.layout, dataset, made, state)
     run_logger().info("published %s, which continues %s", ref, parent.version)
     return ref
+
+
+def continued_rows(space: Workspace, parent: VersionRef, snapshot: SnapshotRef, until: date) -> xr.Dataset:
+    """Return a published version with the rows of the dates after it, up to one, as they are published."""
+    manifest = published.read_manifest(space.layout, parent)
+    state = ModelState(published.read_state(space.layout, parent), manifest.state_meta)
+    spec = parent_spec(manifest)
+    inputs = read_inputs(space, spec, snapshot)
+    old = published.open_version(space.layout, parent).load()
+    dataset = _continued(space, manifest, state, spec, snapshot, inputs, old, inputs.position(until))
+    dataset.attrs = attributes(spec, parent.model, f"{until}")
+    validate(dataset, version_contract(dataset), PublishError, f"{parent} up to {until}")
+    return dataset
 
 
 def _continued(

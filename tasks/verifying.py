@@ -15,6 +15,7 @@ from schemas.refs import VersionRef
 from storage import cube_upkeep, pointer, published
 from storage.cube import Cube
 from storage.layout import CUBES, VERSIONS, Layout
+from storage.pointer import LATEST
 
 Note = Callable[[str, int, int], None]
 """Called with what is read now, how many things are done, and how many there are."""
@@ -63,7 +64,7 @@ def verify_stores(layout: Layout, what: str | None = None, note: Note = lambda *
         If there is nothing of that name.
     """
     scope = _scope(layout, what)
-    total = len(scope.universes) + len(scope.models) + len(scope.versions)
+    total = (what is None) + len(scope.universes) + len(scope.models) + len(scope.versions)
     damages: list[Damage] = []
     held: dict[str, set[str]] = {}
     done = 0
@@ -74,6 +75,8 @@ def verify_stores(layout: Layout, what: str | None = None, note: Note = lambda *
         damages.extend(Damage(what=label, problem=problem) for problem in problems)
         done += 1
 
+    if what is None:
+        gather("links", _links(layout))
     for universe in scope.universes:
         gather(f"cube {universe}", _cube(layout, universe, held, lambda array: note(array, done, total)))
     for universe, model in scope.models:
@@ -90,13 +93,12 @@ def verify_stores(layout: Layout, what: str | None = None, note: Note = lambda *
 
 
 def _scope(layout: Layout, what: str | None) -> _Scope:
-    store = layout.store
-    cubes = store.folders(CUBES)
-    models = [(one, each) for one in store.folders(VERSIONS) for each in store.folders(layout.home(one))]
+    cubes = layout.cubes()
+    models = [(one, each) for one in layout.universes() for each in layout.models(one)]
     versions = [
         ref
         for universe, model in models
-        for name in store.folders(layout.home(universe, model))
+        for name in layout.store.folders(layout.home(universe, model))
         if (ref := published.find(layout, universe, model, name))
     ]
     if what is None:
@@ -125,6 +127,23 @@ def _cube(layout: Layout, universe: str, held: dict[str, set[str]], note: Callab
         yield str(error)
 
 
+def _links(layout: Layout) -> Iterator[str]:
+    """Yield the links above single models: nothing here makes any, and nothing that lies behind one is read."""
+    for key in ("", CUBES, VERSIONS, *(layout.home(universe) for universe in layout.universes())):
+        try:
+            yield from _strange(layout, key, None)
+        except FactorcubeError as error:  # the folder is itself a link that leads outside
+            yield str(error)
+
+
+def _strange(layout: Layout, key: str, champion: str | None) -> Iterator[str]:
+    """Yield the links in a folder that are not `latest` of a champion."""
+    for name, target in layout.store.links(key).items():
+        if champion is None or (name, target) != (LATEST, champion):
+            where = layout.store.locate(key)
+            yield f"{where}/{name} is a link that leads to {target}, and nothing here is read through it; remove it"
+
+
 def _pointer(layout: Layout, universe: str, model: str) -> Iterator[str]:
     """Yield what is wrong with the pointer of a model: it must lead to versions that are there."""
     try:
@@ -133,6 +152,13 @@ def _pointer(layout: Layout, universe: str, model: str) -> Iterator[str]:
     except FactorcubeError as error:
         yield str(error)
         return
+    home = layout.home(universe, model)
+    yield from _strange(layout, home, state.champion)
+    if LATEST in layout.store.folders(home):
+        yield (
+            f"{layout.store.locate(home)}/{LATEST} is a folder and no link, so that readers of it never see another "
+            "version; move it away, and the next reader makes the link"
+        )
     for version in sorted(state.pins):
         if published.find(layout, universe, model, version) is None:
             yield f"pinned version {version} does not exist; unpin it, or restore it from a copy"

@@ -56,7 +56,7 @@ def compare(
             variances.append(_relative(first["portfolio_variance"], second["portfolio_variance"]))
             if rotation is not None:
                 _gather(turned, first[list(_ROTATED)], _rotated(second, rotation, first["factor"].values))
-    arrays = tuple(_difference(name, sums) for name, sums in sorted(found.items()))
+    arrays = tuple(array_difference(name, sums) for name, sums in sorted(found.items()))
     same = all(array.identical for array in arrays) and pair[0].data_vars.keys() == pair[1].data_vars.keys()
     return VersionDifference(
         one=str(manifests[0]),
@@ -66,7 +66,7 @@ def compare(
         axes=axes,
         arrays=arrays,
         alignment=alignment,
-        aligned=tuple(_difference(name, sums) for name, sums in sorted(turned.items())),
+        aligned=tuple(array_difference(name, sums) for name, sums in sorted(turned.items())),
         covariance=_summary(np.concatenate(distances)),
         portfolio_variance=_largest(pair, np.concatenate(variances, axis=1)),
         metrics=_metrics(*manifests),
@@ -116,7 +116,8 @@ def _gather(found: dict[str, Spread], one: xr.Dataset, other: xr.Dataset) -> Non
         found[name] = found.get(name, Spread()) + spread(mine, theirs)
 
 
-def _difference(name: str, sums: Spread) -> ArrayDifference:
+def array_difference(name: str, sums: Spread) -> ArrayDifference:
+    """Return the distance of two arrays as it is shown."""
     return ArrayDifference(
         name=name,
         identical=sums.identical,

@@ -47,6 +47,9 @@ class Store(Protocol):
     def folders(self, key: str) -> list[str]:
         """Return the names of the visible folders in a folder, in order; none if it does not exist."""
 
+    def links(self, key: str) -> dict[str, str]:
+        """Return the links in a folder with what they lead to; none in stores that have no links."""
+
     def complete(self, key: str) -> bool:
         """Whether a version is visible."""
 

@@ -8,6 +8,7 @@ removes if this one dies.
 from __future__ import annotations
 
 import hashlib
+import os
 import shutil
 import uuid
 from collections.abc import Callable
@@ -65,8 +66,24 @@ class LocalStore(Store):
         parent = self.path(key)
         if not parent.is_dir():
             return []
-        inner = (path for path in parent.iterdir() if path.is_dir() and not path.is_symlink())
-        return sorted(path.name for path in inner if not path.name.startswith("."))
+        try:
+            with os.scandir(parent) as inner:
+                return sorted(
+                    one.name for one in inner if one.is_dir(follow_symlinks=False) and not one.name.startswith(".")
+                )
+        except PermissionError as error:  # to pass it over would make it look empty to upkeep
+            raise StoreError(
+                f"{parent}: cannot be read ({error.strerror}); mend its permissions, or move it away if it is not "
+                "factorcube's"
+            ) from None
+
+    @override
+    def links(self, key: str) -> dict[str, str]:
+        try:
+            with os.scandir(self.path(key)) as inner:
+                return {one.name: str(Path(one.path).readlink()) for one in inner if one.is_symlink()}
+        except (FileNotFoundError, PermissionError):
+            return {}
 
     @override
     def complete(self, key: str) -> bool:

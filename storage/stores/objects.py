@@ -92,6 +92,10 @@ class ObjectStore(Store):
         return sorted(prefix.rpartition("/")[2] for prefix in found)
 
     @override
+    def links(self, key: str) -> dict[str, str]:
+        return {}
+
+    @override
     def complete(self, key: str) -> bool:
         try:
             with self._told(key):

@@ -18,7 +18,7 @@ from storing import ONE, TWO, cube_data, manifest_of, version_data
 
 from models import quality
 from schemas.checks import CheckOverrides, declared
-from schemas.errors import FactorcubeError
+from schemas.errors import CorruptionError, FactorcubeError
 from schemas.settings import Settings
 from schemas.sources import FilesOrigin, LongPrices
 from storage import published
@@ -41,6 +41,19 @@ def test_a_lazy_reader_of_latest_mixes_versions_across_a_promotion(tmp_path: Pat
     assert mixed.attrs["as_of"] == ONE
     assert not mixed.equals(version_data(end=ONE, seed=0)), "the hole is closed: say so in docs/reliability.md"
     assert resolved.load().equals(version_data(end=ONE, seed=0))
+
+
+def test_a_chunk_that_has_gone_reads_as_missing_values_with_plain_xarray(tmp_path: Path) -> None:
+    """Plain Zarr takes an absent chunk for one that holds nothing; `factorcube verify` and our own reader tell."""
+    layout, dataset = Layout(tmp_path), version_data(end=ONE)
+    ref = published.publish(layout, dataset, manifest_of(dataset), {"gamma": dataset["omega"].values})
+    folder = layout.home_folder("us", "ipca") / ref.version
+    (folder / "omega/c/0/0/0").unlink()
+    assert xr.open_zarr(folder)["omega"].isna().all(), "the hole is closed: say so in docs/reliability.md"
+    (error,) = published.damages(layout, ref)
+    assert "omega/c/0/0/0 is missing or cannot be read" in str(error)
+    with pytest.raises(CorruptionError, match="omega/c/0/0/0 is missing"):
+        published.open_version(layout, ref)
 
 
 def test_a_commit_that_a_power_cut_took_back_is_told_and_the_one_before_is_whole(tmp_path: Path) -> None:

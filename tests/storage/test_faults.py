@@ -299,22 +299,25 @@ def test_latest_is_there_at_every_moment_of_a_promotion(tmp_path, ended):
 def test_a_cube_is_read_merged_and_committed_under_one_lock(tmp_path, monkeypatch):
     """Without it Icechunk drops one of two commits on a local disk in silence."""
     first_upsert(tmp_path)
-    cube, commit = Cube.open(Layout(tmp_path), "us"), icechunk.Session.commit
-    rivals: list[threading.Thread] = []
+    lock, seen = tmp_path / "cubes" / "us.lock", []
 
-    def overtaken(session: icechunk.Session, *arguments: Any, **named: Any) -> str:
-        monkeypatch.undo()
-        rivals.append(threading.Thread(target=second_upsert, args=(tmp_path,)))
-        rivals[0].start()
-        rivals[0].join(0.5)
-        assert len(cube.history()) == 1, "another writer has committed in between"
-        return commit(session, *arguments, **named)
+    def under_lock(owner: Any, name: str) -> None:
+        act = getattr(owner, name)
 
-    monkeypatch.setattr(icechunk.Session, "commit", overtaken)
-    cube.upsert(cube_data(["2024-03-01"], seed=3), message="third", metadata={})
-    rivals[0].join()
-    assert [one.message for one in cube.history()] == ["second", "third", "first"]
-    assert {"2024-03-01", "2024-01-06"} <= set(cube.open_dataset().indexes["date"].strftime("%Y-%m-%d"))
+        def checked(*arguments: Any, **named: Any) -> Any:
+            with pytest.raises(ConflictError, match="still held"), locked(lock, timeout_seconds=0):
+                pass
+            seen.append(name)
+            return act(*arguments, **named)
+
+        monkeypatch.setattr(owner, name, checked)
+
+    under_lock(icechunk.Repository, "writable_session")
+    under_lock(icechunk.Session, "commit")
+    second_upsert(tmp_path)
+    assert seen == ["writable_session", "commit"]
+    with locked(lock, timeout_seconds=0):
+        pass
 
 
 def _alternate(root: Path, enough: Path) -> None:

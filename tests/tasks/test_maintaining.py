@@ -25,7 +25,7 @@ from deploy.cli import app
 from schemas.errors import CorruptionError, CubeError
 from schemas.retention import Candidate, Plan, RetentionRule, kept_versions
 from schemas.settings import Settings
-from storage import cube_upkeep, leftovers, published
+from storage import catalog, checksums, cube_upkeep, leftovers, published
 from storage.catalog import refresh_catalog
 from storage.cube import Cube
 from storage.files import staging
@@ -159,6 +159,21 @@ def test_every_line_of_the_rule_keeps_what_it_says(tmp_path):
     assert names(done.remove, "version").keys() == {f"ipca/{all_of[n]}" for n in (0, 2, 6, 7)}
     assert versions(tmp_path) == sorted(["2023-01-30", *(ends[n] for n in (1, 3, 4, 5)), "2023-08-31"])
     assert not plan(Workspace(tmp_path), rule).remove
+
+
+def test_upkeep_and_the_catalog_read_each_manifest_once_and_open_only_what_is_new(tmp_path, monkeypatch):
+    """So that the cost of a thousand versions is a thousand times that of one."""
+    for month in range(1, 7):
+        publish(tmp_path, f"2023-{month:02d}-28")
+    refresh_catalog(Layout(tmp_path))
+    publish(tmp_path, "2023-07-28")
+    reads, opened, manifest_in, described = [], [], checksums.manifest_in, catalog.open_version
+    monkeypatch.setattr(checksums, "manifest_in", lambda store, key: reads.append(key) or manifest_in(store, key))
+    monkeypatch.setattr(catalog, "open_version", lambda layout, ref: opened.append(ref) or described(layout, ref))
+    plan(Workspace(tmp_path), STRICT)
+    assert (len(reads), len(set(reads))) == (7, 7)
+    assert CliRunner().invoke(app, ["catalog"], env={"FACTORCUBE_ROOT": str(tmp_path)}).exit_code == 0
+    assert [ref.version[:10] for ref in opened] == ["2023-07-28"]
 
 
 def test_what_is_promoted_pinned_or_continued_after_the_plan_stays(tmp_path):

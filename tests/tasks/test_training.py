@@ -5,6 +5,7 @@ from __future__ import annotations
 import pickle
 import shutil
 from collections.abc import Callable
+from contextlib import nullcontext
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -12,21 +13,24 @@ from typing import Any
 import pytest
 import xarray as xr
 from running import Inline, deliver, ingested, listing_market
+from typer.testing import CliRunner
 
+from deploy.cli import app
 from models.forecasting.joining import check_axis
-from schemas.errors import ConflictError, CorruptionError, DataError, ModelError, ModelsError
+from schemas.errors import ConflictError, CorruptionError, CubeError, DataError, ModelError, ModelsError
 from schemas.families import model_spec
 from schemas.refs import SnapshotRef, VersionRef
 from schemas.settings import Settings
 from schemas.spec import RunSpec
 from storage import published
-from tasks import offering
+from tasks import offering, rebuilding
 from tasks.assembling import evaluate_risk
 from tasks.digests import input_digests
 from tasks.ingesting import head_snapshot
 from tasks.naming import planned_version
 from tasks.publishing import publish_version
 from tasks.training import train, train_each
+from tasks.updating import update_version
 from tasks.workspace import Workspace
 
 KNOWN = date(2016, 11, 30)
@@ -188,6 +192,45 @@ def test_a_version_that_is_damaged_after_it_was_published_is_not_promoted(traine
     assert promoted(early) == []
     chunk.write_bytes(sound)
     assert train_market(trained, early, trained.short, promote_first=True).promoted
+
+
+def test_a_version_is_made_again_bit_for_bit_and_what_differs_is_said(
+    trained: Trained, early: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of a retrain and of an update, from the manifest alone, in a folder that is gone afterwards."""
+    monkeypatch.setenv("FACTORCUBE_ROOT", str(early.root))
+    monkeypatch.setattr("tasks.cluster.open_cluster", lambda *_: nullcontext(Inline()))
+    first = trained.first[0]
+    updated = update_version("small", "market", trained.long, None, early, parent=first)
+    before = files(early)
+    shutil.rmtree(early.root / "work")
+    for ref in (first, updated):
+        done = CliRunner().invoke(app, ["rebuild", str(ref)])
+        assert done.output == f"{ref} was made again: the same, bit for bit\n"
+    assert not (early.root / "work").exists()
+    assert list((early.root / "rebuilds").iterdir()) == []
+    assert files(early) == before
+
+    rows = rebuilding.published_rows
+
+    def doubled(*given: Any) -> xr.Dataset:
+        made = rows(*given)
+        return made.assign(omega=2.0 * made["omega"])
+
+    monkeypatch.setattr(rebuilding, "published_rows", doubled)
+    monkeypatch.setattr(rebuilding, "code_of", lambda *_: "other")
+    done = CliRunner().invoke(app, ["rebuild", str(first), "--json"])
+    found = rebuilding.Rebuilt.model_validate_json(done.stdout)
+    assert done.exit_code == 1
+    assert [one.name for one in found.difference.arrays if not one.identical] == ["omega"]
+    assert [one.relative for one in found.difference.arrays if one.name == "omega"] == [1.0]
+    assert found.other_code == "code_version"
+    said = CliRunner().invoke(app, ["rebuild", str(first)]).output
+    assert "not the same (A was published, B was made now)" in said
+    assert said.endswith("; this installation is not the one that made it: code_version\n")
+    monkeypatch.setattr("storage.cube_upkeep.living", lambda _: [])
+    with pytest.raises(CubeError, match=rf"{first} cannot be made again: .* no longer holds snapshot \w+, which"):
+        rebuilding.rebuild_version(first, Inline(), early)
 
 
 def test_a_champion_that_changed_meanwhile_is_a_conflict_and_the_rerun_decides_anew(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
 from pathlib import Path
@@ -19,7 +20,7 @@ from storing import ONE, TWO, cube_data, first_upsert, manifest_of, publish_one,
 from typer.testing import CliRunner
 
 from deploy.cli import app
-from schemas.errors import CorruptionError, CubeError, PublishError
+from schemas.errors import CorruptionError, CubeError, FactorcubeError, PublishError
 from storage import published
 from storage.cube import Cube
 from storage.layout import Layout
@@ -225,6 +226,55 @@ def test_verify_reads_every_snapshot_though_chunks_that_they_share_only_once(fil
     assert {label for label in notes if oldest in label} >= {f"cube 'us', snapshot {oldest}, characteristics"}
     assert {label for label in notes if newest in label} >= {f"cube 'us', snapshot {newest}, returns"}
     assert f"cube 'us', snapshot {newest}, char" not in notes, "it did not change"
+
+
+def test_verify_names_what_stands_in_the_place_of_something_else(filled):
+    """A manifest of another snapshot, a real folder as `latest`, links: each is whole by itself."""
+    home, outside = filled / "published" / "us" / "ipca", filled.parent / "outside"
+    outside.mkdir()
+    shutil.rmtree(home / "latest", ignore_errors=True)
+    (home / "latest").unlink(missing_ok=True)
+    shutil.copytree(home / f"{ONE}-0123abcd", home / "latest")
+    for link in (home / f"{TWO}-ffffffff", filled / "published" / "eu", filled / "cubes" / "eu"):
+        link.symlink_to(outside)
+    sizes = sorted((filled / "cubes/us/manifests").iterdir(), key=lambda path: path.stat().st_size)
+    sizes[-1].write_bytes(sizes[-2].read_bytes())
+    told = {(one.what, one.problem) for one in verify_stores(Layout(filled)).damages}
+    for what, problem in (
+        ("cube us", f"{sizes[-1]} holds the content of another file; restore the cube from a copy"),
+        ("us/ipca", f"{home}/latest is a folder and no link, so that readers of it never see another version; "),
+        ("us/ipca", f"{home}/{TWO}-ffffffff is a link that leads to {outside}, and nothing here is read through it"),
+        ("links", f"{filled}/published/eu is a link that leads to {outside}, "),
+        ("links", f"{filled}/cubes/eu is a link that leads to {outside}, "),
+    ):
+        assert any(one == what and text.startswith(problem) for one, text in told), (what, told)
+
+
+def test_what_cannot_be_ours_is_passed_over_and_what_may_be_and_cannot_be_read_is_named(filled, monkeypatch):
+    """A file system leaves `lost+found` at its top, closed to others."""
+    places = ("", "published", "published/us", "published/us/ipca", "cubes", "work", "work/fits", "reports")
+    for place in places:
+        (filled / place / "lost+found").mkdir(parents=True)
+    closed = ["lost+found"]
+
+    def guarded(act):
+        def look(path="."):
+            if any(name in str(path) for name in closed):
+                raise PermissionError(13, "Permission denied", str(path))
+            return act(path)
+
+        return look
+
+    monkeypatch.setattr(os, "scandir", guarded(os.scandir))
+    monkeypatch.setattr(os, "listdir", guarded(os.listdir))
+    for command in (["show"], ["catalog"], ["maintain"], ["maintain", "--apply"], ["verify"]):
+        done = CliRunner().invoke(app, command)
+        assert done.exit_code == 0, (command, done.output, done.exception)
+    closed.append("backup")
+    (filled / "published" / "backup").mkdir()
+    done = CliRunner().invoke(app, ["show"])
+    assert isinstance(done.exception, FactorcubeError)
+    assert f"{filled}/published/backup: cannot be read (Permission denied)" in str(done.exception)
 
 
 def test_verify_says_what_is_lost_and_what_is_unknown(filled):
