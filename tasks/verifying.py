@@ -129,11 +129,13 @@ def _cube(layout: Layout, universe: str, held: dict[str, set[str]], note: Callab
 
 def _links(layout: Layout) -> Iterator[str]:
     """Yield the links above single models: nothing here makes any, and nothing that lies behind one is read."""
-    for key in ("", CUBES, VERSIONS, *(layout.home(universe) for universe in layout.universes())):
+    for key in (CUBES, VERSIONS):
         try:
             yield from _strange(layout, key, None)
         except FactorcubeError as error:  # the folder is itself a link that leads outside
             yield str(error)
+    for universe in layout.universes():
+        yield from _strange(layout, layout.home(universe), None)
 
 
 def _strange(layout: Layout, key: str, champion: str | None) -> Iterator[str]:
