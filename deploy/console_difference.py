@@ -36,7 +36,7 @@ def print_rebuilt(console: Console, found: Rebuilt) -> None:
     if not found.identical:
         print_difference(console, found.difference)
         if found.state:
-            console.print(_arrays(found.state, "State of the model"))
+            _print_arrays(console, found.state, "State of the model")
     outcome = "the same, bit for bit" if found.identical else "not the same (A was published, B was made now)"
     other = f"; this installation is not the one that made it: {found.other_code}" if found.other_code else ""
     console.print(f"{found.version} was made again: {outcome}{other}", markup=False, highlight=False, soft_wrap=True)
