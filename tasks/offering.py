@@ -11,8 +11,8 @@ from __future__ import annotations
 import xarray as xr
 
 from models.evaluation.gate import decide
+from models.forecasting.held import counted
 from models.forecasting.metrics import Metrics
-from models.forecasting.rows import counted
 from schemas.contracts import GateDecision
 from schemas.refs import PanelRef, SnapshotRef, VersionRef
 from schemas.settings import Settings

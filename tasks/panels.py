@@ -19,7 +19,7 @@ import pandas as pd
 import xarray as xr
 
 from models import Panel
-from models.forecasting.rows import holdings
+from models.forecasting.held import holdings
 from models.panel.assembly import panel_blocks
 from models.panel.digests import DataDigests
 from schemas.refs import Key, PanelRef, SnapshotRef

@@ -45,7 +45,7 @@ def decide(
         Version and dataset of the present champion; None if there is none.
     returns, mask : xarray.DataArray
         (date, ticker) excess returns that count, as ``criteria.suspected_returns`` says
-        (`models.forecasting.rows.counted`), and estimation universe, on which both are scored.
+        (`models.forecasting.held.counted`), and estimation universe, on which both are scored.
 
     Returns
     -------

@@ -6,6 +6,7 @@ Where do I go to ...?
 
 =================================================  ===================================
 know when models are fitted again                   `models.forecasting.schedule`
+take what is held, and which returns count          `models.forecasting.held`
 ask a fitted model about rows of a panel             `models.forecasting.answers`
 follow Omega and specific variance through time      `models.forecasting.following`
 turn one fit towards the one before                  `models.forecasting.joining`

@@ -34,7 +34,7 @@ def continued(
     served : Served
         What its fit says of the new dates.
     held : xarray.Dataset
-        From `models.forecasting.rows.holdings`, of the new dates, over the tickers of ``served``.
+        From `models.forecasting.held.holdings`, of the new dates, over the tickers of ``served``.
     returns, mask : xarray.DataArray
         (date, ticker) excess returns and estimation universe of the new dates, over the same tickers.
     order : sequence of str

@@ -14,8 +14,9 @@ from threadpoolctl import threadpool_limits
 
 from models.families.base import FactorModel
 from models.forecasting.following import RiskEstimators, serve
+from models.forecasting.held import holdings
 from models.forecasting.joining import Realised, check_axis, in_coordinates, join, rotations
-from models.forecasting.rows import completed, holdings, out_of_sample, scored
+from models.forecasting.rows import completed, out_of_sample, scored
 from models.forecasting.schedule import refit_dates, training
 from models.panel import Panel
 from models.risk.covariance import FactorCovariance

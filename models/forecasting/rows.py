@@ -11,46 +11,12 @@ import numpy as np
 import xarray as xr
 
 from models.evaluation import forecasts
+from models.forecasting.held import counted, reindexed
 from models.risk.portfolio import RiskModel
-from schemas.checks import SuspectedReturns
 from schemas.contracts import VERSION
 
 FORECASTS = ["loadings", "factor_returns", "expected_returns", "weights", "portfolio_variance"]
 """What the scores of the next date look at."""
-
-
-def holdings(cube: xr.Dataset) -> xr.Dataset:
-    """Take from a cube what is held, and what its checks say of returns, lazily.
-
-    Returns
-    -------
-    xarray.Dataset
-        ``weights`` (portfolio, date, ticker), ``estimation`` and ``refuted`` (date, ticker); nothing is refuted in a
-        cube that does not say so.
-    """
-    refuted = cube["refuted"] if "refuted" in cube else xr.zeros_like(cube["estimation"])
-    return cube[["estimation", "weights"]].assign(refuted=refuted).drop_attrs()
-
-
-def counted(returns: xr.DataArray, held: xr.Dataset, suspected: SuspectedReturns = "counted") -> xr.DataArray:
-    """Leave out of returns what forecasts of risk are not judged by: refuted ones, or all that a check suspects.
-
-    Parameters
-    ----------
-    returns : xarray.DataArray
-        (date, ticker) excess returns per period.
-    held : xarray.Dataset
-        From `holdings`.
-    suspected : {"counted", "left_out"}
-        What becomes of returns that a check suspects and none refutes.
-    """
-    if suspected == "left_out":
-        return returns.where(_reindexed(held["estimation"], returns))
-    return returns.where(~_reindexed(held["refuted"], returns))
-
-
-def _reindexed(flags: xr.DataArray, returns: xr.DataArray) -> xr.DataArray:
-    return flags.reindex({dim: returns.indexes[dim] for dim in ("date", "ticker")}, fill_value=False)
 
 
 def completed(joined: xr.Dataset, held: xr.Dataset) -> xr.Dataset:
@@ -61,7 +27,7 @@ def completed(joined: xr.Dataset, held: xr.Dataset) -> xr.Dataset:
     joined : xarray.Dataset
         From `models.forecasting.joining.join`.
     held : xarray.Dataset
-        From `holdings`, on the same dates and tickers.
+        From `models.forecasting.held.holdings`, on the same dates and tickers.
 
     Returns
     -------
@@ -127,12 +93,12 @@ def scored(
     returns, mask : xarray.DataArray
         (date, ticker) excess returns per period and estimation universe of at least these dates and tickers.
     held : xarray.Dataset
-        From `holdings`, on the dates and tickers of the rows.
+        From `models.forecasting.held.holdings`, on the dates and tickers of the rows.
     before : xarray.Dataset, optional
         `FORECASTS` of the date before the first row, on the same tickers; without it that has no scores.
     """
     seen = rows[FORECASTS]
-    trusted = _reindexed(held["estimation"], returns)
+    trusted = reindexed(held["estimation"], returns)
     returns = counted(returns, held)
     if before is not None:
         seen = xr.concat([before[FORECASTS], seen], "date", join="exact", coords="minimal", data_vars="all")

@@ -8,8 +8,9 @@ import pytest
 import xarray as xr
 from masking import ABSURD
 
+from models.forecasting.held import counted, holdings
 from models.forecasting.metrics import metrics_of
-from models.forecasting.rows import FORECASTS, counted, holdings, impute, scored
+from models.forecasting.rows import FORECASTS, impute, scored
 
 TICKERS = ["A", "B", "C", "new", "partly", "absent", "long", "short"]
 
