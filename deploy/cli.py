@@ -10,7 +10,7 @@ from typing import Annotated, NoReturn
 
 import typer
 
-from deploy import cli_backfill, cli_check, cli_operations, cli_team, cli_upkeep, cli_versions
+from deploy import cli_backfill, cli_check, cli_cube, cli_operations, cli_team, cli_upkeep, cli_versions
 from deploy.api import prefect_server, require_server, send_no_telemetry
 from deploy.ending import GO_ON, told_to_end
 from deploy.terminal import Terminal

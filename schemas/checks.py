@@ -27,7 +27,9 @@ from schemas.base import Frozen, Name, nearest
 
 Severity = Literal["block", "warn"]
 Scope = Literal["row", "date", "ingest"]
-Table = Literal["structure", "keys", "sessions", "dates", "columns", "tickers", "ingest", "cube"]
+Table = Literal[
+    "structure", "keys", "sessions", "dates", "columns", "tickers", "ingest", "withdrawn", "delivery", "cube"
+]
 Rule = Literal["at_most", "at_least", "unique", "in_set"]
 SuspectedReturns = Literal["counted", "left_out"]
 """What becomes, where forecasts are judged, of a return that a check suspects and none refutes."""
@@ -73,6 +75,8 @@ _TABLES: dict[str, Table] = {
     "columns": "columns",
     "tickers": "tickers",
     "ingest": "ingest",
+    "withdrawn": "withdrawn",
+    "delivery": "delivery",
     "cube": "cube",
 }
 _Consequence = tuple[Severity, Scope]
@@ -134,6 +138,9 @@ CHECKS: tuple[Check, ...] = (
            "at least {} price or return of each ticker", 1.0, rule="at_least"),
     _check("unexplained_end", "tickers", _WARN_INGEST,
            "no ticker that ends early without a delisting return", 0.0),
+    _check("reused_ticker", "tickers", _WARN_INGEST,
+           "no ticker away for more than {} periods that comes back at another price, or after twelve times as many",
+           21.0, monthly=3.0),
     # Prices of a row.
     _check("impossible_bar", "prices", _BLOCK_ROW,
            "low <= open, close <= high, up to {} of the price", 1e-4),
@@ -158,11 +165,15 @@ CHECKS: tuple[Check, ...] = (
     _check("return_unit", "ingest", _BLOCK_INGEST,
            "median absolute return at most {}: decimals, not percent", 0.2, monthly=0.4),
     _check("quarantined_share", "ingest", _BLOCK_INGEST, "share of rows that are blocked at most {}", 0.05),
+    # What a delivery takes back.
+    _check("withdrawn_row", "withdrawn", _WARN_DATE,
+           "every row that an earlier delivery had, from the first to the last date of a full one", 0.0),
+    _check("withdrawn_share", "delivery", _BLOCK_INGEST, "share of such rows that are gone at most {}", 0.05),
+    _check("known_tickers", "delivery", _BLOCK_INGEST,
+           "share of the cube's active tickers that are in a full delivery at least {}", 0.5, rule="at_least"),
     # What is about to be written to a cube.
     _check("infinite_value", "cube", _BLOCK_INGEST, "no infinite return or characteristic", 0.0),
     _check("partial_weights", "cube", _BLOCK_INGEST, "weights for all tickers or for none", 0.0),
-    _check("known_tickers", "cube", _BLOCK_INGEST,
-           "share of the cube's active tickers that are in the ingest at least {}", 0.5, rule="at_least"),
     _check("weights_sum", "cube", _BLOCK_INGEST,
            "net weight of each portfolio within {} of its median over time", 1e-3),
     _check("unknown_industry", "cube", _WARN_DATE,

@@ -90,6 +90,36 @@ CUBE: dict[str, Variable] = {
 }
 """Variables of a cube (date x ticker x char)."""
 
+_AS_DELIVERED = "As delivered, quarantined rows included. NaN: not delivered, or withdrawn."
+
+
+def _delivered(dims: str, units: str, long_name: str, dtype: str = "float64") -> Variable:
+    return _variable(dims, dtype, units, long_name, _AS_DELIVERED, required=False)
+
+
+RECORD: dict[str, Variable] = {
+    "close": _delivered("date ticker", "currency", "closing price"),
+    "open": _delivered("date ticker", "currency", "opening price"),
+    "high": _delivered("date ticker", "currency", "highest price"),
+    "low": _delivered("date ticker", "currency", "lowest price"),
+    "volume": _delivered("date ticker", "shares", "shares traded over the period"),
+    "shares": _delivered("date ticker", "shares", "shares outstanding"),
+    "returns": _delivered("date ticker", "1", "simple total return over the period that ends at date"),
+    "delisting_return": _delivered("date ticker", "1", "return from the last price to what holders got"),
+    "stated": _delivered("date ticker char", "mixed", "characteristics in the row of their source", "float32"),
+    "risk_free": _delivered("date", "1", "risk-free return over the period"),
+    "factors": _delivered("date observed_factor", "1", "observed factor return over the period"),
+    "classified": _variable(
+        "date ticker",
+        "int16",
+        "1",
+        "industry at date, as a position along industry_name",
+        "-1: nothing was delivered; -2: delivered as unknown.",
+        required=False,
+    ),
+}
+"""Variables of the record of a cube, from which it is derived: all that deliveries have said and not taken back."""
+
 _UNCOVERED = "NaN: the stock is not covered, its characteristics or history do not suffice."
 _FORECAST = "NaN before the first refit: no forecast was made."
 _PORTFOLIO = "NaN before the first refit, or where a held stock is not covered."
@@ -233,6 +263,18 @@ class SourceFile(Frozen):
     sha256: str
 
 
+class Ingest(Frozen):
+    """One delivery, or one correction by hand, of which something is left in a snapshot."""
+
+    ingest_key: str
+    kind: Literal["full", "increment", "correction"]
+    spans: tuple[tuple[date, date], ...] = Field(
+        description="First and last dates of what is left of it: a later full delivery replaces all of its own span."
+    )
+    sources: tuple[SourceFile, ...] = ()
+    reason: str = Field(default="", description="What a correction did, and why.")
+
+
 class Criterion(Frozen):
     """One thing that the gate asks of a version."""
 
@@ -275,7 +317,8 @@ class Manifest(Frozen):
     input_digest: str = Field(description="Hash of all cube rows up to the as-of date that the numbers depend on.")
     snapshot_id: str
     ingest_key: str
-    sources: tuple[SourceFile, ...]
+    sources: tuple[SourceFile, ...] = Field(description="Every input of which the snapshot holds something.")
+    ingests: tuple[Ingest, ...] = Field(default=(), description="The deliveries that brought them, oldest first.")
     code_version: str = Field(description="Hash of all code that can change the numbers; the version's name holds it.")
     source_version: str = Field(description="Hash of all source files of the installation that published.")
     config_digest: str

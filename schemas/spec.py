@@ -187,6 +187,58 @@ class GateSpec(Frozen):
     )
 
 
+class Recipe(Frozen):
+    """How a cube is derived from its record: the part of a spec that every snapshot keeps.
+
+    Portfolios are those of every config that has ingested into the universe; a name has one definition.
+    """
+
+    frequency: Frequency
+    calendar: str
+    currency: str
+    known: Literal["at_date", "before_date"]
+    adjust: Literal["splits"] | None
+    characteristics: tuple[str, ...] | None
+    portfolios: tuple[PortfolioSpec, ...]
+    checks: CheckOverrides
+
+    def beside(self, before: Recipe | None) -> Recipe:
+        """Return this recipe with the portfolios that another config has defined before, which stay and come first.
+
+        Raises
+        ------
+        ConfigError
+            If the cube is of another frequency, calendar or currency, or a portfolio of that name is another one.
+        """
+        if before is None:
+            return self
+        for field in ("frequency", "calendar", "currency"):
+            theirs, ours = getattr(before, field), getattr(self, field)
+            if theirs != ours:
+                raise ConfigError(f"the cube has {field} {theirs}, the config {ours}; give another `universe`")
+        refuse_other_portfolios(before.portfolios, self.portfolios)
+        known = {item.name for item in before.portfolios}
+        added = tuple(item for item in self.portfolios if item.name not in known)
+        return self.model_copy(update={"portfolios": (*before.portfolios, *added)})
+
+
+def refuse_other_portfolios(known: Sequence[PortfolioSpec], asked: Sequence[PortfolioSpec]) -> None:
+    """Raise `ConfigError` where a cube has a portfolio of the same name and another definition."""
+    by_name = {item.name: item for item in known}
+    for item in asked:
+        other = by_name.get(item.name, item)
+        if other != item:
+            raise ConfigError(
+                f"the cube has another portfolio '{item.name}': {_defined(other)}, not {_defined(item)}; give yours "
+                f"another `name`, or let go of the old one with `factorcube portfolio remove UNIVERSE {item.name}`"
+            )
+
+
+def _defined(item: PortfolioSpec) -> str:
+    parts = item.model_dump(mode="json", exclude={"name", "kind"})
+    return " ".join([item.kind, *(f"{name}={value}" for name, value in parts.items())])
+
+
 class ReportSpec(Frozen):
     """What the report shows."""
 
@@ -208,6 +260,11 @@ class RunSpec(Frozen):
     )
     currency: str = Field(default="USD", pattern=r"^[A-Z]{3}$", description="Currency of the prices (ISO 4217).")
     data: MarketSource = Field(description="Prices or returns of the stocks, and where they come from.")
+    delivery: Literal["full", "increment"] = Field(
+        default="full",
+        description="full: from its first to its last date the source has all that there is, and what it no longer has "
+        "is withdrawn. increment: its rows are added or restated, and all others stay.",
+    )
     factors: tuple[FactorSource, ...] = Field(default=(), description="Observed factors and the risk-free rate.")
     industries: IndustrySource | None = Field(
         default=None, description="Industry of each stock, for models that have industries as factors."
@@ -232,6 +289,20 @@ class RunSpec(Frozen):
     def periods_per_year(self) -> int:
         """Periods of one year at this frequency: 252 or 12."""
         return PERIODS_PER_YEAR[self.frequency]
+
+    @property
+    def recipe(self) -> Recipe:
+        """How a cube is derived, as far as this config says."""
+        return Recipe(
+            frequency=self.frequency,
+            calendar=self.calendar,
+            currency=self.currency,
+            known=getattr(self.data, "known", "at_date"),
+            adjust="splits" if self.adjusts_splits else None,
+            characteristics=self.characteristics,
+            portfolios=self.portfolios,
+            checks=self.checks,
+        )
 
     @property
     def sources(self) -> tuple[MarketSource | FactorSource | IndustrySource, ...]:

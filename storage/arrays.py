@@ -156,7 +156,9 @@ def write_dataset(
             zarr.consolidate_metadata(str(folder), zarr_format=3)
 
 
-def read_dataset(store: Any, *, guard: Guard | None = None, consolidated: bool = False) -> xr.Dataset:
+def read_dataset(
+    store: Any, *, guard: Guard | None = None, consolidated: bool = False, group: str | None = None
+) -> xr.Dataset:
     """Open a Zarr group lazily, with labels as plain numpy strings; damage is told as `guard` says, whenever it is met.
 
     Parameters
@@ -167,17 +169,19 @@ def read_dataset(store: Any, *, guard: Guard | None = None, consolidated: bool =
         What is read, and what to do if it is damaged; not needed for a store that is guarded already.
     consolidated : bool
         Whether the metadata are gathered in one file.
+    group : str, optional
+        Path of a group below the one of the store.
     """
     if guard is not None:
         opened = LocalStore(store, read_only=True) if isinstance(store, str | Path) else store
         store = GuardedStore(opened, guard)
     with store.guard.told():
-        return _read(store, consolidated=consolidated)
+        return _read(store, consolidated=consolidated, group=group)
 
 
-def _read(store: GuardedStore, *, consolidated: bool) -> xr.Dataset:
+def _read(store: GuardedStore, *, consolidated: bool, group: str | None) -> xr.Dataset:
     with naming():
-        dataset: xr.Dataset = xr.open_zarr(store, consolidated=consolidated, chunks=None, zarr_format=3)
+        dataset: xr.Dataset = xr.open_zarr(store, group=group, consolidated=consolidated, chunks=None, zarr_format=3)
     labels = {
         name: (coordinate.dims, np.array(coordinate.values.tolist(), dtype=str), coordinate.attrs)
         for name, coordinate in dataset.coords.items()

@@ -3,6 +3,9 @@
 Here belongs opening, committing and the history. Which cell an upsert changes belongs to `storage.upsert`,
 chunks and compression to `storage.arrays`.
 
+Beside what readers open lies the record: all that deliveries have said, from which an ingest derives the cube anew
+(ADR 0016). Both change in one commit.
+
 Whatever an upsert changes becomes visible in one commit; readers keep the snapshot they opened, for ever. On
 a local disk Icechunk does not notice that another commit has slipped in between reading and committing, and
 drops one of the two in silence. A file lock therefore spans the whole of reading, merging and committing, and
@@ -28,15 +31,16 @@ import pandas as pd
 import xarray as xr
 import zarr
 
-from schemas.contracts import FORMAT_VERSION
+from schemas.contracts import FORMAT_VERSION, RECORD
 from schemas.errors import ConflictError, CubeError
 from storage.arrays import read_dataset
-from storage.damage import Guard, GuardedStore, metadata_seal, panicked
+from storage.damage import Guard, GuardedStore, metadata_seal, naming, panicked
 from storage.files import user
 from storage.layout import Layout
 from storage.upsert import Labels, Merge, apply, checked
 
 BRANCH = "main"
+_RECORD = "record"
 _SEAL, _COMMIT = "seal", "commit"
 _REMEMBERED = 32
 """Newest commits among which a writer looks for its own."""
@@ -162,7 +166,7 @@ class Cube:
             If storing fails.
         """
         ds = checked(ds, self._what)
-        new = {str(dim): ds.indexes[str(dim)] for dim in ds.dims}
+        new = _labels_of(ds)
         mine = uuid.uuid4().hex
         for attempt in range(_ATTEMPTS):
             time.sleep(random.uniform(0, 0.1 * attempt))  # noqa: S311
@@ -173,22 +177,103 @@ class Cube:
             f"{self._what}: other writers committed first {_ATTEMPTS} times; nothing was written, run again"
         )
 
-    def _merge(self, ds: xr.Dataset, new: Labels, message: str, metadata: dict[str, Any]) -> Commit:
+    def replace(
+        self, ds: xr.Dataset, record: xr.Dataset, *, onto: str | None, message: str, metadata: dict[str, Any]
+    ) -> Commit:
+        """Make a cube and its record what two datasets say, in one commit; only tickers stay that they do not have.
+
+        Parameters
+        ----------
+        ds, record : xarray.Dataset
+            As `schemas.contracts.CUBE` and `RECORD` say, with labels along every axis; in memory.
+        onto : str or None
+            The snapshot that they were made from; None for an empty cube.
+        message, metadata
+            As for `upsert`. Metadata that differ from those of `onto` in `recipe` are a change of their own.
+
+        Returns
+        -------
+        Commit
+            With `changed=False` and the present head if nothing of the cube would change.
+
+        Raises
+        ------
+        ConflictError
+            If the newest snapshot is another one: somebody else has committed meanwhile, and nothing was written.
+        AlignmentError, CubeError
+            As for `upsert`.
+        """
+        ds, record = checked(ds, self._what), checked(record, f"record of {self._what}", RECORD)
+        mine = {**metadata, _COMMIT: uuid.uuid4().hex}
+        late = ConflictError(f"{self._what}: another writer committed first; nothing was written, run again")
+        with self.exclusive(), told(self._what):
+            head = self.head()
+            if (head.id if head else None) != onto:
+                raise late
+            recipe = head is not None and head.metadata.get("recipe") != metadata.get("recipe")
+            try:
+                return self._merge(ds, _labels_of(ds), message, mine, record=record, changed=recipe)
+            except icechunk.ConflictError:
+                landed = self._committed(mine[_COMMIT])
+                if landed is None:
+                    raise late from None
+                return landed
+
+    def _merge(
+        self,
+        ds: xr.Dataset,
+        new: Labels,
+        message: str,
+        metadata: dict[str, Any],
+        *,
+        record: xr.Dataset | None = None,
+        changed: bool = False,
+    ) -> Commit:
         """Merge into the head and commit; `icechunk.ConflictError` if another writer committed meanwhile."""
         session = self.repository.writable_session(BRANCH)
         base = session.snapshot_id  # and never the branch, which may have moved on since
         empty = self.repository.lookup_snapshot(base).parent_id is None
         old_group = zarr.create_group({}) if empty else self.open_group(base)
-        merge = Merge.of({} if empty else _labels(old_group), new, self._what)
+        merge = Merge.of({} if empty else _labels(old_group), new, self._what, whole=record is not None)
         target = zarr.open_group(session.store, mode="a", zarr_format=3)
         if empty:
             target.attrs.update({"universe": self.universe, "format_version": FORMAT_VERSION})
-        if not apply(merge, ds, old_group, target):
+        changed |= apply(merge, ds, old_group, target)
+        if record is not None:
+            changed |= self._keep(record, old_group, target)
+        if not changed:
             session.discard_changes()
             return Commit(base, changed=False)
         facts = {"user": user(), **_summary(merge), **metadata}
         facts[_SEAL] = metadata_seal(session.store, facts)
         return Commit(session.commit(message, metadata=facts), changed=True)
+
+    def _keep(self, record: xr.Dataset, old_group: zarr.Group, target: zarr.Group) -> bool:
+        """Bring the record up to date; return whether any bit of it changes."""
+        with naming():
+            held = old_group.get(_RECORD)
+        old = held if isinstance(held, zarr.Group) else None
+        labels = {} if old is None else _labels(old_group, _RECORD)
+        merge = Merge.of(labels, _labels_of(record), f"record of {self._what}", whole=True)
+        return apply(merge, record, old, target.require_group(_RECORD), RECORD)
+
+    def open_record(self, snapshot_id: str) -> xr.Dataset | None:
+        """Open lazily all that deliveries had said by a snapshot; None if it has no record.
+
+        Raises
+        ------
+        CubeError
+            As for `open_dataset`.
+        """
+        group = self.open_group(snapshot_id)
+        with naming(), told(f"{self._what}, snapshot {snapshot_id}"):
+            there = group.get(_RECORD) is not None
+        return read_dataset(group.store, group=_RECORD) if there else None
+
+    def facts(self, snapshot_id: str) -> dict[str, Any]:
+        """Return the metadata of the commit that made a snapshot; raises as `open_dataset` does."""
+        with told(f"{self._what}, snapshot {snapshot_id}"):
+            return dict(self.repository.lookup_snapshot(snapshot_id).metadata)
 
     def _committed(self, mine: str) -> Commit | None:
         """Return the commit that was refused although it had landed: its answer was lost, and it was sent again."""
@@ -285,8 +370,11 @@ def told(what: str) -> Iterator[None]:
         raise CubeError(f"{what}: {first}") from error
 
 
-def _labels(group: zarr.Group) -> Labels:
-    dataset = read_dataset(group.store)
+def _labels(root: zarr.Group, group: str | None = None) -> Labels:
+    return _labels_of(read_dataset(root.store, group=group))
+
+
+def _labels_of(dataset: xr.Dataset) -> Labels:
     return {str(dim): dataset.indexes[dim] for dim in dataset.dims}
 
 

@@ -16,6 +16,9 @@ Dates are kept in order, so that a late date moves all that follow: the arrays a
 the first new date to the end, block by block, reading the old values from the snapshot the write started
 from. A write that only adds dates at the end touches the last chunk and new ones, and a block whose bits do
 not change is not written at all.
+
+A dataset may also be *whole*: all that there is from now on. Nothing of the old values stays, and the axes are the
+dataset's own, but for the tickers, which only grow.
 """
 
 from __future__ import annotations
@@ -30,7 +33,7 @@ import pandas as pd
 import xarray as xr
 import zarr
 
-from schemas.contracts import CUBE, validate
+from schemas.contracts import CUBE, Variable, validate
 from schemas.errors import AlignmentError
 from storage.arrays import (
     COMPRESSOR,
@@ -45,6 +48,7 @@ from storage.arrays import (
 from storage.damage import naming
 
 Labels = Mapping[str, pd.Index]
+Contract = dict[str, Variable]
 Array = npt.NDArray[Any]
 
 _FIXED = ("char", "observed_factor")
@@ -52,8 +56,8 @@ _FIXED = ("char", "observed_factor")
 _CODES, _NAMES = "industry", "industry_name"
 
 
-def checked(dataset: xr.Dataset, what: str) -> xr.Dataset:
-    """Refuse a dataset that does not follow the contract of cubes or whose labels are not fit for axes.
+def checked(dataset: xr.Dataset, what: str, contract: Contract = CUBE) -> xr.Dataset:
+    """Refuse a dataset that does not follow a contract or whose labels are not fit for axes.
 
     Parameters
     ----------
@@ -61,6 +65,8 @@ def checked(dataset: xr.Dataset, what: str) -> xr.Dataset:
         Variables of `schemas.contracts.CUBE`; dates strictly increasing, at midnight, without time zone.
     what : str
         The cube, for messages.
+    contract : dict of str to Variable
+        `CUBE` or `RECORD`.
 
     Raises
     ------
@@ -68,8 +74,9 @@ def checked(dataset: xr.Dataset, what: str) -> xr.Dataset:
         If a variable is missing, unknown or of another type; if an axis has no labels or doubled ones; if
         dates are missing (NaT), unsorted or carry a time of day. The message names the first offender.
     """
-    validate(dataset, CUBE, AlignmentError, what)
-    axes = {dim for name in dataset for dim in CUBE[str(name)].dims} | ({_NAMES} if _CODES in dataset else set())
+    validate(dataset, contract, AlignmentError, what)
+    axes = {dim for name in dataset for dim in contract[str(name)].dims}
+    axes |= {_NAMES} if _CODES in dataset or "classified" in dataset else set()
     extra = sorted(set(map(str, dataset.coords)) - axes)
     if extra:
         raise AlignmentError(f"{what}: coordinates {', '.join(extra)} are not axes of a cube; drop them")
@@ -96,14 +103,17 @@ class Merge:
     old, new, merged : Mapping[str, pandas.Index]
         Labels by axis. `merged` has all dates in order; tickers and portfolios of the cube in their order and
         then new ones in theirs; characteristics and observed factors as the cube has them.
+    whole : bool
+        Whether the dataset is all that there is from now on.
     """
 
     old: Labels
     new: Labels
     merged: Labels
+    whole: bool = False
 
     @classmethod
-    def of(cls, old: Labels, new: Labels, what: str) -> Merge:
+    def of(cls, old: Labels, new: Labels, what: str, *, whole: bool = False) -> Merge:
         """Merge the labels of a cube and a dataset.
 
         Raises
@@ -115,28 +125,37 @@ class Merge:
         for dim, labels in new.items():
             if dim not in old:
                 merged[dim] = labels
-            elif dim == "date":
-                merged[dim] = old[dim].union(labels)
             elif dim in _FIXED:
                 _refuse_other(old[dim], labels, dim, what)
+            elif whole and dim != "ticker":
+                merged[dim] = labels
+            elif dim == "date":
+                merged[dim] = old[dim].union(labels)
             else:
                 merged[dim] = old[dim].append(labels[old[dim].get_indexer(labels) < 0])
-        return cls(old=old, new=new, merged=merged)
+        return cls(old=old, new=new, merged=merged, whole=whole)
 
     def grown(self, dim: str) -> bool:
         """Whether the cube gets new labels along an axis."""
         return len(self.merged[dim]) > len(self.old.get(dim, ()))
 
+    def relabelled(self, dim: str) -> bool:
+        """Whether an axis has other labels than before."""
+        return dim not in self.old or not self.merged[dim].equals(self.old[dim])
+
     @property
     def first_moved(self) -> int:
         """Position of the first date that stands elsewhere than before; the number of dates if none does."""
-        old = self.old.get("date", pd.DatetimeIndex([]))
-        moved = np.flatnonzero(old != self.merged["date"][: len(old)])
-        return int(moved[0]) if len(moved) else len(self.merged["date"])
+        merged = self.merged["date"]
+        old = self.old.get("date", pd.DatetimeIndex([]))[: len(merged)]
+        moved = np.flatnonzero(old != merged[: len(old)])
+        return int(moved[0]) if len(moved) else len(merged)
 
 
-def apply(merge: Merge, dataset: xr.Dataset, old: zarr.Group, new: zarr.Group) -> bool:
-    """Write a dataset into a cube.
+def apply(
+    merge: Merge, dataset: xr.Dataset, old: zarr.Group | None, new: zarr.Group, contract: Contract = CUBE
+) -> bool:
+    """Write a dataset into a cube, or into its record.
 
     Parameters
     ----------
@@ -145,7 +164,9 @@ def apply(merge: Merge, dataset: xr.Dataset, old: zarr.Group, new: zarr.Group) -
     dataset : xarray.Dataset
         What to write; it may be lazy, and is loaded block by block.
     old, new : zarr.Group
-        The cube as it was, read-only, and as it will be, not yet committed.
+        The cube as it was, read-only, and as it will be, not yet committed. `old` is None if there was none.
+    contract : dict of str to Variable
+        `CUBE` or `RECORD`.
 
     Returns
     -------
@@ -154,8 +175,8 @@ def apply(merge: Merge, dataset: xr.Dataset, old: zarr.Group, new: zarr.Group) -
     """
     labels = [_write_labels(new, dim, merge) for dim in merge.merged]
     with naming():
-        held = {name: old.get(name) for name in CUBE}
-    variables = [_Variable(name, merge, held[name], dataset.get(name)) for name in CUBE]
+        held = {name: None if old is None else old.get(name) for name in contract}
+    variables = [_Variable(name, contract[name], merge, held[name], dataset.get(name)) for name in contract]
     values = [variable.write(new) for variable in variables if variable.known]
     return any(labels + values)
 
@@ -163,10 +184,10 @@ def apply(merge: Merge, dataset: xr.Dataset, old: zarr.Group, new: zarr.Group) -
 class _Variable:
     """The merge of one variable."""
 
-    def __init__(self, name: str, merge: Merge, old: Any, given: xr.DataArray | None) -> None:
+    def __init__(self, name: str, contract: Variable, merge: Merge, old: Any, given: xr.DataArray | None) -> None:
         self.name, self.old, self.given = name, old, given
-        self.dims = CUBE[name].dims
-        self.dtype = np.dtype(CUBE[name].dtype)
+        self.contract, self.dims = contract, contract.dims
+        self.dtype = np.dtype(contract.dtype)
         self.axis = self.dims.index("date")
         self.merge = merge
         self.shape = tuple(len(merge.merged.get(dim, ())) for dim in self.dims)
@@ -182,7 +203,7 @@ class _Variable:
         """Bring the array in `group` up to date; return whether a value changed."""
         target: Any
         if self.old is None:
-            attributes: dict[str, Any] = {**CUBE[self.name].attrs}
+            attributes: dict[str, Any] = {**self.contract.attrs}
             target = group.create_array(
                 self.name,
                 shape=self.shape,
@@ -211,6 +232,8 @@ class _Variable:
     def _span(self) -> tuple[int, int]:
         """Return the dates, from the first to before the last, that may hold other values than before."""
         total = self.shape[self.axis]
+        if self.merge.whole:
+            return 0, total
         if self.name == "weights" and self.old is not None and self.merge.grown("ticker"):
             return 0, total
         moved = self.merge.first_moved
@@ -224,9 +247,14 @@ class _Variable:
         shape = [*self.shape]
         shape[self.axis] = stop - start
         block = np.full(shape, fill_value(self.dtype), self.dtype)
-        if self.old is not None:
+        stays = stop <= self.merge.first_moved
+        if self.merge.whole:
+            stays &= not any(self.merge.relabelled(dim) for dim in self.dims if dim not in ("date", "ticker"))
+        if self.old is not None and (stays or not self.merge.whole):
             self._put(block, self.old, self.old_at, start, stop)
-        stored = block.copy() if stop <= self.merge.first_moved else None
+        stored = block.copy() if stays else None
+        if self.merge.whole:
+            block[...] = fill_value(self.dtype)
         if self.given is not None:
             self._put(block, self.given, self.new_at, start, stop)
         if self.name == "weights":
@@ -272,7 +300,7 @@ def _key(positions: list[Array]) -> Any:
 
 def _write_labels(group: zarr.Group, dim: str, merge: Merge) -> bool:
     labels = merge.merged[dim]
-    if dim in group and not merge.grown(dim):
+    if dim in group and not merge.relabelled(dim):
         return False
     is_date = dim == "date"
     if dim not in group:

@@ -30,7 +30,7 @@ from storage.files import size_of
 from storage.layout import Layout
 from storage.leftovers import Leftover
 from storage.work import Kind
-from tasks.ingesting import ingest_record
+from tasks.committing import ingest_record
 from tasks.steps import step
 from tasks.workspace import Workspace
 

@@ -26,13 +26,13 @@ from storage.files import write_atomic
 from storage.work import Kind
 from tasks.artifacts import publish_link
 from tasks.assembling import evaluation_key
-from tasks.ingesting import ingest_record
+from tasks.committing import ingest_record
 from tasks.logs import run_logger
 from tasks.naming import code_of, planned_version
 from tasks.offering import judge
 from tasks.panels import Sample
 from tasks.provenance import library_versions, source_version
-from tasks.snapshots import sources_of
+from tasks.snapshots import ingests_of, sources_of
 from tasks.stages import Stage
 from tasks.steps import step
 from tasks.workspace import Workspace
@@ -66,6 +66,7 @@ def publish_version(
     dataset = published_rows(space, spec, risk)
     arrays, meta = space.work.get_arrays(Kind.STATES, risk.key)
     config = _portable(spec)
+    ingests = ingests_of(space, panel.snapshot)
     manifest = Manifest(
         universe=spec.universe,
         model=risk.model,
@@ -75,7 +76,8 @@ def publish_version(
         input_digest=Sample(space.root, panel, spec).inputs.digest(panel.as_of),
         snapshot_id=panel.snapshot.snapshot_id,
         ingest_key=panel.snapshot.ingest_key,
-        sources=sources_of(space, panel.snapshot),
+        sources=sources_of(ingests),
+        ingests=ingests,
         code_version=code_of(Stage.VERSIONS, spec, model_spec(meta["params"])),
         source_version=source_version(),
         config_digest=digest(config),

@@ -67,7 +67,7 @@ class Stage(Enum):
 
     READING = _Steps(
         ("tasks.ingesting", "storage.sources", _KEPT),
-        without=("models", "storage.cube", "tasks.checking"),
+        without=("models", "storage.cube", "tasks.checking", "tasks.committing", "tasks.delivering"),
     )
     """What was read of the sources."""
     INGEST = _Steps(("tasks.ingesting", "tasks.checking", _KEPT), behind=("READING",))
@@ -105,13 +105,13 @@ class Stage(Enum):
     """Series and metrics of a risk model, which stands in the key."""
     VERSIONS = _Steps(
         ("tasks.naming", "tasks.publishing", "storage.version_files"),
-        without=(*_POINTER, "tasks.fitting", "tasks.ingesting"),
+        without=(*_POINTER, "tasks.committing", "tasks.fitting", "tasks.ingesting"),
         behind=("FITS", "ROWS", "EVALUATION"),
     )
     """Versions of a family, which are named before anything behind them is made."""
     UPDATES = _Steps(
         ("tasks.naming", "tasks.updating", "storage.version_files"),
-        without=(*_POINTER, "tasks.fitting", "tasks.ingesting"),
+        without=(*_POINTER, "tasks.committing", "tasks.fitting", "tasks.ingesting"),
         behind=("STATES",),
     )
     """Versions that continue another one of a family, which stands in the key."""

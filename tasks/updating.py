@@ -39,7 +39,7 @@ from tasks.offering import promote, promoted_before
 from tasks.panels import CubeRows
 from tasks.provenance import library_versions, source_version
 from tasks.publishing import attributes
-from tasks.snapshots import sources_of
+from tasks.snapshots import ingests_of, sources_of
 from tasks.stages import Stage
 from tasks.steps import step
 from tasks.workspace import Workspace
@@ -123,6 +123,7 @@ def _publish(space: Workspace, parent: VersionRef, ref: VersionRef, snapshot: Sn
     dataset = continued_rows(space, parent, snapshot, ref.as_of)
     gate = believe(manifest, dataset, int((dataset["date"] <= np.datetime64(parent.as_of)).sum()))
     publish_gate_table(ref, gate)
+    ingests = ingests_of(space, snapshot)
     in_sample = {"total_r2": manifest.metrics.get("total_r2_in_sample")}
     made = manifest.model_copy(
         update={
@@ -134,7 +135,8 @@ def _publish(space: Workspace, parent: VersionRef, ref: VersionRef, snapshot: Sn
             "input_digest": inputs.digest(ref.as_of),
             "snapshot_id": snapshot.snapshot_id,
             "ingest_key": snapshot.ingest_key,
-            "sources": sources_of(space, snapshot),
+            "sources": sources_of(ingests),
+            "ingests": ingests,
             "code_version": code_of(Stage.UPDATES, spec, model_spec(manifest.params)),
             "source_version": source_version(),
             "metrics": metrics_of(dataset, in_sample, spec.periods_per_year),

@@ -10,11 +10,22 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
+from models.characteristics.listings import Listings
 from models.characteristics.registry import compute
 from models.panel.assembly import order_industries
 from models.portfolios.weights import equal_weight, fixed, inverse_volatility, long_short, value_weight
+from schemas.checks import declared
 from schemas.errors import DataError
-from schemas.spec import EqualWeight, FixedWeights, InverseVolatility, LongShort, PortfolioSpec, RunSpec, ValueWeight
+from schemas.spec import (
+    EqualWeight,
+    FixedWeights,
+    InverseVolatility,
+    LongShort,
+    PortfolioSpec,
+    Recipe,
+    RunSpec,
+    ValueWeight,
+)
 
 
 def derive_cube(
@@ -22,7 +33,7 @@ def derive_cube(
     observed: xr.Dataset | None,
     excluded: xr.DataArray,
     sessions: pd.DatetimeIndex,
-    spec: RunSpec,
+    spec: RunSpec | Recipe,
     refuted: xr.DataArray | None = None,
 ) -> xr.Dataset:
     """Compute what a cube stores from market data that passed the checks.
@@ -44,8 +55,8 @@ def derive_cube(
     sessions : pandas.DatetimeIndex
         Every session of the calendar over the span: a return spans one session, never a gap. Without a calendar the
         dates that landed.
-    spec : RunSpec
-        What to compute.
+    spec : RunSpec or Recipe
+        What to compute. No window reaches across two companies of one ticker, as the check `reused_ticker` tells them.
 
     Returns
     -------
@@ -63,14 +74,18 @@ def derive_cube(
         returns = _with_delisting(returns, grid["delisting_return"])
     grid["returns"] = returns
     suspected = excluded.reindex_like(returns, fill_value=False)
+    most = declared(spec.checks, spec.frequency)["reused_ticker"].threshold or 0.0
+    companies = Listings(market, pd.DatetimeIndex(grid.indexes["date"]), most)
     if "characteristics" in grid:
         values = grid["characteristics"].astype(np.float32)
     else:
-        values = compute(grid, spec.characteristics, spec.frequency, suspected=suspected)
+        fields, doubted = companies.apart(grid), companies.apart(suspected)
+        apart = compute(fields, spec.characteristics, spec.frequency, suspected=doubted)
+        values = companies.together(apart, grid["ticker"])
     present = returns.notnull()
     estimation = present & ~suspected
     trusted, held = grid.assign(returns=returns.where(estimation)), (present | suspected) & ~gone
-    weights = [_weights(item, trusted, values, held, suspected) for item in spec.portfolios]
+    weights = [_weights(item, trusted, values, held, suspected, companies) for item in spec.portfolios]
     cube = xr.Dataset(
         {
             "returns": returns.astype(np.float32),
@@ -103,9 +118,17 @@ def _with_delisting(returns: xr.DataArray, delisting: xr.DataArray) -> xr.DataAr
 
 
 def _weights(
-    spec: PortfolioSpec, grid: xr.Dataset, values: xr.DataArray, present: xr.DataArray, suspected: xr.DataArray
+    spec: PortfolioSpec,
+    grid: xr.Dataset,
+    values: xr.DataArray,
+    present: xr.DataArray,
+    suspected: xr.DataArray,
+    companies: Listings,
 ) -> xr.DataArray:
     """Weights of one portfolio, from returns that nothing suspects; a suspected value is the one known before it."""
+    if isinstance(spec, InverseVolatility | ValueWeight):
+        parts = [companies.apart(part) for part in (present, suspected)]
+        return companies.together(_trailing(spec, companies.apart(grid), *parts), grid["ticker"])
     match spec:
         case EqualWeight():
             return equal_weight(present)
@@ -116,13 +139,17 @@ def _weights(
                 known = ", ".join(map(str, values["char"].values)) or "none"
                 raise DataError(f"portfolio '{spec.name}' sorts on '{name}', which the cube lacks; it has {known}")
             return long_short(values.sel(char=name, drop=True).astype(np.float64), present, quantile)
-        case InverseVolatility(window=window, floor=floor):
-            return inverse_volatility(grid["returns"], present & ~suspected, window, floor)
-        case ValueWeight(value=value, window=window):
-            times = "shares" if value == "market_cap" else "volume"
-            if not {"close", times} <= set(grid):
-                raise DataError(f"portfolio '{spec.name}' needs close and {times}, which the data source does not name")
-            return value_weight(_as_last_trusted(grid["close"] * grid[times], suspected), present, window)
+
+
+def _trailing(
+    spec: InverseVolatility | ValueWeight, grid: xr.Dataset, present: xr.DataArray, suspected: xr.DataArray
+) -> xr.DataArray:
+    if isinstance(spec, InverseVolatility):
+        return inverse_volatility(grid["returns"], present & ~suspected, spec.window, spec.floor)
+    times = "shares" if spec.value == "market_cap" else "volume"
+    if not {"close", times} <= set(grid):
+        raise DataError(f"portfolio '{spec.name}' needs close and {times}, which the data source does not name")
+    return value_weight(_as_last_trusted(grid["close"] * grid[times], suspected), present, spec.window)
 
 
 def _as_last_trusted(value: xr.DataArray, suspected: xr.DataArray) -> xr.DataArray:

@@ -12,6 +12,8 @@ tell which price of a bar is wrong                       `models.quality.bars`
 flag a jump that looks like a split or a bad print       `models.quality.jumps`
 adjust prices for a split                                `models.quality.splits`
 summarise what was read by date, ticker or variable      `models.quality.summaries`
+tell companies of one ticker apart                       `models.quality.listings`
+summarise what a delivery takes back                     `models.quality.delivery`
 summarise what is about to be written to a cube          `models.quality.cube`
 ======================================================  ==========================
 """
@@ -19,6 +21,7 @@ summarise what is about to be written to a cube          `models.quality.cube`
 from models.quality.arrays import labels
 from models.quality.bars import PRICES
 from models.quality.cube import cube_by_date
+from models.quality.delivery import delivery_tables, withdrawn_rows
 from models.quality.rows import RowFlags, flag_rows, period_returns
 from models.quality.splits import adjust_splits, propose_splits, ratio_in_words
 from models.quality.summaries import by_date, by_ticker, by_variable, keys, sessions_table, structure
@@ -31,6 +34,7 @@ __all__ = [
     "by_ticker",
     "by_variable",
     "cube_by_date",
+    "delivery_tables",
     "flag_rows",
     "keys",
     "labels",
@@ -39,4 +43,5 @@ __all__ = [
     "ratio_in_words",
     "sessions_table",
     "structure",
+    "withdrawn_rows",
 ]

@@ -21,7 +21,6 @@ from models.quality.arrays import labels, quantiles, trailing_median
 HISTORY = {"daily": 252, "monthly": 36}
 """Dates that a trailing median looks back on, by frequency."""
 LEAST = {"daily": 21, "monthly": 12}
-ACTIVE_DATES = 5
 _LEVELS = (0.1, 0.25, 0.5, 0.75, 0.9)
 _BLOCK = 256  # dates whose characteristics are in memory at once
 
@@ -61,8 +60,6 @@ def cube_by_date(cube: xr.Dataset, previous: xr.Dataset | None, frequency: Liter
         before = None if history is None else _sections(history.reindex(char=cube["char"]))
         table |= _characteristics(sections, before, labels(cube["char"]), frequency)
     table["infinite_value"] = infinite
-    if previous is not None and previous.sizes["date"]:
-        table["known_tickers"] = np.full(len(dates), _known_share(cube, previous))
     if "industry" in cube:
         table["unknown_industry"] = _unknown_industry(cube)
     if "weights" in cube:
@@ -92,18 +89,6 @@ def _unknown_industry(cube: xr.Dataset) -> FloatArray:
     size = universe.sum(axis=1)
     share: FloatArray = unknown.sum(axis=1) / np.where(size > 0, size, np.nan)
     return share
-
-
-def _known_share(cube: xr.Dataset, previous: xr.Dataset) -> float:
-    """Share of the tickers that were active in the cube around the last date of the slice and have a return in it.
-
-    A source whose tickers were renamed lands beside the old ones without an error, as a universe of twice the size.
-    """
-    last = int(previous.indexes["date"].searchsorted(cube.indexes["date"][-1], side="right"))
-    recent = previous["returns"].isel(date=slice(max(0, last - ACTIVE_DATES), max(1, last))).values
-    active = labels(previous["ticker"])[np.isfinite(recent).any(axis=0)]
-    present = labels(cube["ticker"])[np.isfinite(cube["returns"].values).any(axis=0)]
-    return float(np.isin(active, present).mean()) if len(active) else 1.0
 
 
 @dataclass(frozen=True)

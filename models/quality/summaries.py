@@ -17,6 +17,7 @@ import xarray as xr
 
 from models.arrays import BoolArray, FloatArray
 from models.quality.arrays import labels, trailing_median
+from models.quality.listings import absences
 from models.quality.rows import RowFlags
 from models.quality.splits import ratio_in_words
 
@@ -116,7 +117,7 @@ def by_date(market: xr.Dataset, rows: RowFlags) -> pd.DataFrame:
 
 
 def by_ticker(market: xr.Dataset) -> pd.DataFrame:
-    """One row per ticker: how many prices or returns it has (`empty_ticker`), and whether they end early.
+    """One row per ticker: how many prices or returns it has (`empty_ticker`), its longest absence (`reused_ticker`).
 
     `unexplained_end` is 1 where the last price or return is older than the last `ACTIVE_SESSIONS` dates, and no
     delisting return says what holders got.
@@ -127,7 +128,10 @@ def by_ticker(market: xr.Dataset) -> pd.DataFrame:
     if "delisting_return" in market:
         ended &= ~np.isfinite(market["delisting_return"].values).any(axis=0)
     names = labels(market["ticker"])
-    return pd.DataFrame({"ticker": names, "empty_ticker": counts, "unexplained_end": ended.astype(int)})
+    table = {"ticker": names, "empty_ticker": counts, "unexplained_end": ended.astype(int)}
+    if _base_name(market) in market:
+        table["reused_ticker"] = absences(market).max(axis=0, initial=0.0)
+    return pd.DataFrame(table)
 
 
 def by_variable(market: xr.Dataset) -> pd.DataFrame:

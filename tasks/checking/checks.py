@@ -33,8 +33,9 @@ def check_market(
     frequency: Frequency,
     overrides: CheckOverrides,
     data_docs: Path | None,
+    delivery: Mapping[str, pd.DataFrame] | None = None,
 ) -> CheckReport:
-    """Check what was read from a source.
+    """Check the market that deliveries describe.
 
     Parameters
     ----------
@@ -48,6 +49,8 @@ def check_market(
         What the user changes of the declared checks.
     data_docs : Path or None
         Folder to write Data Docs into, beginning anew; None for none.
+    delivery : Mapping of str to DataFrame, optional
+        What the last delivery takes back (`models.quality.delivery_tables`).
 
     Raises
     ------
@@ -72,7 +75,7 @@ def check_market(
         dates = quality.by_date(market, rows)
         found = _validate({"dates": dates}, checks)
         rows = _flagged(market, checks, frequency, () if sessions is not None else _blocked_dates(found))
-        summaries = _market_tables(market, rows, sessions, frequency, checks)
+        summaries = _market_tables(market, rows, sessions, frequency, checks) | dict(delivery or {})
         looked_at = [str(name) for name in dates.columns if name != "date"]
         suites += [*found, *_validate(summaries | {"dates": summaries["dates"].drop(columns=looked_at)}, checks)]
         tables |= summaries

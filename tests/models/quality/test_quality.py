@@ -263,17 +263,19 @@ def test_a_slice_is_judged_by_the_history_of_the_cube():
     whole = quality.cube_by_date(cube, None, "daily")
     ahead = cube.isel(date=slice(None, 110))  # overlaps the slice: an ingest that restates what the cube holds
     part = quality.cube_by_date(cube.isel(date=slice(100, None)), ahead, "daily")
-    assert (part.pop("known_tickers") == 1.0).all()
     pd.testing.assert_frame_equal(part, whole[100:].reset_index(drop=True), rtol=1e-6)
     alone = quality.cube_by_date(cube.isel(date=slice(0, 50)), cube, "daily")  # a history that begins with the slice
-    pd.testing.assert_frame_equal(alone.drop(columns="known_tickers"), whole[:50], rtol=1e-6)
+    pd.testing.assert_frame_equal(alone, whole[:50], rtol=1e-6)
 
 
 def test_tickers_that_were_renamed_are_not_those_of_the_cube():
-    cube = simulated_cube()
-    names = [f"{name}.N" if place < 30 else name for place, name in enumerate(cube["ticker"].values)]
-    table = quality.cube_by_date(cube.assign_coords(ticker=names), cube, "daily")
-    assert (table["known_tickers"] == 1.0 - 30 / cube.sizes["ticker"]).all()
+    before = simulated_cube()
+    names = [f"{name}.N" if place < 30 else name for place, name in enumerate(before["ticker"].values)]
+    renamed = before.assign_coords(ticker=names)
+    tables = quality.delivery_tables(before, renamed, renamed, "full")
+    assert tables["delivery"]["known_tickers"].tolist() == [1.0 - 30 / before.sizes["ticker"]]
+    assert (tables["withdrawn"]["withdrawn_row"] == 30).all()
+    assert quality.delivery_tables(None, renamed, renamed, "full") == {}
 
 
 def test_faults_of_a_cube_are_seen_on_their_date_and_named():
