@@ -82,7 +82,7 @@ def schema() -> None:
     typer.echo(json.dumps(RunSpec.model_json_schema(), indent=2))
 
 
-for area in (cli_check, cli_versions, cli_backfill, cli_operations, cli_team, cli_upkeep):
+for area in (cli_check, cli_versions, cli_backfill, cli_cube, cli_operations, cli_team, cli_upkeep):
     area.register(app)
 
 
