@@ -60,7 +60,6 @@ class Change:
 def commit_record(
     space: Workspace,
     universe: str,
-    cube: Cube,
     state: State,
     record: xr.Dataset,
     recipe: Recipe,
@@ -68,7 +67,7 @@ def commit_record(
     change: Change,
     settings: Settings,
 ) -> SnapshotRef:
-    """Derive a cube from a record that was checked, check it too, and commit both.
+    """Derive a cube from a record that was checked, check it too, and commit both, into a new repository if need be.
 
     Raises
     ------
@@ -101,6 +100,7 @@ def commit_record(
         **withdrawn(state.record, record),
         **change.facts,
     }
+    cube = Cube.open_or_create(space.layout, universe)
     commit = cube.replace(derived, record, onto=state.snapshot_id, message=change.message, metadata=metadata)
     return _recorded(space, universe, cube, state, commit, change, derived, derived_key)
 

@@ -43,7 +43,7 @@ def withdraw_ticker(
     cube, state, record, recipe = _opened(universe, settings)
     left = without(record, ticker, _stamp(start), _stamp(end))
     what = f"withdraw {ticker}{_between(start, end)}"
-    return _corrected(universe, cube, state, left, recipe, what, reason, settings)
+    return _corrected(universe, state, left, recipe, what, reason, settings)
 
 
 def rename_ticker(
@@ -66,7 +66,7 @@ def rename_ticker(
         portfolios = tuple(_holding(item, ticker, name) for item in recipe.portfolios)
         recipe = recipe.model_copy(update={"portfolios": portfolios})
     what = f"rename {ticker} to {name}{_between(start, end)}"
-    return _corrected(universe, cube, state, moved, recipe, what, reason, settings)
+    return _corrected(universe, state, moved, recipe, what, reason, settings)
 
 
 def remove_portfolio(universe: str, portfolio: str, reason: str, settings: Settings) -> SnapshotRef:
@@ -85,7 +85,7 @@ def remove_portfolio(universe: str, portfolio: str, reason: str, settings: Setti
         known = ", ".join(item.name for item in recipe.portfolios)
         raise ConfigError(f"the cube of {universe} has the portfolios {known}; name one of several")
     recipe = recipe.model_copy(update={"portfolios": left})
-    return _corrected(universe, cube, state, record, recipe, f"remove portfolio {portfolio}", reason, settings)
+    return _corrected(universe, state, record, recipe, f"remove portfolio {portfolio}", reason, settings)
 
 
 def _opened(universe: str, settings: Settings) -> tuple[Cube, State, xr.Dataset, Recipe]:
@@ -98,7 +98,6 @@ def _opened(universe: str, settings: Settings) -> tuple[Cube, State, xr.Dataset,
 
 def _corrected(
     universe: str,
-    cube: Cube,
     state: State,
     record: xr.Dataset,
     recipe: Recipe,
@@ -117,7 +116,7 @@ def _corrected(
     new = Ingest(ingest_key=name, kind="correction", spans=(span,), reason=f"{what}: {reason}")
     facts: dict[str, Any] = {"reason": reason, "sources": []}
     change = Change(key=name, message=f"{what}: {reason}", span=span, ingests=(*state.ingests, new), facts=facts)
-    return commit_record(space, universe, cube, state, record, recipe, report, change, settings)
+    return commit_record(space, universe, state, record, recipe, report, change, settings)
 
 
 def _holding(item: PortfolioSpec, ticker: str, name: str) -> PortfolioSpec:

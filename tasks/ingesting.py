@@ -174,15 +174,14 @@ def write_cube(spec: RunSpec, raw: RawRef, checks_key: str, settings: Settings) 
     Should another writer commit meanwhile, the delivery is checked and put into what that one has left.
     """
     space = Workspace.of(settings)
-    cube = Cube.open_or_create(space.layout, spec.universe)
     delivery = _delivery(space, spec, raw)
     for attempt in range(_ATTEMPTS):
-        state = State.of(cube)
+        state = State.of(_cube(space, spec.universe))
         name, report = _report(space, spec, raw, delivery, state, settings)
         if name != checks_key:
             refuse_blocked(report)
         try:
-            return _written(space, spec, raw, delivery, state, report, cube, settings)
+            return _written(space, spec, raw, delivery, state, report, settings)
         except ConflictError:
             if attempt == _ATTEMPTS - 1:
                 raise
@@ -196,7 +195,6 @@ def _written(
     delivery: Delivery,
     state: State,
     report: CheckReport,
-    cube: Cube,
     settings: Settings,
 ) -> SnapshotRef:
     log = run_logger()
@@ -230,7 +228,7 @@ def _written(
         ingests=left_of(state.ingests, new, report.blocked_dates),
         facts={"sources": files, **({"rebased": rebased} if rebased else {})},
     )
-    return commit_record(space, spec.universe, cube, state, record, recipe, report, change, settings)
+    return commit_record(space, spec.universe, state, record, recipe, report, change, settings)
 
 
 def _delivery(space: Workspace, spec: RunSpec, raw: RawRef) -> Delivery:
