@@ -40,7 +40,7 @@ def withdraw_ticker(
     CheckError
         If what is left does not pass the checks; nothing was written.
     """
-    cube, state, record, recipe = _opened(universe, settings)
+    state, record, recipe = _opened(universe, settings)
     left = without(record, ticker, _stamp(start), _stamp(end))
     what = f"withdraw {ticker}{_between(start, end)}"
     return _corrected(universe, state, left, recipe, what, reason, settings)
@@ -60,7 +60,7 @@ def rename_ticker(
     """
     if not name or name != name.strip():
         raise ConfigError(f"'{name}' is no ticker: it is empty, or has a blank at an end")
-    cube, state, record, recipe = _opened(universe, settings)
+    state, record, recipe = _opened(universe, settings)
     moved = renamed(record, ticker, name, _stamp(start), _stamp(end))
     if start is None and end is None:
         portfolios = tuple(_holding(item, ticker, name) for item in recipe.portfolios)
@@ -79,7 +79,7 @@ def remove_portfolio(universe: str, portfolio: str, reason: str, settings: Setti
     ConfigError
         If there is no such portfolio, or it is the only one.
     """
-    cube, state, record, recipe = _opened(universe, settings)
+    state, record, recipe = _opened(universe, settings)
     left = tuple(item for item in recipe.portfolios if item.name != portfolio)
     if len(left) == len(recipe.portfolios) or not left:
         known = ", ".join(item.name for item in recipe.portfolios)
@@ -88,12 +88,11 @@ def remove_portfolio(universe: str, portfolio: str, reason: str, settings: Setti
     return _corrected(universe, state, record, recipe, f"remove portfolio {portfolio}", reason, settings)
 
 
-def _opened(universe: str, settings: Settings) -> tuple[Cube, State, xr.Dataset, Recipe]:
-    cube = Cube.open(Workspace.of(settings).layout, universe)
-    state = State.of(cube)
+def _opened(universe: str, settings: Settings) -> tuple[State, xr.Dataset, Recipe]:
+    state = State.of(Cube.open(Workspace.of(settings).layout, universe))
     if state.record is None or state.recipe is None:
         raise CubeError(f"the cube of {universe} was written before deliveries were recorded; ingest it first")
-    return cube, state, state.record, state.recipe
+    return state, state.record, state.recipe
 
 
 def _corrected(
