@@ -84,6 +84,17 @@ def test_every_model_is_published_and_read_without_factorcube(done) -> None:
         assert found.stdout.split()[0] == "504", "every session of 2015 and 2016 has a row"
 
 
+def test_checks_and_metrics_are_tables_in_prefect(done) -> None:
+    """Before another run of this universe writes its own."""
+    from prefect.artifacts import Artifact
+
+    checks = Artifact.get("checks-small")
+    metrics = Artifact.get("metrics-small")
+    assert "impossible_bar" in checks.data
+    assert '"model": "market"' in metrics.data
+    assert "total_r2_out_of_sample" in metrics.data
+
+
 def test_portfolio_variance_can_be_recomputed_from_what_lies_beside_it(done) -> None:
     config, versions = done
     for version in versions:
@@ -308,16 +319,6 @@ def test_a_ticker_axis_that_changed_is_refused_and_nothing_is_written(small: Pat
     with pytest.raises(CheckError, match=r"known_tickers.*nothing|nothing.*known_tickers"):
         ingest(load_spec(small).model_copy(update={"portfolios": load_spec(small).portfolios[:1]}))
     assert Cube.open(Workspace(root()).layout, "small").head().id == first.snapshot_id
-
-
-def test_checks_and_metrics_are_tables_in_prefect(done) -> None:
-    from prefect.artifacts import Artifact
-
-    checks = Artifact.get("checks-small")
-    metrics = Artifact.get("metrics-small")
-    assert "impossible_bar" in checks.data
-    assert '"model": "market"' in metrics.data
-    assert "total_r2_out_of_sample" in metrics.data
 
 
 def test_a_blocked_date_is_quarantined_and_the_rest_lands(small: Path) -> None:
