@@ -74,6 +74,7 @@ def under_way(folder: Path) -> Iterator[psutil.Process]:
         run.wait(30)
 
 
+@pytest.mark.slow
 def test_one_ctrl_c_ends_a_run_with_its_workers_and_its_server_and_the_rerun_keeps_what_is_done(tmp_path: Path) -> None:
     make_market().write_parquet(tmp_path / "prices.parquet")
     config = write_config(tmp_path, {"models": [SMALL["models"][0], LONG]})
