@@ -188,7 +188,8 @@ WRONG = {
 
 def test_a_wrong_name_is_one_clear_line(layout: Layout, versions: list[str]) -> None:
     for name, message in WRONG.items():
-        for command in (["promote", name], ["pin", name, "--reason", "x"], ["unpin", name], ["diff", name, name]):
+        commands = [["promote", name], ["pin", name, "--reason", "x"], ["unpin", name], ["diff", name, name]]
+        for command in commands[name == "us/ipca" :]:  # `promote` takes the newest version of a model
             assert message in refused(*command)
     assert "write UNIVERSE/MODEL, such as" in refused("rollback", "us/ipca/latest")
 
