@@ -23,12 +23,13 @@ def check(config: Annotated[Path, typer.Argument(help="A config file; see exampl
     spec, settings = load_spec(config), load_settings()
     from deploy.api import send_no_telemetry
     from deploy.console_check import print_understanding
-    from tasks.understanding import refuse_blocked, understand
+    from tasks.describing import refuse_blocked
+    from tasks.understanding import understand
 
     send_no_telemetry()
     found = understand(spec, settings)
     print_understanding(Terminal(), spec, found)
-    refuse_blocked(found.report)
+    refuse_blocked(found.report, "an ingest of this would be blocked, and nothing be written")
 
 
 def read_first(spec: RunSpec, settings: Settings) -> None:

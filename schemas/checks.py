@@ -299,9 +299,14 @@ class CheckReport(Frozen):
         return tuple(sorted((r for r in self.results if not r.passed), key=lambda r: r.severity))
 
     @property
+    def blocking(self) -> tuple[CheckResult, ...]:
+        """Failed checks of scope `ingest` that block everything."""
+        return tuple(r for r in self.failed if r.severity == "block" and r.scope == "ingest")
+
+    @property
     def blocked_ingest(self) -> bool:
         """Whether a check of scope `ingest` blocks everything."""
-        return any(not r.passed and r.severity == "block" and r.scope == "ingest" for r in self.results)
+        return bool(self.blocking)
 
     @property
     def flagged_count(self) -> int:

@@ -46,8 +46,6 @@ class Kind(StrEnum):
     """Market data, factors and industries as they were read (dataset)."""
     CHECKS = "checks"
     """Check reports (JSON)."""
-    DERIVED = "derived"
-    """What an ingest of several spans commits span by span (dataset)."""
     INGESTS = "ingests"
     """Snapshots that hold an ingest (JSON)."""
     DIGESTS = "digests"

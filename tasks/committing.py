@@ -16,7 +16,7 @@ from models.characteristics.cube import derive_cube
 from schemas.base import digest
 from schemas.checks import CheckReport
 from schemas.contracts import CUBE, Ingest, validate
-from schemas.errors import CheckError, CubeError
+from schemas.errors import CubeError
 from schemas.refs import SnapshotRef
 from schemas.settings import Settings
 from schemas.spec import Recipe
@@ -24,7 +24,8 @@ from storage.cube import Commit, Cube
 from storage.files import user
 from storage.work import Kind
 from tasks.artifacts import publish_check_table
-from tasks.delivering import State, described, sessions_of, withdrawn
+from tasks.delivering import State, withdrawn
+from tasks.describing import described, refuse_blocked, sessions_of
 from tasks.events import announce_failed_checks, announce_snapshot
 from tasks.logs import run_logger
 from tasks.provenance import key
@@ -153,11 +154,3 @@ def portable(report: CheckReport, settings: Settings) -> dict[str, Any]:
 def ingest_record(ingest_key: str, snapshot_id: str) -> str:
     """Key of the record that a snapshot holds the data of an ingest."""
     return digest([ingest_key, snapshot_id])[:32]
-
-
-def refuse_blocked(report: CheckReport) -> None:
-    """Raise `CheckError` if a report blocks the whole ingest."""
-    if report.blocked_ingest:
-        failed = [result for result in report.failed if (result.severity, result.scope) == ("block", "ingest")]
-        reasons = "; ".join(f"{r.check}: {r.observed} (expected {r.expected})" for r in failed)
-        raise CheckError(f"the ingest is blocked and nothing was written: {reasons}")

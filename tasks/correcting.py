@@ -19,8 +19,9 @@ from schemas.refs import SnapshotRef
 from schemas.settings import Settings
 from schemas.spec import FixedWeights, PortfolioSpec, Recipe
 from storage.cube import Cube
-from tasks.committing import Change, commit_record, refuse_blocked
-from tasks.delivering import State, check_record
+from tasks.committing import Change, commit_record
+from tasks.delivering import State
+from tasks.describing import check_record, refuse_blocked
 from tasks.provenance import key
 from tasks.stages import Stage
 from tasks.workspace import Workspace

@@ -1,7 +1,7 @@
 """What a delivery does to a cube, before anything is committed: the record that would be, and what checks say of it.
 
 Here belongs the way from a cube and a delivery, or a correction, to what is to be derived. Which rows a delivery
-replaces belongs in `models.deliveries`, committing in `tasks.ingesting`.
+replaces belongs in `models.deliveries`, the market of a record in `tasks.describing`, committing in `tasks.committing`.
 """
 
 from __future__ import annotations
@@ -15,16 +15,15 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
-from models import quality
 from models.arrays import IntArray
-from models.deliveries import market_of, merged, tidied
+from models.deliveries import merged, tidied
 from models.quality import delivery_tables, withdrawn_rows
-from schemas.checks import CheckReport, declared
+from schemas.checks import CheckReport
 from schemas.contracts import Ingest
 from schemas.errors import CubeError
 from schemas.spec import Recipe
-from storage import sources
 from storage.cube import Cube
+from tasks.describing import check_record
 
 _SHOWN = 20
 """Withdrawn dates and tickers that the history of a cube names."""
@@ -147,44 +146,6 @@ class Delivery:
                 "blocked_dates": tuple(sorted({*report.blocked_dates, *again.blocked_dates})),
             }
         )
-
-
-def check_record(record: xr.Dataset, recipe: Recipe, **options: Any) -> CheckReport:
-    """Check the market that a record describes; `options` are those of `tasks.checking.check_market`."""
-    from tasks import checking
-
-    market = described(record, recipe).market
-    sessions = None if recipe.calendar == "none" else sessions_of(recipe, market)
-    return checking.check_market(
-        market, sessions=sessions, frequency=recipe.frequency, overrides=recipe.checks, **options
-    )
-
-
-@dataclass(frozen=True, eq=False)
-class Described:
-    """What a record says by a recipe: the market, what was observed beside it, and splits if they are adjusted."""
-
-    market: xr.Dataset
-    observed: xr.Dataset | None
-    splits: pd.DataFrame | None
-
-
-def described(record: xr.Dataset, recipe: Recipe) -> Described:
-    """Return the market of a record, adjusted for splits if the recipe wants that."""
-    market, observed = market_of(record, recipe.known)
-    if recipe.adjust is None:
-        return Described(market, observed, None)
-    sigmas = declared(recipe.checks, recipe.frequency)["split_like_jump"].threshold
-    splits = quality.propose_splits(market, float(sigmas or 0.0))
-    return Described(quality.adjust_splits(market, splits), observed, splits)
-
-
-def sessions_of(recipe: Recipe, market: xr.Dataset) -> pd.DatetimeIndex:
-    """Return every session from the first to the last date of a market."""
-    dates = pd.DatetimeIndex(market.indexes["date"])
-    if recipe.frequency == "monthly":
-        return pd.date_range(dates[0], dates[-1], freq="ME")
-    return dates if recipe.calendar == "none" else sources.sessions(recipe.calendar, dates[0], dates[-1])
 
 
 def left_of(ingests: Iterable[Ingest], new: Ingest, silent: Iterable[date]) -> tuple[Ingest, ...]:

@@ -27,8 +27,9 @@ from storage.cube import Cube
 from storage.files import write_atomic
 from storage.work import Kind
 from tasks.artifacts import publish_check_table
-from tasks.committing import Change, commit_record, ingest_record, portable, refuse_blocked
-from tasks.delivering import Delivery, State, described, left_of
+from tasks.committing import Change, commit_record, ingest_record, portable
+from tasks.delivering import Delivery, State, left_of
+from tasks.describing import described, refuse_blocked
 from tasks.events import announce_failed_checks
 from tasks.logs import run_logger
 from tasks.provenance import key
@@ -200,11 +201,14 @@ def _written(
     log = run_logger()
     first, last = delivery.span
     recipe = delivery.recipe.beside(state.recipe)
-    record, rebased = delivery.on(state, report)
-    record = tidied(record)
+    delivered, rebased = delivery.on(state)
+    landing = delivered
+    if report.blocked_dates:
+        landing, rebased = delivery.on(state, report)
+    record = tidied(landing)
     if not record.sizes["date"]:
         raise SourceError(f"every date of the source of {spec.universe} is blocked; nothing was written")
-    for what, (suffix, rows) in _beside(delivery, state, report).items():
+    for what, (suffix, rows) in _beside(delivery, delivered, report).items():
         if len(rows):
             path = space.layout.quarantine(spec.universe) / f"{raw.ingest_key}{suffix}.csv"
             write_atomic(path, rows.to_csv(index=False))
@@ -250,11 +254,14 @@ def _report(
     return name, CheckReport.model_validate(space.work.get_json(Kind.CHECKS, name))
 
 
-def _beside(delivery: Delivery, state: State, report: CheckReport) -> dict[str, tuple[str, pd.DataFrame]]:
-    """Return what to list of the dates of a delivery, by what it says, each with the end of its file's name."""
+def _beside(delivery: Delivery, delivered: xr.Dataset, report: CheckReport) -> dict[str, tuple[str, pd.DataFrame]]:
+    """Return what to list of the dates of a delivery, by what it says, each with the end of its file's name.
+
+    ``delivered`` is the record with all that the delivery says, also on dates that are kept out.
+    """
     from tasks import checking
 
-    given = described(delivery.on(state)[0], delivery.recipe)
+    given = described(delivered, delivery.recipe)
     _, quarantined = checking.apply_quarantine(given.market, report)
     lists = {"quarantined rows": ("", quarantined)}
     if given.splits is not None:

@@ -44,6 +44,8 @@ _BESIDE = (
 )
 _KEPT = "storage.work"
 """How every intermediate result is written and read back."""
+_INGESTED = ("tasks.committing", "tasks.delivering", "tasks.describing")
+"""What becomes of a delivery after it was read."""
 _POINTER = ("storage.pointer", "storage.published", "tasks.promoting")
 """What finds versions and moves `latest`; the files of a version are written by `storage.version_files`."""
 
@@ -67,7 +69,14 @@ class Stage(Enum):
 
     READING = _Steps(
         ("tasks.ingesting", "storage.sources", _KEPT),
-        without=("models", "storage.cube", "tasks.checking", "tasks.committing", "tasks.delivering"),
+        without=(
+            "models",
+            "storage.cube",
+            "tasks.checking",
+            "tasks.committing",
+            "tasks.delivering",
+            "tasks.describing",
+        ),
     )
     """What was read of the sources."""
     INGEST = _Steps(("tasks.ingesting", "tasks.checking", _KEPT), behind=("READING",))

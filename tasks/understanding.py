@@ -10,14 +10,12 @@ from dataclasses import dataclass
 import pandas as pd
 import xarray as xr
 
-from models import quality
 from models.forecasting.schedule import refit_dates
-from schemas.checks import CheckReport, declared
-from schemas.errors import CheckError
+from schemas.checks import CheckReport
 from schemas.settings import Settings
 from schemas.spec import RunSpec
 from storage import sources
-from tasks import checking
+from tasks.describing import adjusted, check_described
 
 
 @dataclass(frozen=True)
@@ -58,39 +56,9 @@ def understand(spec: RunSpec, settings: Settings) -> Understanding:
     dates = pd.DatetimeIndex(market.indexes["date"])
     factors = sources.read_factors(spec.factors, dates=dates, frequency=frequency, calendar=calendar, settings=settings)
     industries = sources.read_industries(spec.industries, market=market, frequency=frequency, settings=settings)
-    if spec.adjusts_splits:
-        sigmas = declared(spec.checks, frequency)["split_like_jump"].threshold or 0.0
-        market = quality.adjust_splits(market, quality.propose_splits(market, sigmas))
-    report = checking.check_market(
-        market,
-        sessions=_sessions(spec, dates),
-        frequency=spec.frequency,
-        overrides=spec.checks,
-        data_docs=None,
-    )
+    market, _ = adjusted(market, spec.recipe)
+    report = check_described(market, spec.recipe, data_docs=None)
     return Understanding(market, factors, industries, report, _refits(spec, dates, report))
-
-
-def refuse_blocked(report: CheckReport) -> None:
-    """Refuse what an ingest would refuse.
-
-    Raises
-    ------
-    CheckError
-        If a check blocks the whole ingest; the message names it.
-    """
-    if report.blocked_ingest:
-        failed = [result for result in report.failed if (result.severity, result.scope) == ("block", "ingest")]
-        reasons = "; ".join(f"{r.check}: {r.observed} (expected {r.expected})" for r in failed)
-        raise CheckError(f"an ingest of this would be blocked, and nothing be written: {reasons}")
-
-
-def _sessions(spec: RunSpec, dates: pd.DatetimeIndex) -> pd.DatetimeIndex | None:
-    if spec.calendar == "none" or not len(dates):
-        return None
-    if spec.frequency == "monthly":
-        return pd.date_range(dates[0], dates[-1], freq="ME")
-    return sources.sessions(spec.calendar, dates[0], dates[-1])
 
 
 def _refits(spec: RunSpec, dates: pd.DatetimeIndex, report: CheckReport) -> list[pd.Timestamp]:

@@ -39,9 +39,8 @@ def apply_quarantine(market: xr.Dataset, report: CheckReport) -> tuple[xr.Datase
     CheckError
         If the report blocks everything.
     """
-    blocking = [result for result in report.failed if result.severity == "block" and result.scope == "ingest"]
-    if blocking:
-        told = "; ".join(f"{result.check}: {result.observed}, expected {result.expected}" for result in blocking)
+    if report.blocking:
+        told = "; ".join(f"{result.check}: {result.observed}, expected {result.expected}" for result in report.blocking)
         raise CheckError(f"blocking checks rejected the whole ingest, nothing may land: {told}")
     blocked = {fields: _cells(market, report, "block", {fields}) for fields in _blamed(report, "block")}
     rows = blocked.pop((), _cells(market, report, "block", set()))
