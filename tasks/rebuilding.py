@@ -17,7 +17,6 @@ from pydantic import Field
 from models.blas import arithmetic
 from models.evaluation.differences import Spread, spread
 from models.evaluation.matching import array_difference, compare
-from models.forecasting.metrics import metrics_of
 from schemas.base import Frozen
 from schemas.contracts import Manifest
 from schemas.differences import ArrayDifference, VersionDifference
@@ -34,12 +33,12 @@ from storage.work import Kind
 from tasks.assembling import estimate_covariance, evaluate_models
 from tasks.cluster import Cluster
 from tasks.fitting import fit_models
-from tasks.naming import code_of, parent_spec
+from tasks.naming import code_of
 from tasks.panels import build_panel
 from tasks.provenance import library_versions
 from tasks.publishing import published_rows
 from tasks.stages import Stage
-from tasks.updating import continued_rows
+from tasks.updating import Continuation
 from tasks.workspace import Workspace
 
 
@@ -120,14 +119,10 @@ def _updated(manifest: Manifest, snapshot: SnapshotRef, _: Cluster, settings: Se
     """Make a version as `tasks.updating.update_version` does, up to its publication."""
     space = Workspace.of(settings)
     parent = VersionRef(universe=manifest.universe, model=manifest.model, version=manifest.parent or "")
-    rows = continued_rows(space, parent, snapshot, manifest.as_of)
-    spec = parent_spec(published.read_manifest(space.layout, parent))
-    in_sample = {"total_r2": manifest.metrics.get("total_r2_in_sample")}
-    metrics = metrics_of(rows, in_sample, spec.periods_per_year)
-    again = manifest.model_copy(
-        update={"metrics": metrics, **_installation(code_of(Stage.UPDATES, spec, model_spec(manifest.params)))}
-    )
-    return rows, published.read_state(space.layout, parent), again
+    continuation = Continuation.of(space, parent, snapshot)
+    rows = continuation.rows(manifest.as_of)
+    again = manifest.model_copy(update={"metrics": continuation.metrics(rows), **_installation(continuation.code)})
+    return rows, continuation.state.arrays, again
 
 
 def _sound(found: tuple[_Found, dict[str, Exception]]) -> _Found:

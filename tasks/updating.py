@@ -8,6 +8,7 @@ that had appeared by then. Updates one by one therefore give the same bits as on
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import UTC, date, datetime
 
 import numpy as np
@@ -20,7 +21,7 @@ from models.families.base import ModelState
 from models.families.registry import restore
 from models.forecasting.continuing import continued
 from models.forecasting.following import RiskEstimators, serve
-from models.forecasting.metrics import metrics_of
+from models.forecasting.metrics import Metrics, metrics_of
 from models.panel.digests import DataDigests
 from schemas.contracts import Manifest, validate
 from schemas.errors import PublishError
@@ -116,15 +117,12 @@ def continuable(spec: RunSpec, models: Sequence[str] | None, settings: Settings)
 
 
 def _publish(space: Workspace, parent: VersionRef, ref: VersionRef, snapshot: SnapshotRef) -> VersionRef:
-    manifest = published.read_manifest(space.layout, parent)
-    spec = parent_spec(manifest)
-    inputs = read_inputs(space, spec, snapshot)
-    state = published.read_state(space.layout, parent)
-    dataset = continued_rows(space, parent, snapshot, ref.as_of)
+    continuation = Continuation.of(space, parent, snapshot)
+    manifest = continuation.manifest
+    dataset = continuation.rows(ref.as_of)
     gate = believe(manifest, dataset, int((dataset["date"] <= np.datetime64(parent.as_of)).sum()))
     publish_gate_table(ref, gate)
     ingests = ingests_of(space, snapshot)
-    in_sample = {"total_r2": manifest.metrics.get("total_r2_in_sample")}
     made = manifest.model_copy(
         update={
             "version": ref.version,
@@ -132,60 +130,90 @@ def _publish(space: Workspace, parent: VersionRef, ref: VersionRef, snapshot: Sn
             "made_by": "update",
             "parent": parent.version,
             "created_at": datetime.now(UTC),
-            "input_digest": inputs.digest(ref.as_of),
+            "input_digest": continuation.inputs.digest(ref.as_of),
             "snapshot_id": snapshot.snapshot_id,
             "ingest_key": snapshot.ingest_key,
             "sources": sources_of(ingests),
             "ingests": ingests,
-            "code_version": code_of(Stage.UPDATES, spec, model_spec(manifest.params)),
+            "code_version": continuation.code,
             "source_version": source_version(),
-            "metrics": metrics_of(dataset, in_sample, spec.periods_per_year),
+            "metrics": continuation.metrics(dataset),
             "gate": gate,
             "packages": library_versions(),
             "arithmetic": arithmetic(),
             "checksums": {},
         }
     )
-    ref = published.publish(space.layout, dataset, made, state)
+    ref = published.publish(space.layout, dataset, made, continuation.state.arrays)
     run_logger().info("published %s, which continues %s", ref, parent.version)
     return ref
 
 
-def continued_rows(space: Workspace, parent: VersionRef, snapshot: SnapshotRef, until: date) -> xr.Dataset:
-    """Return a published version with the rows of the dates after it, up to one, as they are published."""
-    manifest = published.read_manifest(space.layout, parent)
-    state = ModelState(published.read_state(space.layout, parent), manifest.state_meta)
-    spec = parent_spec(manifest)
-    inputs = read_inputs(space, spec, snapshot)
-    old = published.open_version(space.layout, parent).load()
-    dataset = _continued(space, manifest, state, spec, snapshot, inputs, old, inputs.position(until))
-    dataset.attrs = attributes(spec, parent.model, f"{until}")
-    validate(dataset, version_contract(dataset), PublishError, f"{parent} up to {until}")
-    return dataset
+@dataclass(frozen=True, eq=False)
+class Continuation:
+    """A published version, opened to be continued on a snapshot.
 
+    Attributes
+    ----------
+    parent : VersionRef
+        The version.
+    manifest : Manifest
+        Its own.
+    state : ModelState
+        Its fit.
+    spec : RunSpec
+        How it was made.
+    inputs : DataDigests
+        Of the snapshot.
+    """
 
-def _continued(
-    space: Workspace,
-    manifest: Manifest,
-    state: ModelState,
-    spec: RunSpec,
-    snapshot: SnapshotRef,
-    inputs: DataDigests,
-    old: xr.Dataset,
-    last: int,
-) -> xr.Dataset:
-    """Make the rows after a version's last date, up to a position, and put them behind its own."""
-    model = model_spec(manifest.params)
-    reader = CubeRows(space, spec, snapshot, inputs, last)
-    begin = int(inputs.dates.searchsorted(old.indexes["date"][-1], side="right"))
-    with threadpool_limits(1):  # as on a worker: BLAS rounds by the number of its threads
-        served = serve(
-            restore(model, state),
-            reader,
-            begin,
-            last + 1,
-            RiskEstimators.of(spec.covariance, spec.specific),
-            checkpoints=kept_states(space, spec, model, state, inputs),
-        )
-        new = reader.rows(begin, last + 1)
-        return continued(old, served, reader.holdings(begin, last + 1), new.returns, new.mask, reader.order)
+    space: Workspace
+    snapshot: SnapshotRef
+    parent: VersionRef
+    manifest: Manifest
+    state: ModelState
+    spec: RunSpec
+    inputs: DataDigests
+
+    @classmethod
+    def of(cls, space: Workspace, parent: VersionRef, snapshot: SnapshotRef) -> Continuation:
+        """Read all but the rows."""
+        manifest = published.read_manifest(space.layout, parent)
+        state = ModelState(published.read_state(space.layout, parent), manifest.state_meta)
+        spec = parent_spec(manifest)
+        return cls(space, snapshot, parent, manifest, state, spec, read_inputs(space, spec, snapshot))
+
+    @property
+    def code(self) -> str:
+        """Hash of the code that makes the rows."""
+        return code_of(Stage.UPDATES, self.spec, model_spec(self.manifest.params))
+
+    def rows(self, until: date) -> xr.Dataset:
+        """Return the version with the rows of the dates after it, up to one, as they are published."""
+        old = published.open_version(self.space.layout, self.parent).load()
+        dataset = self._continued(old, self.inputs.position(until))
+        dataset.attrs = attributes(self.spec, self.parent.model, f"{until}")
+        validate(dataset, version_contract(dataset), PublishError, f"{self.parent} up to {until}")
+        return dataset
+
+    def metrics(self, rows: xr.Dataset) -> Metrics:
+        """Score the rows; what was said in sample is the parent's."""
+        in_sample = {"total_r2": self.manifest.metrics.get("total_r2_in_sample")}
+        return metrics_of(rows, in_sample, self.spec.periods_per_year)
+
+    def _continued(self, old: xr.Dataset, last: int) -> xr.Dataset:
+        """Make the rows after a version's last date, up to a position, and put them behind its own."""
+        model = model_spec(self.manifest.params)
+        reader = CubeRows(self.space, self.spec, self.snapshot, self.inputs, last)
+        begin = int(self.inputs.dates.searchsorted(old.indexes["date"][-1], side="right"))
+        with threadpool_limits(1):  # as on a worker: BLAS rounds by the number of its threads
+            served = serve(
+                restore(model, self.state),
+                reader,
+                begin,
+                last + 1,
+                RiskEstimators.of(self.spec.covariance, self.spec.specific),
+                checkpoints=kept_states(self.space, self.spec, model, self.state, self.inputs),
+            )
+            new = reader.rows(begin, last + 1)
+            return continued(old, served, reader.holdings(begin, last + 1), new.returns, new.mask, reader.order)
