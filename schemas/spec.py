@@ -2,8 +2,8 @@
 
 Here belong the fields of a config file and the rules among them. Defaults here are part of the contract: a changed
 default changes the digest of every spec that leaves it out. Folders, addresses and passwords belong in
-`schemas.settings`; quality checks in `schemas.checks`; sources in `schemas.sources`; models in `schemas.families`. A
-config file is read by `storage.configs`.
+`schemas.settings`; quality checks in `schemas.checks`; sources in `schemas.sources`; models in `schemas.families`; the
+estimators of risk in `schemas.risk`. A config file is read by `storage.configs`.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from schemas.base import Frozen, Name, nearest
 from schemas.checks import CheckOverrides, SuspectedReturns
 from schemas.errors import ConfigError
 from schemas.families import AnyModel, ModelSpec, with_bases
+from schemas.risk import RiskSpec
 from schemas.sources import FactorSource, IndustrySource, LongPrices, MarketSource, WidePrices
 
 Frequency = Literal["daily", "monthly"]
@@ -116,51 +117,6 @@ class WalkForward(Frozen):
     )
     every: Literal["month", "quarter", "year"] = Field(default="year", description="Refit at the end of each of these.")
     window: int | None = Field(default=None, ge=24, description="Periods a fit looks back on; expanding if left out.")
-
-
-class CovarianceSpec(Frozen):
-    """Omega, the factor covariance."""
-
-    method: Literal["ewma", "ledoit_wolf"] = Field(
-        default="ewma",
-        description="ewma: exponentially weighted. ledoit_wolf: shrunk towards a multiple of the identity.",
-    )
-    halflife: float = Field(
-        default=90.0, gt=1.0, description="Observations after which one counts half; method ewma only."
-    )
-    min_observations: int = Field(
-        default=24,
-        ge=2,
-        description="Dates with fewer observations have no Omega; one more than the factors are always asked for.",
-    )
-    window: int | None = Field(
-        default=None, ge=24, description="Observations looked back on; method ledoit_wolf only. All if left out."
-    )
-    centred: bool = Field(
-        default=True,
-        description="Subtract the (weighted) mean. If not, Omega is the second moment about zero, as some vendors do "
-        "with daily data, where the mean is small beside its error.",
-    )
-
-    @model_validator(mode="after")
-    def _one_memory(self) -> Self:
-        if self.method == "ewma" and self.window is not None:
-            raise ValueError("window goes with method: ledoit_wolf; ewma forgets by its halflife")
-        if self.window is not None and self.window < self.min_observations:
-            raise ValueError(f"window {self.window} is below min_observations {self.min_observations}")
-        return self
-
-
-class SpecificSpec(Frozen):
-    """Specific variance: EWMA of squared residuals with a floor."""
-
-    halflife: float = Field(default=60.0, gt=1.0, description="Residuals after which one counts half.")
-    floor: float = Field(
-        default=0.1, ge=0.0, le=1.0, description="Least variance as a share of the cross-section's median."
-    )
-    min_observations: int = Field(
-        default=20, ge=2, description="With fewer residuals a stock gets the median variance."
-    )
 
 
 class GateSpec(Frozen):
@@ -280,8 +236,7 @@ class RunSpec(Frozen):
     panel: PanelSpec = Field(default=PanelSpec(), description="How the panel is made from the cube.")
     models: tuple[AnyModel, ...] = Field(min_length=1, description="Models to fit, each published under its name.")
     walk_forward: WalkForward = Field(description="When models are fitted again.")
-    covariance: CovarianceSpec = Field(default=CovarianceSpec(), description="How Omega is estimated.")
-    specific: SpecificSpec = Field(default=SpecificSpec(), description="How specific variance is estimated.")
+    risk: RiskSpec = Field(default=RiskSpec(), description="How the risk of every model is estimated.")
     gate: GateSpec = Field(default=GateSpec(), description="What a version must satisfy to become latest.")
     report: ReportSpec = Field(default=ReportSpec(), description="What the report of a run shows.")
 

@@ -85,7 +85,7 @@ def _scored(total_r2: float | None) -> str:
 def serve_fit(sample: Sample, model: ModelSpec, fits: tuple[FitRef, ...]) -> Key:
     """Make the rows of the last of these fits, turned towards those before it; return their key. Runs on a worker."""
     space, spec, inputs, fit = sample.space, sample.spec, sample.inputs, fits[-1]
-    estimators = spec.model_dump(mode="json", include={"covariance", "specific"})
+    estimators = spec.model_dump(mode="json", include={"risk"})
     name = key(Stage.ROWS.code(), fits=[each.realised for each in fits], **estimators)
     if not space.work.has(Kind.ROWS, name):
         turned, last = _turned(space, model, fits), fit.until > sample.panel.as_of
@@ -94,7 +94,7 @@ def serve_fit(sample: Sample, model: ModelSpec, fits: tuple[FitRef, ...]) -> Key
             sample.until(fit.until),
             inputs.position(fit.as_of),
             inputs.position(sample.panel.as_of) + 1 if last else inputs.position(fit.until),
-            RiskEstimators.of(spec.covariance, spec.specific),
+            RiskEstimators.of(spec.risk),
             first=0 if len(fits) == 1 else None,
             checkpoints=kept_states(space, spec, model, turned.state(), inputs) if last else None,
         )

@@ -43,7 +43,7 @@ class KeptStates:
         self._facts = {
             "fit": fit,
             "panel": spec.panel.model_dump(mode="json", exclude={"start", "end"}),
-            **spec.model_dump(mode="json", include={"covariance", "specific"}),
+            **spec.model_dump(mode="json", include={"risk"}),
         }
 
     def find(self, n_dates: int) -> RiskState | None:

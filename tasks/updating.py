@@ -212,7 +212,7 @@ class Continuation:
                 reader,
                 begin,
                 last + 1,
-                RiskEstimators.of(self.spec.covariance, self.spec.specific),
+                RiskEstimators.of(self.spec.risk),
                 checkpoints=kept_states(self.space, self.spec, model, self.state, self.inputs),
             )
             new = reader.rows(begin, last + 1)

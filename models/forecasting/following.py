@@ -20,7 +20,7 @@ from models.forecasting.answers import Answers, Rows, answers
 from models.risk.covariance import FactorCovariance
 from models.risk.specific import SpecificRisk
 from schemas.errors import ModelError
-from schemas.spec import CovarianceSpec, SpecificSpec
+from schemas.risk import RiskSpec
 
 KEPT_DATES = 64
 """A state is kept after each so many dates, and after the last one."""
@@ -64,9 +64,9 @@ class RiskEstimators:
     specific: SpecificRisk
 
     @classmethod
-    def of(cls, covariance: CovarianceSpec, specific: SpecificSpec) -> RiskEstimators:
+    def of(cls, risk: RiskSpec) -> RiskEstimators:
         """Make the estimators that the risk part of a run spec describes."""
-        return cls(FactorCovariance(**covariance.model_dump()), SpecificRisk(**specific.model_dump()))
+        return cls(FactorCovariance(**risk.covariance.model_dump()), SpecificRisk(**risk.specific.model_dump()))
 
     def start(self, n_factors: int, tickers: tuple[str, ...]) -> RiskState:
         """Return the state before the first date."""

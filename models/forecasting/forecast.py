@@ -19,8 +19,7 @@ from models.forecasting.joining import Realised, check_axis, in_coordinates, joi
 from models.forecasting.rows import completed, out_of_sample, scored
 from models.forecasting.schedule import refit_dates, training
 from models.panel import Panel
-from models.risk.covariance import FactorCovariance
-from models.risk.specific import SpecificRisk
+from schemas.risk import RiskSpec
 from schemas.spec import WalkForward
 from schemas.statistics import STATISTIC_DIMS
 
@@ -32,8 +31,7 @@ def forecast(
     schedule: WalkForward,
     *,
     base: FactorModel | None = None,
-    covariance: FactorCovariance | None = None,
-    specific: SpecificRisk | None = None,
+    risk: RiskSpec | None = None,
 ) -> xr.Dataset:
     """Fit a model walking forward, and make the rows of a version: the Dataset that a retrain publishes, bit for bit.
 
@@ -51,7 +49,7 @@ def forecast(
         When the model is fitted again.
     base : FactorModel, optional
         The unfitted model on whose residuals this one is fitted, if it is one of those.
-    covariance, specific : optional
+    risk : RiskSpec, optional
         How risk is estimated. Default: as the platform does.
 
     Returns
@@ -64,7 +62,7 @@ def forecast(
     ModelError
         If the data do not carry a fit or the risk.
     """
-    estimators = RiskEstimators(covariance or FactorCovariance(), specific or SpecificRisk())
+    estimators = RiskEstimators.of(risk or RiskSpec())
     dates, held = panel.dates[:-1], holdings(cube).load()
     refits = refit_dates(dates, schedule, panel.dates[-1])
     begins = [int(dates.searchsorted(day)) for day in refits]

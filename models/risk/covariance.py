@@ -18,7 +18,7 @@ from models.arrays import BoolArray, Float64Array, IntArray, NamedArrays
 from models.statistics.gram import solve_gram
 from schemas.base import Argued
 from schemas.errors import DataError, ModelError
-from schemas.spec import CovarianceSpec
+from schemas.risk import CovarianceSpec
 
 Dates = pd.DatetimeIndex | list[pd.Timestamp]
 
@@ -32,7 +32,7 @@ class FactorCovariance(CovarianceSpec, Argued):
     "ewma" has the start and the centring corrected for bias, so that it equals
     ``pandas.DataFrame.ewm(halflife=...).cov()``. "ledoit_wolf" is that of Ledoit and Wolf (2004), A well-conditioned
     estimator for large-dimensional covariance matrices, equal to ``sklearn.covariance.ledoit_wolf`` on the
-    observations up to the date. Parameters, all by name, are the fields of `schemas.spec.CovarianceSpec`: what a
+    observations up to the date. Parameters, all by name, are the fields of `schemas.risk.CovarianceSpec`: what a
     config says is what a notebook has.
     """
 

@@ -17,7 +17,7 @@ from models.arrays import BoolArray, FloatArray, NamedArrays
 from models.risk.covariance import Dates, rows_as_of
 from schemas.base import Argued
 from schemas.errors import DataError, ModelError
-from schemas.spec import SpecificSpec
+from schemas.risk import SpecificSpec
 
 
 class SpecificRisk(SpecificSpec, Argued):
@@ -31,7 +31,7 @@ class SpecificRisk(SpecificSpec, Argued):
     as of the same date: a stock with fewer than `min_observations` residuals (a new listing) gets the median,
     and no stock less than `floor` times the median (a price that hardly moved is stale, not safe).
 
-    Parameters, all by name, are the fields of `schemas.spec.SpecificSpec`: what a config says is what a notebook has.
+    Parameters, all by name, are the fields of `schemas.risk.SpecificSpec`: what a config says is what a notebook has.
     """
 
     def estimate(self, residuals: xr.DataArray, coverage: xr.DataArray | None = None) -> xr.DataArray:

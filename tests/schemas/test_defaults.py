@@ -9,7 +9,8 @@ import pytest
 from models import FactorCovariance, Panel, SpecificRisk
 from models.panel.assembly import panel_blocks
 from schemas.errors import ConfigError
-from schemas.spec import CovarianceSpec, PanelSpec, SpecificSpec
+from schemas.risk import CovarianceSpec, SpecificSpec
+from schemas.spec import PanelSpec
 
 
 @pytest.mark.parametrize(("estimator", "spec"), [(FactorCovariance, CovarianceSpec), (SpecificRisk, SpecificSpec)])
