@@ -25,6 +25,7 @@ fix_order_of_sums()  # before any of the following multiplies a matrix
 from models.families.autoencoder import ConditionalAutoencoder  # noqa: E402
 from models.families.base import FactorModel, ModelState  # noqa: E402
 from models.families.cross_section import CrossSectionalModel  # noqa: E402
+from models.families.factor_analysis import FactorAnalysis  # noqa: E402
 from models.families.fama_macbeth import FamaMacBeth  # noqa: E402
 from models.families.ipca import IPCA  # noqa: E402
 from models.families.pca import PCA, RPPCA  # noqa: E402
@@ -52,6 +53,7 @@ __all__ = [
     "RPPCA",
     "ConditionalAutoencoder",
     "CrossSectionalModel",
+    "FactorAnalysis",
     "FactorCovariance",
     "FactorModel",
     "FamaMacBeth",

@@ -153,6 +153,14 @@ class FactorModel(BaseEstimator, ABC):  # type: ignore[misc]  # scikit-learn shi
     def factor_returns(self, panel: Panel) -> xr.DataArray:
         """Realised factor returns f[t] as (date, factor), in decimals per period; NaN where they cannot be had."""
 
+    def own_omega(self) -> FloatArray | None:
+        """Return Omega (factor, factor) if the model states one of its own; else it is estimated."""
+        return None
+
+    def own_specific_variance(self, panel: Panel) -> FloatArray | None:  # noqa: ARG002
+        """Return the specific variance (date, ticker) of a model with an Omega of its own, timed as its loadings."""
+        return None
+
     @abstractmethod
     def state(self) -> ModelState:
         """Everything that `from_state` needs."""

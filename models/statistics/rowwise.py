@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from models.arrays import BoolArray, Float64Array, FloatArray
+from models.arrays import BoolArray, Float64Array, FloatArray, IntArray
 
 
 def covered_product(values: FloatArray, covered: BoolArray, matrix: FloatArray) -> Float64Array:
@@ -42,6 +42,38 @@ def ordered_product(values: FloatArray, matrix: FloatArray) -> Float64Array:
     for column, slopes in zip(values.T, matrix, strict=True):
         product += column[:, None].astype(np.float64) * slopes
     return product
+
+
+def moments_by_pattern(
+    values: FloatArray, returns: FloatArray, known: BoolArray, weights: FloatArray
+) -> tuple[Float64Array, Float64Array, IntArray]:
+    """Return X'WX for each set of known stocks that there is, and X'Wr of each date, for loadings of all dates.
+
+    Most dates know the same stocks as the one before: their sums are taken once.
+
+    Parameters
+    ----------
+    values, weights : numpy.ndarray
+        (ticker, factor) and (ticker,), finite.
+    returns, known : numpy.ndarray
+        (date, ticker); returns are finite where known.
+
+    Returns
+    -------
+    gram : numpy.ndarray
+        (pattern, factor, factor)
+    moment : numpy.ndarray
+        (date, factor)
+    pattern : numpy.ndarray
+        (date,) position of each date's set.
+    """
+    _, first, pattern = np.unique(np.packbits(known, axis=1), axis=0, return_index=True, return_inverse=True)
+    none = np.zeros((len(first), known.shape[1]))
+    gram, _ = cross_sections(values, none, np.where(known[first], weights, 0.0))
+    moment = np.empty((len(known), values.shape[1]))
+    for date, inside in enumerate(known):
+        moment[date] = (values[inside] * weights[inside, None]).T @ returns[date, inside]
+    return gram, moment, pattern.reshape(-1)
 
 
 def cross_sections(values: FloatArray, returns: FloatArray, weights: FloatArray) -> tuple[Float64Array, Float64Array]:

@@ -92,7 +92,7 @@ def test_a_server_that_does_not_answer_is_one_line_at_the_start(folder: Path) ->
 def test_a_server_of_its_own_that_does_not_come_up_is_one_line(
     program: str, seconds: str, reason: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("deploy.doors.sys.executable", program)
+    monkeypatch.setattr(sys, "executable", program)
     monkeypatch.setenv("PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS", seconds)
     with (
         temporary_settings(restore_defaults={PREFECT_API_URL}),

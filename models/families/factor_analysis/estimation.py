@@ -1,0 +1,186 @@
+"""Factor analysis of a weighted sample of standardised returns.
+
+Here belongs what follows from standardised returns alone: weights of dates, the two principal-axis steps, scores, and
+what is expected of missing cells. How returns are standardised, and what is kept of a fit, belongs in `model`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.linalg import eigh
+
+from models.arrays import BoolArray, Float64Array, IntArray
+from models.statistics.rowwise import moments_by_pattern
+
+_STEPS = 2
+_ROUNDS = 3
+_FIRST_SPECIFIC = 0.5
+
+
+@dataclass(frozen=True, eq=False)
+class Factors:
+    """Loadings of standardised returns, Var(z) = B B' + psi.
+
+    Attributes
+    ----------
+    loadings : numpy.ndarray
+        (ticker, factor) B.
+    specific : numpy.ndarray
+        (ticker,) psi.
+    eigenvalues : numpy.ndarray
+        (factor,) of the whitened correlations, psi^(-1/2) C psi^(-1/2), in descending order.
+    """
+
+    loadings: Float64Array
+    specific: Float64Array
+    eigenvalues: Float64Array
+
+
+def blended_weights(n_dates: int, halflives: Sequence[float], shares: Sequence[float]) -> Float64Array:
+    """Weights of dates (date,) that sum to one: a blend of exponential ones, each normalised by itself."""
+    age = np.arange(n_dates)[::-1]
+    weights = np.zeros(n_dates)
+    for halflife, share in zip(halflives, shares, strict=True):
+        decay = np.power(0.5, age / halflife)
+        weights += share / sum(shares) * decay / decay.sum()
+    return weights
+
+
+def factor_analysis(z: Float64Array, weights: Float64Array, n_factors: int, floor: float) -> Factors:
+    """Estimate the factors of standardised returns with gaps.
+
+    Two principal-axis steps on the correlations C: with U e U' = psi^(-1/2) C psi^(-1/2), B = psi^(1/2) U (e - 1)^(1/2)
+    and psi = 1 - diag(B B'), between ``floor`` and 1 (Joereskog 1967, Some contributions to maximum likelihood factor
+    analysis, equations 14 to 16). Missing cells have the mean that the factors of the date give them, and C their
+    variance, found in a few rounds (expectation maximisation). With fewer dates than stocks the (date, date) matrix is
+    decomposed, so that no ticker x ticker matrix is formed; the variance of what is missing then counts in the scale of
+    a stock alone.
+
+    Parameters
+    ----------
+    z : numpy.ndarray
+        (date, ticker), NaN where missing.
+    weights : numpy.ndarray
+        (date,) that sum to one.
+    n_factors : int
+        Below the number of stocks and of dates.
+    floor : float
+        Least psi.
+    """
+    known = np.isfinite(z)
+    seen = weights @ known
+    filled, extra = np.where(known, z, 0.0), (1.0 - seen)
+    scale = np.sqrt(weights @ np.square(filled) / seen)
+    filled = filled / scale
+    found = _decomposed(filled, extra, weights, n_factors, floor)
+    for _ in range(_ROUNDS if not known.all() else 0):
+        filled, extra = _expected(filled, known, weights, found)
+        found = _decomposed(filled, extra, weights, n_factors, floor)
+    return Factors(found.loadings * scale[:, None], found.specific * np.square(scale), found.eigenvalues)
+
+
+def _decomposed(
+    filled: Float64Array, extra: Float64Array, weights: Float64Array, n_factors: int, floor: float
+) -> Factors:
+    rows = filled * np.sqrt(weights)[:, None]
+    if rows.shape[1] > rows.shape[0]:
+        square = np.square(rows).sum(axis=0)
+        rows, extra = rows * np.sqrt((square + extra) / square), np.zeros_like(extra)
+    diagonal = np.sqrt(np.square(rows).sum(axis=0) + extra)
+    rows, extra = rows / diagonal, extra / np.square(diagonal)
+    specific = np.full(rows.shape[1], _FIRST_SPECIFIC)
+    for _ in range(_STEPS):
+        root = np.sqrt(specific)
+        values, vectors = _leading(rows / root, extra / specific, n_factors)
+        loadings = root[:, None] * vectors * np.sqrt(np.maximum(values - 1.0, 0.0))
+        specific = np.clip(1.0 - np.square(loadings).sum(axis=1), floor, 1.0)
+    return Factors(loadings * diagonal[:, None], specific * np.square(diagonal), values)
+
+
+def _leading(rows: Float64Array, extra: Float64Array, size: int) -> tuple[Float64Array, Float64Array]:
+    """Return the largest eigenvalues of rows'rows + diag(extra) and their vectors (ticker, factor)."""
+    n_rows, n_columns = rows.shape
+    if n_columns <= n_rows:
+        matrix = rows.T @ rows + np.diag(extra)
+        values, vectors = eigh(matrix, subset_by_index=(n_columns - size, n_columns - 1))
+        values, vectors = values[::-1], vectors[:, ::-1]
+    else:
+        values, left = eigh(rows @ rows.T, subset_by_index=(n_rows - size, n_rows - 1))
+        values, left = values[::-1], left[:, ::-1]
+        vectors = rows.T @ left / np.sqrt(np.maximum(values, np.finfo(np.float64).tiny))
+    largest = vectors[np.abs(vectors).argmax(axis=0), np.arange(size)]
+    signs = np.where(vectors.sum(axis=0) != 0.0, np.sign(vectors.sum(axis=0)), np.sign(largest))
+    return values, vectors * signs
+
+
+def _expected(
+    filled: Float64Array, known: BoolArray, weights: Float64Array, found: Factors
+) -> tuple[Float64Array, Float64Array]:
+    """Fill gaps by the factors of their date; return also the variance (ticker,) that this leaves, over all dates."""
+    gaps = np.flatnonzero(~known.all(axis=1))
+    filled, extra = filled.copy(), np.zeros(filled.shape[1])
+    scores = posterior(found, filled[gaps], known[gaps])
+    expected = scores.mean @ found.loadings.T
+    filled[gaps] = np.where(known[gaps], filled[gaps], expected)
+    for place, variance in enumerate(scores.variance):
+        rows = gaps[scores.pattern == place]
+        absent = ~known[rows[0]]
+        loaded = found.loadings[absent]
+        left = found.specific[absent] + ((loaded @ variance) * loaded).sum(axis=1)
+        extra[absent] += weights[rows].sum() * left
+    return filled, extra
+
+
+@dataclass(frozen=True, eq=False)
+class Scores:
+    """Thomson's scores: the factors of each date, given what is known of it, are N(mean, variance[pattern]).
+
+    Attributes
+    ----------
+    mean : numpy.ndarray
+        (date, factor)
+    variance : numpy.ndarray
+        (pattern, factor, factor) of each set of known stocks.
+    pattern : numpy.ndarray
+        (date,) which of them.
+    """
+
+    mean: Float64Array
+    variance: Float64Array
+    pattern: IntArray
+
+
+def posterior(found: Factors, z: Float64Array, known: BoolArray) -> Scores:
+    """Score the factors of each date: f | z ~ N(P B' psi^-1 z, P), P = (I + B' psi^-1 B)^-1 over the known stocks."""
+    gram, moment, pattern = moments_by_pattern(found.loadings, z, known, 1.0 / found.specific)
+    variance = np.asarray(np.linalg.inv(np.eye(gram.shape[1]) + gram), dtype=np.float64)
+    return Scores((variance[pattern] @ moment[..., None])[..., 0], variance, pattern)
+
+
+def slopes_of_others(z: Float64Array, scores: Scores, found: Factors) -> tuple[Float64Array, Float64Array]:
+    """Give stocks with short histories (date, other) the slopes that their returns and the other stocks suggest.
+
+    Empirical Bayes: loadings are N(mean, diag(tau^2)) over the stocks that made the factors, returns N(b'f, psi) with
+    the mean psi; b is the posterior mean.
+
+    Returns
+    -------
+    loadings, total : numpy.ndarray
+        (other, factor) and (other,) specific variance, as in `Factors`.
+    """
+    mean: Float64Array = found.loadings.mean(axis=0)
+    spread = np.maximum(found.loadings.var(axis=0), np.finfo(np.float64).tiny)
+    noise = found.specific.mean()
+    loadings, specific = np.empty((z.shape[1], len(mean))), np.empty(z.shape[1])
+    for other in range(z.shape[1]):
+        known = np.isfinite(z[:, other])
+        f, own = scores.mean[known], z[known, other]
+        times = np.bincount(scores.pattern[known], minlength=len(scores.variance)).astype(np.float64)
+        gram = f.T @ f + np.tensordot(times, scores.variance, axes=1)
+        precision = gram / noise + np.diag(1.0 / spread)
+        loadings[other] = mean + np.linalg.solve(precision, (f.T @ own - gram @ mean) / noise)
+        specific[other] = np.square(own).mean()
+    return loadings, specific
