@@ -1,0 +1,35 @@
+"""What each number of `protocol.judge` means: its unit and a sentence, for tables and for whoever reads the dataset."""
+
+from __future__ import annotations
+
+MEANING: dict[str, tuple[str, str]] = {
+    "portfolios": ("1", "portfolios of the family"),
+    "observations": ("1", "standardised returns of the family"),
+    "bias_statistic": ("1", "standard deviation of all standardised returns; above 1 if risk is under-forecast"),
+    "bias_statistic_stderr": ("1", "standard error of it by stationary bootstrap of windows"),
+    "bias_low": ("1", "lower end, for one portfolio, of the exact 95 % interval of normal returns"),
+    "bias_high": ("1", "upper end of it"),
+    "bias_low_kurtosis": ("1", "lower end of the 95 % interval at the kurtosis of the standardised returns"),
+    "bias_high_kurtosis": ("1", "upper end of it"),
+    "kurtosis": ("1", "kurtosis of the standardised returns, 3 if normal"),
+    "mrad": ("1", "mean over portfolios and blocks of |bias statistic - 1|"),
+    "mrad_stderr": ("1", "standard error of it by stationary bootstrap of windows"),
+    "mrad_floor": ("1", "what it is for true forecasts of normal returns"),
+    "q_statistic": ("1", "mean of z^2 - ln z^2, 2.270 for true forecasts of normal returns"),
+    "qlike": ("1", "mean of ln h + r^2 / h; comparable only between forecasts of the same portfolios"),
+    "volatility": ("percent per year", "realised volatility"),
+    "volatility_stderr": ("percent per year", "standard error of it by stationary bootstrap of windows"),
+    "mincer_zarnowitz_slope": ("1", "mean slope of r^2 on its forecast, weighted by the forecast; 1 is right"),
+    "mincer_zarnowitz_rejected": ("1", "share of portfolios for which intercept 0 and slope 1 are rejected at 5 %"),
+    "ljung_box_rejected": ("1", "share of portfolios for which uncorrelated z^2 are rejected at 5 %"),
+    "turnover": ("1", "mean one-way turnover from one forecast to the next"),
+    "qlike_by_date": ("1", "mean over the portfolios of the family of ln h + r^2 / h"),
+    "squared_return": ("1", "mean over the portfolios of the family of r^2"),
+    "log_likelihood_by_date": ("1", "ln p of the date's cross-section under N(0, S), per stock"),
+    "log_likelihood": ("1", "ln p of cross-sections under N(0, S), per stock-day"),
+    "log_likelihood_stderr": ("1", "standard error of it by stationary bootstrap of windows"),
+    "mahalanobis": ("1", "mean of r'S^-1 r per stock-day, 1 for a true covariance"),
+    "dispersion_bias": ("1", "root mean of realised over forecast cross-sectional variance"),
+    "coverage": ("1", "share of the stocks asked for that the forecasts cover"),
+    "known_returns": ("1", "share of their returns that are known; the others are taken for zero in portfolios"),
+}
