@@ -10,6 +10,7 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 
 from models.arrays import Float64Array, IntArray
 from models.evaluation.calibration import (
@@ -25,9 +26,14 @@ from models.evaluation.calibration import (
     q_statistic,
     qlike_loss,
 )
+from models.evaluation.tails import acerbi_szekely, basel_zone, christoffersen, kupiec, tail, violations
 
 _SIGNIFICANCE = 0.05
 _LAGS = 10
+_SHORTFALL_LEVEL = 0.975
+"""Of expected shortfall, as the Basel Committee and Acerbi and Szekely have it."""
+_SIMULATIONS = 2000
+_BASEL_PERIODS = 250
 
 
 @dataclass(frozen=True, eq=False)
@@ -111,6 +117,7 @@ def score(family: Family, *, block: int, periods_per_year: float, draws: IntArra
         "volatility": year * float(deviations(earned.sum(axis=0))),
         "volatility_stderr": year * _spread(deviations(earned[draws].sum(axis=1))),
         **_dynamics(family, flat),
+        **_tails(flat),
     }
 
 
@@ -127,6 +134,33 @@ def _dynamics(family: Family, flat: Float64Array) -> dict[str, float]:
         "mincer_zarnowitz_rejected": rejected(np.array([fit.p_value for fit in fits])),
         "ljung_box_rejected": rejected(p_values),
     }
+
+
+def _tails(flat: Float64Array) -> dict[str, float]:
+    """Back-tests of normal tails: shares of violations, and of portfolios that a 5 % test rejects."""
+    found = {}
+    for level in (0.95, 0.99):
+        hits = violations(flat, tail(level))
+        name = f"{level:.0%}"[:-1]
+        found[f"var_{name}_violations"] = _mean(hits)
+        found[f"var_{name}_kupiec_rejected"] = rejected(kupiec(hits, level)[1])
+        found[f"var_{name}_christoffersen_rejected"] = rejected(christoffersen(hits, level).conditional_p)
+    zones = _zones(hits)
+    shortfall = acerbi_szekely(flat, tail(_SHORTFALL_LEVEL), n_simulations=_SIMULATIONS)
+    return found | {
+        "basel_yellow": _mean(np.asarray(zones == "yellow", dtype=np.float64)),
+        "basel_red": _mean(np.asarray(zones == "red", dtype=np.float64)),
+        "es_z1": _mean(shortfall.z1),
+        "es_z2": _mean(shortfall.z2),
+        "es_z2_rejected": rejected(shortfall.z2_p),
+    }
+
+
+def _zones(hits: Float64Array) -> npt.NDArray[np.str_]:
+    """Zones of every whole, known year of 250 periods of each portfolio, one after the other."""
+    n_years = len(hits) // _BASEL_PERIODS
+    years = hits[: n_years * _BASEL_PERIODS].reshape(n_years, _BASEL_PERIODS, hits.shape[1]).sum(axis=1)
+    return np.array([basel_zone(int(number), _BASEL_PERIODS) for number in years[np.isfinite(years)]], dtype=np.str_)
 
 
 def rejected(p_values: Float64Array) -> float:
