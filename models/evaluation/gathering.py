@@ -42,8 +42,8 @@ class Windows:
     rules: Rules
     groups: Mapping[str, str]
     capitalisation: xr.DataArray | None
-    realised: dict[str, list[pd.DataFrame]] = field(default_factory=dict)
-    variance: dict[str, list[pd.Series]] = field(default_factory=dict)
+    realised: dict[str, dict[int, pd.DataFrame]] = field(default_factory=dict)
+    variance: dict[str, dict[int, pd.Series]] = field(default_factory=dict)
     turnover: dict[str, list[float]] = field(default_factory=dict)
     before: dict[str, pd.DataFrame] = field(default_factory=dict)
     sections: list[CrossSections] = field(default_factory=list)
@@ -64,10 +64,12 @@ class Windows:
         known = np.isfinite(returns)
         filled = np.where(known, returns, 0.0)
         for family, weights in self._weights(one, asked, covariance).items():
-            self._hold(family, weights, covariance.variance(weights.to_numpy()), filled @ weights.to_numpy().T)
+            self._hold(
+                one.number, family, weights, covariance.variance(weights.to_numpy()), filled @ weights.to_numpy().T
+            )
         single = pd.DataFrame(returns, columns=tickers)
-        self.realised.setdefault("stocks", []).append(single)
-        self.variance.setdefault("stocks", []).append(pd.Series(covariance.diagonal, index=tickers))
+        self.realised.setdefault("stocks", {})[one.number] = single
+        self.variance.setdefault("stocks", {})[one.number] = pd.Series(covariance.diagonal, index=tickers)
         self.sections.append(gaussian(covariance, returns))
         self.covered.append((int(asked.sum()), len(asked), int(known.sum()), known.size))
         self.structure.append(self._diagnose(tickers, covariance, returns))
@@ -86,9 +88,11 @@ class Windows:
         self.earlier = (tickers, covariance)
         return found
 
-    def _hold(self, family: str, weights: pd.DataFrame, variance: Float64Array, realised: Float64Array) -> None:
-        self.variance.setdefault(family, []).append(pd.Series(variance, index=weights.index))
-        self.realised.setdefault(family, []).append(pd.DataFrame(realised, columns=weights.index))
+    def _hold(
+        self, number: int, family: str, weights: pd.DataFrame, variance: Float64Array, realised: Float64Array
+    ) -> None:
+        self.variance.setdefault(family, {})[number] = pd.Series(variance, index=weights.index)
+        self.realised.setdefault(family, {})[number] = pd.DataFrame(realised, columns=weights.index)
         if family in _LASTING:
             earlier = self.before.get(family)
             if earlier is not None:
@@ -182,9 +186,11 @@ class Windows:
 
     def _family(self, family: str) -> Family:
         """Put the windows of a family side by side; a portfolio that a window lacks is NaN in it."""
-        variance = pd.concat(self.variance[family], axis=1).T
-        windows = [part.reindex(columns=variance.columns).to_numpy() for part in self.realised[family]]
-        return Family(np.stack(windows), variance.to_numpy(dtype=np.float64))
+        variance = pd.DataFrame(self.variance[family]).reindex(columns=range(len(self.sections)))
+        realised = np.full((variance.shape[1], self.rules.step, len(variance)), np.nan)
+        for number, part in self.realised[family].items():
+            realised[number][:, variance.index.get_indexer(part.columns)] = part.to_numpy()
+        return Family(realised, variance.to_numpy(dtype=np.float64).T)
 
 
 _LASTING = {"equal_weight", "cap_weight", "sectors", "minimum_variance", "minimum_variance_long_only"}

@@ -56,7 +56,7 @@ def factor_portfolios(covariance: FactorForm) -> Float64Array:
 
 def rank_buckets(n_stocks: int) -> dict[str, tuple[int, int]]:
     """Ranks, from 1 and both included, in which eigenportfolios are judged together; empty ones are left out."""
-    last = n_stocks - 20
+    last = max(n_stocks - 20, 1)
     edges = ((1, 1), (2, 5), (6, 20), (21, 60), (61, 200))
     found = {f"{first}-{end}" if end > first else f"{first}": (first, min(end, last)) for first, end in edges}
     found |= {"201-": (201, last), "last 20": (last + 1, n_stocks)}

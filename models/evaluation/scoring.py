@@ -85,7 +85,7 @@ def score(family: Family, *, block: int, periods_per_year: float, draws: IntArra
     Returns
     -------
     dict
-        Name to number, NaN where it cannot be had; `models.evaluation.protocol.MEANING` says what each is.
+        Name to number, NaN where it cannot be had; `models.evaluation.meanings` says what each is.
     """
     z = family.z
     n_windows, n_periods, n_portfolios = z.shape
@@ -94,9 +94,9 @@ def score(family: Family, *, block: int, periods_per_year: float, draws: IntArra
     span = block * n_periods
     known = np.isfinite(flat)
     single = int(np.median(known.sum(axis=0)))
-    tail = kurtosis(flat)
+    fourth = kurtosis(flat)
     interval = bias_interval(single) if single > 1 else (math.nan, math.nan)
-    wide = bias_interval(single, kurtosis=tail) if single > 1 and tail >= 1.0 else (math.nan, math.nan)
+    wide = bias_interval(single, kurtosis=fourth) if single > 1 and fourth >= 1.0 else (math.nan, math.nan)
     year = 100.0 * math.sqrt(periods_per_year)
     earned = moments(family.realised).sum(axis=(1, 2))
     return {
@@ -108,7 +108,7 @@ def score(family: Family, *, block: int, periods_per_year: float, draws: IntArra
         "bias_high": interval[1],
         "bias_low_kurtosis": wide[0],
         "bias_high_kurtosis": wide[1],
-        "kurtosis": tail,
+        "kurtosis": fourth,
         "mrad": _mrad(sums, block, span),
         "mrad_stderr": _spread(np.array([_mrad(sums[draw], block, span) for draw in draws])),
         "mrad_floor": mrad_floor(span) if span > 1 else math.nan,

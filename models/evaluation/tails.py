@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy import special, stats
 
-from models.arrays import BoolArray, Float64Array
+from models.arrays import Float64Array
 from schemas.errors import ConfigError
 
 Zone = Literal["green", "yellow", "red"]
@@ -167,20 +167,18 @@ def acerbi_szekely(z: Float64Array, beyond: Tail, *, n_simulations: int = 5000, 
     beyond : Tail
         What they are said to follow.
     n_simulations, seed : int
-        Series of independent draws from it, the same for every column.
+        Series of independent draws from it, the same for columns of as many dates.
     """
-    known = np.isfinite(z)
-    count = known.sum(axis=0)
-    rng = np.random.default_rng(seed)
-    lost, beyond_n = np.cumsum(_tail_sums(z, beyond), axis=1)[:, -1] if len(z) else np.zeros((2, z.shape[1]))
+    count = np.isfinite(z).sum(axis=0)
+    with np.errstate(invalid="ignore"):
+        hit = z < -beyond.quantile
+    lost, number = np.where(hit, z, 0.0).sum(axis=0), hit.sum(axis=0).astype(np.float64)
     found = np.full((4, z.shape[1]), np.nan)
-    found[0], found[2] = _statistics(lost, beyond_n, count, beyond)
-    drawn = np.cumsum(_tail_sums(_draw(rng, (int(count.max(initial=0)), n_simulations), beyond), beyond), axis=1)
+    found[0], found[2] = _statistics(lost, number, count, beyond)
     for n in np.unique(count[count > 0]):
         columns = count == n
-        lost, beyond_n = drawn[:, n - 1]
-        simulated = _statistics(lost, beyond_n, np.full(n_simulations, n), beyond)
-        for place, values in zip((1, 3), simulated, strict=True):
+        drawn = _simulated(int(n), n_simulations, beyond, np.random.default_rng([seed, int(n)]))
+        for place, values in zip((1, 3), drawn, strict=True):
             ordered = np.sort(values[np.isfinite(values)])
             at_or_below = np.searchsorted(ordered, found[place - 1, columns] + 1e-12, side="right")
             found[place, columns] = at_or_below / max(len(ordered), 1)
@@ -200,18 +198,21 @@ def basel_zone(n_violations: int, n_observations: int = 250, level: float = 0.99
     return "yellow" if probability >= 0.95 else "green"
 
 
-def _draw(rng: np.random.Generator, shape: tuple[int, int], beyond: Tail) -> Float64Array:
-    if beyond.degrees is None:
-        return rng.standard_normal(shape)
-    scaled: Float64Array = rng.standard_t(beyond.degrees, shape) * math.sqrt((beyond.degrees - 2.0) / beyond.degrees)
-    return scaled
-
-
-def _tail_sums(z: Float64Array, beyond: Tail) -> Float64Array:
-    """Return z of violations, 0 elsewhere, and their indicator (2, date, portfolio)."""
-    with np.errstate(invalid="ignore"):
-        hit: BoolArray = np.asarray(z < -beyond.quantile, dtype=np.bool_)
-    return np.stack([np.where(hit, z, 0.0), hit.astype(np.float64)])
+def _simulated(
+    n_dates: int, n_simulations: int, beyond: Tail, rng: np.random.Generator
+) -> tuple[Float64Array, Float64Array]:
+    """Z1 and Z2 of simulated series: their violations alone are drawn, a binomial number of them from the tail."""
+    chance = 1.0 - beyond.level
+    number = rng.binomial(n_dates, chance, n_simulations)
+    tail_chance = chance * rng.random(int(number.sum()))
+    drawn: Float64Array = np.asarray(special.ndtri(tail_chance), dtype=np.float64)
+    if beyond.degrees is not None:
+        scale = math.sqrt((beyond.degrees - 2.0) / beyond.degrees)
+        drawn = np.asarray(special.stdtrit(beyond.degrees, tail_chance) * scale, dtype=np.float64)
+    series = np.repeat(np.arange(n_simulations), number)
+    lost: Float64Array = np.asarray(np.bincount(series, weights=drawn, minlength=n_simulations), dtype=np.float64)
+    count = np.full(n_simulations, n_dates, dtype=np.int64)
+    return _statistics(lost, number.astype(np.float64), count, beyond)
 
 
 def _statistics(
