@@ -74,3 +74,13 @@ def test_the_confidence_set_ignores_what_models_share_their_order_and_copies() -
     assert model_confidence_set(losses[:, :1]).p_values.tolist() == [1.0]
     with pytest.raises(DataError, match="every loss"):
         model_confidence_set(np.where(losses > 2.0, np.nan, losses))
+
+
+def test_a_model_dropped_after_one_that_was_not_rejected_stays_in_the_set() -> None:
+    """A noisy model goes first, its test not rejected; what comes after keeps at least that p-value."""
+    rng = np.random.default_rng(5)
+    best = rng.standard_normal(300)
+    losses = np.column_stack([best, best + 0.02 + 0.001 * rng.standard_normal(300), rng.standard_normal(300) * 3 + 0.1])
+    found = model_confidence_set(losses, n_bootstrap=500, mean_block=2.0)
+    assert found.p_values[1] == found.p_values[2] > 0.1
+    assert model_confidence_set(losses[:, :2], n_bootstrap=500, mean_block=2.0).p_values[1] == 0.0
