@@ -22,6 +22,8 @@ from models.blas import fix_order_of_sums
 
 fix_order_of_sums()  # before any of the following multiplies a matrix
 
+from models.evaluation.protocol import Dense, FactorForm, Forecast, Rules, judge  # noqa: E402
+from models.evaluation.superiority import diebold_mariano, model_confidence_set  # noqa: E402
 from models.families.autoencoder import ConditionalAutoencoder  # noqa: E402
 from models.families.base import FactorModel, ModelState  # noqa: E402
 from models.families.cross_section import CrossSectionalModel  # noqa: E402
@@ -53,25 +55,32 @@ __all__ = [
     "RPPCA",
     "ConditionalAutoencoder",
     "CrossSectionalModel",
+    "Dense",
     "FactorAnalysis",
     "FactorCovariance",
+    "FactorForm",
     "FactorModel",
     "FamaMacBeth",
+    "Forecast",
     "MarketModel",
     "ModelState",
     "Panel",
     "PenalisedModel",
     "RiskModel",
+    "Rules",
     "SortedPortfolios",
     "SpecificRisk",
     "TimeSeriesModel",
     "TwoPass",
     "WalkForward",
+    "diebold_mariano",
     "double_sort",
     "forecast",
     "full_sample_betas",
+    "judge",
     "managed_returns",
     "managed_weights",
+    "model_confidence_set",
     "quantile_sort",
     "two_pass",
 ]

@@ -283,7 +283,12 @@ class Criterion(Frozen):
     value: float | None = Field(description="What the version has.")
     champion: float | None = Field(default=None, description="What the champion has on the same dates; None if alone.")
     limit: str = Field(description="What is asked for, in words.")
-    note: str | None = Field(default=None, description="Where it failed, if that is one place among many.")
+    note: str | None = Field(
+        default=None, description="Where it failed, if that is one place among many, or what the number rests on."
+    )
+    statistic: float | None = Field(
+        default=None, description="Of the test whose p-value the version has, if it is one."
+    )
 
 
 class GateDecision(Frozen):

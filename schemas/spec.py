@@ -134,6 +134,12 @@ class GateSpec(Frozen):
     max_qlike_loss: float = Field(
         default=0.05, ge=0.0, description="Most that its mean QLIKE over common portfolios may exceed the champion's."
     )
+    significance: float | None = Field(
+        default=0.05,
+        gt=0.0,
+        lt=0.5,
+        description="Least one-sided Diebold-Mariano p-value of its QLIKE against the champion's; any if null.",
+    )
     suspected_returns: SuspectedReturns = Field(
         default="counted",
         description="Whether returns that a check suspects count in bias statistics and QLIKE; refuted ones never do.",

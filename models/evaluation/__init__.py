@@ -1,5 +1,17 @@
 """Judging forecasts.
 
-Of one model (`forecasts`), of two on common ground (`comparison`), number by number (`differences`). Whether a version
-may become the champion is decided in `gate`.
+Where do I go to ...?
+
+==============================================  =====================================================
+judge any covariance, a peer's too              `protocol` (asks by `asking`, gathers in `gathering`)
+see what a number of it means                   `meanings`
+judge the forecasts of one published version    `forecasts`
+know whether one of two or many is better       `superiority`
+multiply, solve, measure a covariance           `covariances`
+form the portfolios that it is judged by        `portfolios`
+test z, its tails, whole cross-sections         `calibration`, `tails`, `likelihood`
+look at the loadings themselves                 `structure`
+compare two versions on common ground           `comparison`, number by number in `differences`
+decide whether a version becomes champion       `gate`
+==============================================  =====================================================
 """

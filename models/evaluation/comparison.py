@@ -71,7 +71,8 @@ def compare(
     -------
     xarray.Dataset
         ``total_r2`` (version), pooled; ``qlike`` (version, portfolio), the mean over the dates on which the champion
-        has one, for portfolios that the champion has forecast and that hold stocks that it covers; ``coverage`` (),
+        has one, for portfolios that the champion has forecast and that hold stocks that it covers; ``qlike_difference``
+        (date), the challenger's less the champion's, mean over the portfolios of the date; ``coverage`` (),
         the share of the returns explained by the champion that the challenger explains too. A score is NaN where the
         challenger fails to forecast what the champion does, ``coverage`` if the champion explains nothing.
     """
@@ -101,6 +102,9 @@ def compare(
         for score in scores
     ]
     result["qlike"] = (("version", "portfolio"), np.stack([loss.values for loss in losses]))
+    apart = (scores[0]["qlike"] - scores[1]["qlike"]).where(reference, 0.0).sum("portfolio", skipna=False)
+    n_portfolios = reference.sum("portfolio")
+    result["qlike_difference"] = (apart / n_portfolios.where(n_portfolios > 0)).sel(date=dates)
     total = int(known.sum())
     result["coverage"] = int((known & explained[0]).sum()) / total if total else np.nan
     return result

@@ -12,8 +12,10 @@ from collections.abc import Mapping
 import numpy as np
 import xarray as xr
 
+from models.arrays import Float64Array
 from models.evaluation.comparison import CHALLENGER, CHAMPION, compare, held_out_dates
 from models.evaluation.forecasts import WITHOUT_SUSPECTS
+from models.evaluation.superiority import diebold_mariano
 from schemas.contracts import Criterion, GateDecision, Manifest
 from schemas.spec import GateSpec
 
@@ -21,6 +23,7 @@ _LEAST_COVERAGE = 0.5
 """Share of the stocks that the parent covers below which the rows of an update are not believed."""
 
 _RELATIVE = ("total R2 against the champion", "QLIKE against the champion", "coverage against the champion")
+_TESTED = "Diebold-Mariano p-value against the champion"
 
 
 def decide(
@@ -63,7 +66,7 @@ def decide(
             facts |= {"first_date": dates[0].date(), "last_date": dates[-1].date()}
             judged += _relative(criteria, compare(challenger, other, returns, mask, dates))
         else:
-            judged += [_unasked(name, "no held-out date in common with the champion") for name in _RELATIVE]
+            judged += [_unasked(name, "no held-out date in common with the champion") for name in _asked_for(criteria)]
     passed = all(one.passed for one in judged)
     reasons = tuple(sentence(one) for one in judged if passed or not one.passed)
     return GateDecision.model_validate({"passed": passed, "reasons": reasons, "criteria": tuple(judged), **facts})
@@ -197,7 +200,8 @@ def _relative(criteria: GateSpec, scores: xr.Dataset) -> tuple[Criterion, ...]:
     r2_name, qlike_name, coverage_name = _RELATIVE
     coverage = _finite(float(scores["coverage"]))
     if coverage is None:
-        return tuple(_unasked(name, "the champion explains no return of these dates and stocks") for name in _RELATIVE)
+        why = "the champion explains no return of these dates and stocks"
+        return tuple(_unasked(name, why) for name in _asked_for(criteria))
     least = 1.0 - criteria.max_coverage_loss
     total = {which: _finite(float(scores["total_r2"].sel(version=which))) for which in (CHALLENGER, CHAMPION)}
     judged = [
@@ -211,11 +215,38 @@ def _relative(criteria: GateSpec, scores: xr.Dataset) -> tuple[Criterion, ...]:
         ),
     ]
     if not scores.sizes["portfolio"]:
-        return (*judged, _unasked(qlike_name, "no portfolio in common that the champion has forecast"))
+        why = "no portfolio in common that the champion has forecast"
+        return (*judged, *(_unasked(name, why) for name in (qlike_name, *_asked_for(criteria)[len(_RELATIVE) :])))
     means = scores["qlike"].mean("portfolio", skipna=False)
     loss = {which: _finite(float(means.sel(version=which))) for which in (CHALLENGER, CHAMPION)}
     qlike = _beside(qlike_name, loss, criteria.max_qlike_loss, higher_is_better=False)
-    return (*judged, qlike.model_copy(update={"limit": f"{qlike.limit} ({_which(criteria)})"}))
+    judged.append(qlike.model_copy(update={"limit": f"{qlike.limit} ({_which(criteria)})"}))
+    if criteria.significance is not None:
+        judged.append(_tested(criteria.significance, scores["qlike_difference"].values, loss[CHALLENGER]))
+    return tuple(judged)
+
+
+def _asked_for(criteria: GateSpec) -> tuple[str, ...]:
+    """Name what is asked of a challenger beside the champion."""
+    return _RELATIVE if criteria.significance is None else (*_RELATIVE, _TESTED)
+
+
+def _tested(significance: float, apart: Float64Array, own: float | None) -> Criterion:
+    """Ask that the challenger's QLIKE (date) less the champion's is not significantly above 0 (Diebold and Mariano)."""
+    if own is None:
+        return _unasked(_TESTED, "the challenger has no QLIKE, for which it is refused")
+    test = diebold_mariano(apart, np.zeros_like(apart))
+    chance = _finite(test.p_worse)
+    if chance is None:
+        return _unasked(_TESTED, f"{test.n_dates} date(s) with a QLIKE of both")
+    return Criterion(
+        name=_TESTED,
+        passed=chance >= significance,
+        value=chance,
+        limit=f"at least {significance:g}, one-sided,",
+        note=f"its QLIKE exceeds the champion's by {test.difference:.4f} on average of {test.n_dates} dates",
+        statistic=_finite(test.statistic),
+    )
 
 
 def _beside(name: str, values: dict[str, float | None], tolerance: float, *, higher_is_better: bool) -> Criterion:

@@ -5,10 +5,12 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 import pytest
+import statsmodels.api as sm
 import xarray as xr
 from fixtures_versions import make_versions
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy import stats
 
 from models import RiskModel
 from models.evaluation import forecasts
@@ -48,7 +50,7 @@ def found(decision: GateDecision, word: str) -> Criterion:
     return one
 
 
-R2, QLIKE, COVERAGE = "total R2 against", "QLIKE against", "coverage against"
+R2, QLIKE, COVERAGE, TESTED = "total R2 against", "QLIKE against", "coverage against", "Diebold-Mariano p-value"
 FORECASTS = "portfolios with a forecast"
 
 
@@ -92,7 +94,7 @@ def test_the_gate_says_whether_suspected_returns_counted() -> None:
 def test_equal_ones_pass_and_say_on_which_dates() -> None:
     decision = decided(VERSION, max_total_r2_loss=0.0, max_qlike_loss=0.0, max_coverage_loss=0.0)
     assert decision.passed
-    assert len(decision.reasons) == len(decision.criteria) == 6
+    assert len(decision.reasons) == len(decision.criteria) == 7
     assert (decision.champion, decision.dates) == (CHAMPION, 100)
     dates = VERSION.indexes["date"][-100:]
     assert (decision.first_date, decision.last_date) == (dates[0].date(), dates[-1].date())
@@ -111,7 +113,7 @@ def test_scores_are_those_of_a_plain_evaluation_on_the_held_out_dates() -> None:
 
 
 def test_doubled_omega_loses_by_qlike_only() -> None:
-    decision = decided(VERSION.assign(omega=4.0 * VERSION["omega"]))
+    decision = decided(VERSION.assign(omega=4.0 * VERSION["omega"]), significance=None)
     assert failed(decision) == ["QLIKE against the champion"]
     assert len(decision.reasons) == 1
     assert "(champion: " in decision.reasons[0]
@@ -121,9 +123,34 @@ def test_doubled_omega_loses_by_qlike_only() -> None:
     assert value > champion + 0.05
 
 
+def test_a_loss_within_the_tolerance_is_refused_if_it_is_significant_and_says_by_which_test() -> None:
+    """The statistic is that of statsmodels' regression of the difference on a constant, times its correction."""
+    worse = VERSION.assign(specific_variance=2.0 * VERSION["specific_variance"], omega=1.4 * VERSION["omega"])
+    decision = decided(worse, max_qlike_loss=1.0)
+    assert failed(decision) == ["Diebold-Mariano p-value against the champion"]
+    one, losses = found(decision, TESTED), []
+    for version in (worse, VERSION):
+        variance = RiskModel(version["loadings"], version["omega"], version["specific_variance"])
+        judged = version.assign(portfolio_variance=variance.variance(version["weights"]))
+        losses.append(forecasts.evaluate(judged, RETURNS)["qlike"][..., -100:].mean("portfolio").values)
+    apart = losses[0] - losses[1]
+    peer = sm.OLS(apart, np.ones(100)).fit(cov_type="HAC", cov_kwds={"maxlags": 4})
+    assert one.statistic == pytest.approx(float(peer.tvalues[0]) * np.sqrt(0.99), rel=1e-6)
+    assert one.value == pytest.approx(stats.t.sf(one.statistic, 99), rel=1e-6)
+    assert one.note == f"its QLIKE exceeds the champion's by {apart.mean():.4f} on average of 100 dates"
+    assert decided(worse, max_qlike_loss=1.0, significance=None).passed
+    assert decided(VERSION, worse).passed, "to be better is no loss"
+    assert found(decided(VERSION), TESTED).value == 0.5
+
+
+def test_a_criterion_of_an_old_manifest_has_no_statistic() -> None:
+    old = '{"name": "QLIKE", "passed": true, "value": 1.0, "champion": null, "limit": "at most 2", "note": null}'
+    assert Criterion.model_validate_json(old).statistic is None
+
+
 def test_shuffled_loadings_lose_by_r2() -> None:
     shuffled = VERSION.assign(loadings=VERSION["loadings"].roll(ticker=5, roll_coords=False))
-    decision = decided(shuffled, max_qlike_loss=10.0, max_coverage_loss=1.0)
+    decision = decided(shuffled, max_qlike_loss=10.0, max_coverage_loss=1.0, significance=None)
     assert failed(decision) == ["total R2 against the champion"]
 
 
@@ -204,14 +231,14 @@ def test_nothing_in_common_is_said_and_the_absolute_criteria_decide() -> None:
     decision = decided(VERSION, earlier)
     assert decision.passed
     assert (decision.champion, decision.dates, decision.first_date) == (CHAMPION, 0, None)
-    assert sum("no held-out date in common" in reason for reason in decision.reasons) == 3
+    assert sum("no held-out date in common" in reason for reason in decision.reasons) == 4
     renamed = VERSION.assign_coords(portfolio=["a", "b", "c"])
     decision = decided(VERSION, renamed)
     assert decision.passed
     assert "no portfolio in common" in found(decision, QLIKE).limit
     assert found(decision, R2).champion is not None
     strangers = VERSION.assign_coords(ticker=[f"X{n}" for n in range(12)])
-    assert [one.value for one in decided(VERSION, strangers).criteria[3:]] == [None, None, None]
+    assert [one.value for one in decided(VERSION, strangers).criteria[3:]] == [None] * 4
     refused = decide(CRITERIA, {"total_r2_out_of_sample": -1.0}, VERSION, (CHAMPION, earlier), RETURNS, MASK)
     assert not refused.passed
 
