@@ -41,9 +41,21 @@ from models.portfolios.sorts import (  # noqa: E402
     managed_weights,
     quantile_sort,
 )
+from models.risk.attribution import attribute, link  # noqa: E402
+from models.risk.benchmark import active_weights, beta, covariance, incremental_risk, tracking_error  # noqa: E402
+from models.risk.contributions import volatility_by_factor, volatility_by_group, volatility_by_ticker  # noqa: E402
 from models.risk.covariance import FactorCovariance  # noqa: E402
+from models.risk.many import portfolio_variances  # noqa: E402
 from models.risk.portfolio import RiskModel  # noqa: E402
 from models.risk.specific import SpecificRisk  # noqa: E402
+from models.risk.stress import historical_stress, scenario_stress  # noqa: E402
+from models.risk.tails import (  # noqa: E402
+    filtered_historical,
+    gaussian_es,
+    gaussian_var,
+    variance_at_horizon,
+    volatility_at_horizon,
+)
 from schemas.spec import WalkForward  # noqa: E402
 
 __all__ = [
@@ -65,11 +77,29 @@ __all__ = [
     "TimeSeriesModel",
     "TwoPass",
     "WalkForward",
+    "active_weights",
+    "attribute",
+    "beta",
+    "covariance",
     "double_sort",
+    "filtered_historical",
     "forecast",
     "full_sample_betas",
+    "gaussian_es",
+    "gaussian_var",
+    "historical_stress",
+    "incremental_risk",
+    "link",
     "managed_returns",
     "managed_weights",
+    "portfolio_variances",
     "quantile_sort",
+    "scenario_stress",
+    "tracking_error",
     "two_pass",
+    "variance_at_horizon",
+    "volatility_at_horizon",
+    "volatility_by_factor",
+    "volatility_by_group",
+    "volatility_by_ticker",
 ]
