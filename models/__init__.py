@@ -12,6 +12,7 @@ find errors, joint tests, premia over time   `models.inference`
 form portfolios, sort stocks                 `models.portfolios`
 estimate Omega, specific and portfolio risk  `models.risk`
 make the rows of a version out of fits       `models.forecasting`
+allocate by a risk model                     `models.allocation`
 judge forecasts, compare two models          `models.evaluation`
 name the type of an array                    `models.arrays`
 know what decides the last bits              `models.blas`
@@ -22,6 +23,16 @@ from models.blas import fix_order_of_sums
 
 fix_order_of_sums()  # before any of the following multiplies a matrix
 
+from models.allocation import (  # noqa: E402
+    Constraints,
+    allocate,
+    factor_risk_parity,
+    hierarchical_risk_parity,
+    maximum_diversification,
+    mean_variance,
+    minimum_variance,
+    risk_parity,
+)
 from models.families.autoencoder import ConditionalAutoencoder  # noqa: E402
 from models.families.base import FactorModel, ModelState  # noqa: E402
 from models.families.cross_section import CrossSectionalModel  # noqa: E402
@@ -63,6 +74,7 @@ __all__ = [
     "PCA",
     "RPPCA",
     "ConditionalAutoencoder",
+    "Constraints",
     "CrossSectionalModel",
     "FactorCovariance",
     "FactorModel",
@@ -78,22 +90,29 @@ __all__ = [
     "TwoPass",
     "WalkForward",
     "active_weights",
+    "allocate",
     "attribute",
     "beta",
     "covariance",
     "double_sort",
+    "factor_risk_parity",
     "filtered_historical",
     "forecast",
     "full_sample_betas",
     "gaussian_es",
     "gaussian_var",
+    "hierarchical_risk_parity",
     "historical_stress",
     "incremental_risk",
     "link",
     "managed_returns",
     "managed_weights",
+    "maximum_diversification",
+    "mean_variance",
+    "minimum_variance",
     "portfolio_variances",
     "quantile_sort",
+    "risk_parity",
     "scenario_stress",
     "tracking_error",
     "two_pass",

@@ -111,11 +111,9 @@ class AllocatedWeights(Frozen):
         return rebalances
 
     def continues(self, before: Self) -> bool:
-        """Whether nothing that was said before has changed, but names of tickers; what was not read yet says nothing."""
-        ours, theirs = (
-            [(one.as_of, sorted(one.weights.values())) for one in item.rebalances] for item in (self, before)
-        )
-        return ours[: len(theirs)] == theirs
+        """Whether all weights that were known before are the same, whatever their tickers are called by now."""
+        dated = [[(one.as_of, sorted(one.weights.values())) for one in item.rebalances] for item in (self, before)]
+        return dated[0][: len(dated[1])] == dated[1]
 
     def continued(self, later: Self) -> Self:
         """Return this allocation with the weights that another one has after its own."""

@@ -1,6 +1,6 @@
 """Published weights: one immutable folder for each name and as-of date, `allocations/<universe>/<name>/<date>`.
 
-Here belong publishing them, finding them and reading them back. What they hold is declared in `schemas.allocation`, how
+Here belong publishing them, finding them and reading them back. What they hold is declared in `schemas.allocated`, how
 a store makes a folder visible in `storage.stores`. The folder is a consolidated Zarr v3 group, as a version's is, with
 `manifest.json` and its seal beside the arrays: ``xr.open_zarr`` opens it without factorcube.
 
@@ -17,7 +17,7 @@ from datetime import date
 import xarray as xr
 from pydantic import ValidationError
 
-from schemas.allocation import ALLOCATION, AllocationManifest
+from schemas.allocated import ALLOCATION, AllocationManifest
 from schemas.contracts import validate
 from schemas.errors import ConflictError, CorruptionError, PublishError, StoreError
 from schemas.refs import AllocationRef
@@ -40,7 +40,7 @@ def publish_allocation(layout: Layout, dataset: xr.Dataset, manifest: Allocation
     layout : Layout
         Where.
     dataset : xarray.Dataset
-        As `schemas.allocation.ALLOCATION` says.
+        As `schemas.allocated.ALLOCATION` says.
     manifest : AllocationManifest
         What they were made from; its checksums are filled in here.
 

@@ -11,7 +11,8 @@ from threadpoolctl import threadpool_limits
 from models.allocation import allocate
 from models.blas import arithmetic
 from models.risk.portfolio import RiskModel
-from schemas.allocation import AllocationManifest, AllocationSpec
+from schemas.allocated import AllocationManifest
+from schemas.allocation import AllocationSpec
 from schemas.errors import ConfigError, ConflictError
 from schemas.refs import AllocationRef, VersionRef
 from schemas.settings import Settings

@@ -125,7 +125,7 @@ class Stage(Enum):
     )
     """Versions that continue another one of a family, which stands in the key."""
 
-    ALLOCATIONS = _Steps(("tasks.allocating",), without=("models.families", "storage", "tasks.naming"))
+    ALLOCATIONS = _Steps(("tasks.allocating", "storage.allocations"), without=_POINTER)
     """Weights made from a version, which the manifest of the weights names."""
 
     @property

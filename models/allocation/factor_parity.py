@@ -119,7 +119,9 @@ def _limited(stocks: Holdable, exposures: Float64Array) -> Float64Array:
             return solved(lambda sign=sign: _cone(stocks, sign * exposures))  # type: ignore[misc]  # the default binds
         except ModelError as error:
             reasons.append(error)
-    raise ModelError("no weights within the limits give factors these shares of risk.") from reasons[0]
+    raise ModelError(
+        "no weights within the limits give factors these shares of risk; allow short weights, or loosen other limits."
+    ) from reasons[0]
 
 
 def _cone(stocks: Holdable, exposures: Float64Array) -> Float64Array:

@@ -14,7 +14,9 @@ import pytest
 import xarray as xr
 from running import Inline, ingested
 from small_market import make_market, write_config
+from typer.testing import CliRunner
 
+from deploy.cli import app
 from flows.allocate import allocate
 from flows.ingest import ingest
 from models.allocation import Constraints, minimum_variance
@@ -84,6 +86,10 @@ def test_the_flow_publishes_weights_that_anybody_can_check_and_feeds_them_back(
     assert (ref.universe, ref.name, ref.as_of, ref.changed) == ("small", "lowvol", KNOWN, True)
     again = allocate(str(version), SPEC)
     assert (again.as_of, again.changed) == (KNOWN, False)
+    said = CliRunner().invoke(
+        app, ["allocate", str(version), "--name", "lowvol", "--cap", "0.1"], catch_exceptions=False
+    )
+    assert f"{ref} was published already" in said.output
     dataset, manifest = read_allocation(layout, ref)
     opened = xr.open_zarr(locate_allocation(layout, ref)).load()
     np.testing.assert_array_equal(opened["weights"], dataset["weights"])
