@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -110,7 +111,7 @@ def risk_parity(model: RiskModel, constraints: Constraints = _FREE) -> xr.DataAr
     from skfolio import RiskMeasure
     from skfolio.optimization import RiskBudgeting
 
-    stocks = Holdable.of(model, constraints)
+    stocks = Holdable.of(model, replace(constraints, long_only=True))
     return _solved(stocks, RiskBudgeting, None, risk_measure=RiskMeasure.STANDARD_DEVIATION)
 
 

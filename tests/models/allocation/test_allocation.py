@@ -117,6 +117,9 @@ def test_risk_parity_makes_contributions_equal() -> None:
     w = risk_parity(model)
     parts = w * model.marginal(w)
     np.testing.assert_allclose(parts / model.variance(w), 1.0 / N, rtol=1e-3)
+    xr.testing.assert_equal(
+        risk_parity(model, Constraints(long_only=False, cap=0.9)), risk_parity(model, Constraints(cap=0.9))
+    )
     pair = model_of(np.array([[1.0], [2.0]]), np.array([[1e-4]]), np.array([1e-4, 5e-4]))
     inverse = 1.0 / np.sqrt(np.diag(dense(pair)))
     np.testing.assert_allclose(risk_parity(pair), inverse / inverse.sum(), atol=1e-4)
