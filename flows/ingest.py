@@ -7,6 +7,7 @@ from prefect import flow
 from schemas.parameters import End, OnSession, Start
 from schemas.refs import SnapshotRef
 from schemas.settings import load_settings
+from tasks.allocating import with_allocations
 from tasks.freshness import report_stale_champions
 from tasks.ingesting import check_data, find_snapshot, read_source, write_cube
 from tasks.parameters import Config
@@ -35,6 +36,7 @@ def ingest(spec: Config, start: Start = None, end: End = None, on_session: OnSes
     settings = load_settings()
     if on_session:
         require_session(spec)
+    spec = with_allocations(spec, settings)
     raw = read_source(spec, settings, start, end)
     snapshot = find_snapshot(spec, raw, settings)
     if snapshot is None:

@@ -12,6 +12,7 @@ find errors, joint tests, premia over time   `models.inference`
 form portfolios, sort stocks                 `models.portfolios`
 estimate Omega, specific and portfolio risk  `models.risk`
 make the rows of a version out of fits       `models.forecasting`
+allocate by a risk model                     `models.allocation`
 judge forecasts, compare two models          `models.evaluation`
 name the type of an array                    `models.arrays`
 know what decides the last bits              `models.blas`
@@ -22,6 +23,16 @@ from models.blas import fix_order_of_sums
 
 fix_order_of_sums()  # before any of the following multiplies a matrix
 
+from models.allocation import (  # noqa: E402
+    Constraints,
+    allocate,
+    factor_risk_parity,
+    hierarchical_risk_parity,
+    maximum_diversification,
+    mean_variance,
+    minimum_variance,
+    risk_parity,
+)
 from models.evaluation.protocol import Dense, FactorForm, Forecast, Rules, judge  # noqa: E402
 from models.evaluation.superiority import diebold_mariano, model_confidence_set  # noqa: E402
 from models.families.autoencoder import ConditionalAutoencoder  # noqa: E402
@@ -44,9 +55,21 @@ from models.portfolios.sorts import (  # noqa: E402
     managed_weights,
     quantile_sort,
 )
+from models.risk.attribution import attribute, link  # noqa: E402
+from models.risk.benchmark import active_weights, beta, covariance, incremental_risk, tracking_error  # noqa: E402
+from models.risk.contributions import volatility_by_factor, volatility_by_group, volatility_by_ticker  # noqa: E402
 from models.risk.covariance import FactorCovariance  # noqa: E402
+from models.risk.many import portfolio_variances  # noqa: E402
 from models.risk.portfolio import RiskModel  # noqa: E402
 from models.risk.specific import SpecificRisk  # noqa: E402
+from models.risk.stress import historical_stress, scenario_stress  # noqa: E402
+from models.risk.tails import (  # noqa: E402
+    filtered_historical,
+    gaussian_es,
+    gaussian_var,
+    variance_at_horizon,
+    volatility_at_horizon,
+)
 from schemas.spec import WalkForward  # noqa: E402
 
 __all__ = [
@@ -54,6 +77,7 @@ __all__ = [
     "PCA",
     "RPPCA",
     "ConditionalAutoencoder",
+    "Constraints",
     "CrossSectionalModel",
     "Dense",
     "FactorAnalysis",
@@ -73,14 +97,39 @@ __all__ = [
     "TimeSeriesModel",
     "TwoPass",
     "WalkForward",
+    "active_weights",
+    "allocate",
+    "attribute",
+    "beta",
+    "covariance",
     "diebold_mariano",
     "double_sort",
+    "factor_risk_parity",
+    "filtered_historical",
     "forecast",
     "full_sample_betas",
+    "gaussian_es",
+    "gaussian_var",
+    "hierarchical_risk_parity",
+    "historical_stress",
+    "incremental_risk",
     "judge",
+    "link",
     "managed_returns",
     "managed_weights",
+    "maximum_diversification",
+    "mean_variance",
+    "minimum_variance",
     "model_confidence_set",
+    "portfolio_variances",
     "quantile_sort",
+    "risk_parity",
+    "scenario_stress",
+    "tracking_error",
     "two_pass",
+    "variance_at_horizon",
+    "volatility_at_horizon",
+    "volatility_by_factor",
+    "volatility_by_group",
+    "volatility_by_ticker",
 ]

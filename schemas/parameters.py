@@ -13,6 +13,7 @@ from pydantic import GetJsonSchemaHandler
 from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema
 
+from schemas.allocation import AllocationSpec
 from schemas.base import Name
 from schemas.refs import SnapshotRef
 
@@ -62,3 +63,9 @@ OnSession = Annotated[
 ]
 
 Apply = Annotated[bool, Shown("Whether to remove what may go; a dry run, which only shows it, otherwise.")]
+
+VersionName = Annotated[
+    str, Shown("The version to allocate by, such as us_demo/ipca/latest or us_demo/ipca/2024-06-28-3f2a91bc.")
+]
+
+Allocation = Annotated[AllocationSpec, Shown("What to allocate by, within which limits, and under which name.")]

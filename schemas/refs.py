@@ -77,6 +77,21 @@ class RiskRef(Frozen):
     fits: tuple[FitRef, ...]
 
 
+class AllocationRef(Frozen):
+    """Weights that were published under a name, as of one date."""
+
+    universe: Name
+    name: Name
+    as_of: date
+    changed: bool = Field(
+        default=True, description="Whether this run published them; False if they were there already."
+    )
+
+    def __str__(self) -> str:
+        """Name the weights as users do: ``universe/name/date``."""
+        return f"{self.universe}/{self.name}/{self.as_of}"
+
+
 class VersionRef(Frozen):
     """One immutable published version."""
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import date
+from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -81,8 +82,48 @@ class ValueWeight(Frozen):
     window: int = Field(default=1, ge=1, description="Trailing periods over which the value is averaged.")
 
 
+class DatedWeights(Frozen):
+    """Weights that were allocated as of a date."""
+
+    as_of: date = Field(description="Last date that the weights know; they are held from the close of the next date.")
+    weights: dict[str, Annotated[float, Field(ge=-_MOST, le=_MOST)]] = Field(
+        min_length=1, description="Weight of each ticker; the others have none."
+    )
+
+
+class AllocatedWeights(Frozen):
+    """Weights that `factorcube allocate` publishes under a name, each held until the next, rescaled as fixed ones are.
+
+    Every ingest takes up what is published. From then on it is part of the recipe of the cube, which can be derived
+    again without it.
+    """
+
+    kind: Literal["allocation"] = Field(default="allocation", description=_KIND)
+    name: Name = Field(description="Name of the allocation, and of the portfolio.")
+    rebalances: tuple[DatedWeights, ...] = Field(
+        default=(), description="The weights, oldest first; leave it out: an ingest reads those that are published."
+    )
+
+    @field_validator("rebalances")
+    @classmethod
+    def _in_order(cls, rebalances: tuple[DatedWeights, ...]) -> tuple[DatedWeights, ...]:
+        if any(one.as_of >= other.as_of for one, other in pairwise(rebalances)):
+            raise ValueError("the dates of rebalances must increase")
+        return rebalances
+
+    def continues(self, before: Self) -> bool:
+        """Whether all weights that were known before are the same, whatever their tickers are called by now."""
+        dated = [[(one.as_of, sorted(one.weights.values())) for one in item.rebalances] for item in (self, before)]
+        return dated[0][: len(dated[1])] == dated[1]
+
+    def continued(self, later: Self) -> Self:
+        """Return this allocation with the weights that another one has after its own."""
+        return self.model_copy(update={"rebalances": self.rebalances + later.rebalances[len(self.rebalances) :]})
+
+
 PortfolioSpec = Annotated[
-    EqualWeight | FixedWeights | LongShort | InverseVolatility | ValueWeight, Field(discriminator="kind")
+    EqualWeight | FixedWeights | LongShort | InverseVolatility | ValueWeight | AllocatedWeights,
+    Field(discriminator="kind"),
 ]
 
 
@@ -181,7 +222,9 @@ class Recipe(Frozen):
         refuse_other_portfolios(before.portfolios, self.portfolios)
         known = {item.name for item in before.portfolios}
         added = tuple(item for item in self.portfolios if item.name not in known)
-        return self.model_copy(update={"portfolios": (*before.portfolios, *added)})
+        mine = {item.name: item for item in self.portfolios}
+        kept = tuple(_continued(item, mine.get(item.name, item)) for item in before.portfolios)
+        return self.model_copy(update={"portfolios": (*kept, *added)})
 
 
 def refuse_other_portfolios(known: Sequence[PortfolioSpec], asked: Sequence[PortfolioSpec]) -> None:
@@ -189,14 +232,30 @@ def refuse_other_portfolios(known: Sequence[PortfolioSpec], asked: Sequence[Port
     by_name = {item.name: item for item in known}
     for item in asked:
         other = by_name.get(item.name, item)
-        if other != item:
+        if not _same(other, item):
             raise ConfigError(
                 f"the cube has another portfolio '{item.name}': {_defined(other)}, not {_defined(item)}; give yours "
                 f"another `name`, or let go of the old one with `factorcube portfolio remove UNIVERSE {item.name}`"
             )
 
 
+def _same(one: PortfolioSpec, other: PortfolioSpec) -> bool:
+    """Whether two definitions are of one portfolio: an allocation stays the same one while it gets later weights."""
+    if isinstance(one, AllocatedWeights) and isinstance(other, AllocatedWeights):
+        return one.continues(other) or other.continues(one)
+    return one == other
+
+
+def _continued(one: PortfolioSpec, other: PortfolioSpec) -> PortfolioSpec:
+    """Return what a cube knows of a portfolio, and what a config of today adds to it."""
+    if isinstance(one, AllocatedWeights) and isinstance(other, AllocatedWeights):
+        return one.continued(other)
+    return one
+
+
 def _defined(item: PortfolioSpec) -> str:
+    if isinstance(item, AllocatedWeights):
+        return f"allocation as of {', '.join(f'{one.as_of}' for one in item.rebalances) or 'no date yet'}"
     parts = item.model_dump(mode="json", exclude={"name", "kind"})
     return " ".join([item.kind, *(f"{name}={value}" for name, value in parts.items())])
 

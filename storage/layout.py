@@ -23,6 +23,8 @@ CUBES = "cubes"
 """Key of all cubes, as one repository per universe below it."""
 VERSIONS = "published"
 """Key of all published versions, as universe/model/version below it."""
+ALLOCATIONS = "allocations"
+"""Key of all published weights, as universe/name/date below it."""
 
 
 @dataclass(frozen=True, init=False)
@@ -59,6 +61,10 @@ class Layout:
         """Key of the published models of a universe, or of the versions of one model and their pointer."""
         parts = [VERSIONS, _name("universe", universe)] + ([] if model is None else [_name("model", model)])
         return "/".join(parts)
+
+    def allocations(self, universe: str, name: str) -> str:
+        """Key of the weights that were published under a name, one folder per as-of date."""
+        return "/".join([ALLOCATIONS, _name("universe", universe), _name("name", name)])
 
     def cubes(self) -> list[str]:
         """Names of the universes that have a cube; what lies beside them and cannot be one is passed over."""

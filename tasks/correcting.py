@@ -7,7 +7,7 @@ Here belong the steps of the commands. Which rows are meant belongs in `models.d
 from __future__ import annotations
 
 from datetime import date
-from typing import Any
+from typing import Any, TypeVar
 
 import pandas as pd
 import xarray as xr
@@ -17,7 +17,7 @@ from schemas.contracts import Ingest
 from schemas.errors import ConfigError, CubeError
 from schemas.refs import SnapshotRef
 from schemas.settings import Settings
-from schemas.spec import FixedWeights, PortfolioSpec, Recipe
+from schemas.spec import AllocatedWeights, DatedWeights, FixedWeights, PortfolioSpec, Recipe
 from storage.cube import Cube
 from tasks.committing import Change, commit_record
 from tasks.delivering import State
@@ -119,8 +119,18 @@ def _corrected(
     return commit_record(space, universe, state, record, recipe, report, change, settings)
 
 
+Weighted = TypeVar("Weighted", FixedWeights, DatedWeights)
+
+
 def _holding(item: PortfolioSpec, ticker: str, name: str) -> PortfolioSpec:
-    if not isinstance(item, FixedWeights) or ticker not in item.weights:
+    if isinstance(item, AllocatedWeights):
+        renamed = tuple(_renamed(one, ticker, name) for one in item.rebalances)
+        return item.model_copy(update={"rebalances": renamed})
+    return _renamed(item, ticker, name) if isinstance(item, FixedWeights) else item
+
+
+def _renamed(item: Weighted, ticker: str, name: str) -> Weighted:
+    if ticker not in item.weights:
         return item
     return item.model_copy(update={"weights": {name if of == ticker else of: w for of, w in item.weights.items()}})
 

@@ -125,6 +125,9 @@ class Stage(Enum):
     )
     """Versions that continue another one of a family, which stands in the key."""
 
+    ALLOCATIONS = _Steps(("tasks.allocating", "storage.allocations"), without=_POINTER)
+    """Weights made from a version, which the manifest of the weights names."""
+
     @property
     def named(self) -> tuple[str, ...]:
         """All modules that the table names for a stage, to be followed or left out."""

@@ -13,10 +13,11 @@ import xarray as xr
 from models.characteristics.listings import Listings
 from models.characteristics.registry import compute
 from models.panel.assembly import order_industries
-from models.portfolios.weights import equal_weight, fixed, inverse_volatility, long_short, value_weight
+from models.portfolios.weights import allocated, equal_weight, fixed, inverse_volatility, long_short, value_weight
 from schemas.checks import declared
 from schemas.errors import DataError
 from schemas.spec import (
+    AllocatedWeights,
     EqualWeight,
     FixedWeights,
     InverseVolatility,
@@ -134,6 +135,8 @@ def _weights(
             return equal_weight(present)
         case FixedWeights(weights=given):
             return fixed(given, present)
+        case AllocatedWeights(name=name, rebalances=rebalances):
+            return allocated({pd.Timestamp(one.as_of): one.weights for one in rebalances}, present, name)
         case LongShort(characteristic=name, quantile=quantile):
             if name not in values["char"]:
                 known = ", ".join(map(str, values["char"].values)) or "none"

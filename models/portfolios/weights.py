@@ -66,6 +66,49 @@ def fixed(weights: Mapping[str, float], coverage: xr.DataArray) -> xr.DataArray:
     return _weights(long - short)
 
 
+def allocated(
+    rebalances: Mapping[pd.Timestamp, Mapping[str, float]], coverage: xr.DataArray, name: str
+) -> xr.DataArray:
+    """Hold the weights that were allocated last before each date, rescaled over covered stocks as `fixed` does.
+
+    Weights that were allocated as of a date know its close; they are computed after it, and held from the close of the
+    next date on. So they move nothing of the dates that they were made from. The portfolio is not defined before.
+
+    Parameters
+    ----------
+    rebalances : mapping
+        As-of date to ticker to weight.
+    coverage : xarray.DataArray
+        (date, ticker) bool.
+    name : str
+        Of the portfolio, for messages.
+
+    Returns
+    -------
+    xarray.DataArray
+        (date, ticker) float32.
+
+    Raises
+    ------
+    DataError
+        If no weights are held on any date, or as `fixed`.
+    """
+    dates = coverage.indexes["date"]
+    as_of = sorted(rebalances)
+    first = dates.searchsorted(pd.DatetimeIndex(as_of), side="right")
+    if not as_of or first[0] == len(dates):
+        since = f"the first are as of {as_of[0]:%Y-%m-%d}, and no later date is known" if as_of else "there are none"
+        raise DataError(
+            f"portfolio '{name}' is an allocation without weights on any date: {since}; leave it out until it has some."
+        )
+    weights = xr.full_like(coverage, np.nan, dtype=np.float32).transpose("date", "ticker")
+    for day, start, stop in zip(as_of, first, [*first[1:], len(dates)], strict=True):
+        if start < stop:
+            span = {"date": slice(int(start), int(stop))}
+            weights[span] = fixed(rebalances[day], coverage.isel(span)).values
+    return _weights(weights)
+
+
 def long_short(characteristic: xr.DataArray, coverage: xr.DataArray, quantile: float = 0.2) -> xr.DataArray:
     """Hold the stocks highest in a characteristic (in all +1) against the lowest (-1), equally weighted.
 

@@ -16,6 +16,7 @@ from schemas.settings import Settings
 from schemas.spec import RunSpec
 from storage import published
 from storage.cube import Cube
+from tasks.allocating import with_allocations
 from tasks.backfilling.deciding.batches import Batch
 from tasks.backfilling.deciding.world import month_of, span_of
 from tasks.cluster import Cluster
@@ -100,6 +101,7 @@ class FlowEngine:
 
 def _ingest(spec: RunSpec, start: date, end: date, settings: Settings) -> SnapshotRef:
     """Do what the flow of this name does, inside the one task of a batch."""
+    spec = with_allocations(spec, settings)
     raw = read_source(spec, settings, start, end)
     known = find_snapshot(spec, raw, settings)
     return known or write_cube(spec, raw, check_data(spec, raw, settings), settings)

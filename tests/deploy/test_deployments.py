@@ -50,7 +50,7 @@ def schema_of(name: str) -> dict[str, Any]:
 
 def test_every_flow_file_but_the_pipeline_is_deployed() -> None:
     files = {path.stem for path in (CHECKOUT / "flows").glob("*.py")} - {"__init__", "pipeline"}
-    assert files == set(DEPLOYMENTS) == {"ingest", "update", "retrain", "backfill", "maintain"}
+    assert files == set(DEPLOYMENTS) == {"ingest", "update", "retrain", "backfill", "allocate", "maintain"}
 
 
 @pytest.mark.parametrize("name", DEPLOYMENTS)
@@ -73,7 +73,7 @@ def test_declared_parameters_are_those_of_the_flow(name: str) -> None:
         assert set(parameters) <= set(schema["properties"])
         assert validate(parameters, schema, raise_on_error=True) == []
         validated = flow_of(name).validate_parameters(parameters)
-        assert isinstance(validated.get("spec"), RunSpec) or name == "maintain"
+        assert isinstance(validated.get("spec"), RunSpec) or name in {"allocate", "maintain"}
 
 
 @pytest.mark.parametrize("name", DEPLOYMENTS)

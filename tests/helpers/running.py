@@ -14,6 +14,7 @@ from schemas.refs import SnapshotRef
 from schemas.settings import Settings
 from schemas.spec import RunSpec
 from storage.configs import load_spec
+from tasks.allocating import with_allocations
 from tasks.ingesting import check_data, find_snapshot, read_source, write_cube
 
 LISTED = date(2016, 12, 2)
@@ -56,6 +57,7 @@ class Inline:
 
 def ingested(spec: RunSpec, settings: Settings, start: date | None = None, end: date | None = None) -> SnapshotRef:
     """Ingest as the flow does."""
+    spec = with_allocations(spec, settings)
     raw = read_source(spec, settings, start, end)
     known = find_snapshot(spec, raw, settings)
     return known or write_cube(spec, raw, check_data(spec, raw, settings), settings)

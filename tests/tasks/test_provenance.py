@@ -107,12 +107,12 @@ def test_an_edit_of_a_family_changes_its_fits_alone(kind: str, source: Source) -
 
 def test_an_edit_of_the_panel_changes_everything_behind_it(source: Source) -> None:
     changed = source.changed("models/panel/transforms.py")
-    assert set(source.codes({})) - changed == {(Stage.READING, ""), (Stage.DIGESTS, "")}
+    assert set(source.codes({})) - changed == {(Stage.READING, ""), (Stage.DIGESTS, ""), (Stage.ALLOCATIONS, "")}
 
 
 def test_an_edit_of_risk_changes_versions_and_no_fits(source: Source) -> None:
     made = {(stage, kind) for stage in (Stage.VERSIONS, Stage.UPDATES) for kind in FAMILIES} | {(Stage.ROWS, "")}
-    assert source.changed("models/risk/portfolio.py") == made
+    assert source.changed("models/risk/portfolio.py") == made | {(Stage.ALLOCATIONS, "")}
     made |= {(Stage.STATES, kind) for kind in FAMILIES}
     made |= {(Stage.FITS, "cross_section")}  # which weights stocks by their specific variance
     assert source.changed("models/risk/covariance.py") == made
@@ -124,7 +124,8 @@ def test_an_edit_of_risk_changes_versions_and_no_fits(source: Source) -> None:
     [
         ("models/evaluation/forecasts.py", {Stage.EVALUATION, Stage.VERSIONS, Stage.UPDATES}),
         ("models/evaluation/gate.py", {Stage.VERSIONS, Stage.UPDATES}),
-        ("models/statistics/gram.py", set(Stage) - {*BEFORE_FITS, Stage.EVALUATION}),
+        ("models/statistics/gram.py", set(Stage) - {*BEFORE_FITS, Stage.EVALUATION, Stage.ALLOCATIONS}),
+        ("models/allocation/optimised.py", {Stage.ALLOCATIONS}),
         ("models/quality/jumps.py", {Stage.INGEST}),
         ("models/characteristics/momentum.py", {Stage.INGEST}),
         ("storage/sources/cells.py", {Stage.READING, Stage.INGEST}),

@@ -11,7 +11,7 @@ import xarray as xr
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from models.portfolios.weights import equal_weight, fixed, inverse_volatility, long_short, value_weight
+from models.portfolios.weights import allocated, equal_weight, fixed, inverse_volatility, long_short, value_weight
 from schemas.errors import ConfigError, DataError
 
 N_DATES, N_TICKERS = 30, 12
@@ -181,3 +181,20 @@ def test_a_volatility_needs_returns_on_half_of_the_window(window: int, enough: i
     weights = inverse_volatility(grid(returns), grid(np.ones((N_DATES, N_TICKERS), dtype=bool)), window)
     assert weights[-1, 0] > 0.0
     assert weights[-1, 1] == 0.0
+
+
+def test_allocated_weights_are_held_from_the_date_after_they_were_known_until_the_next() -> None:
+    coverage = market()[2]
+    dates = coverage.indexes["date"]
+    first, second, last = {"t0": 0.6, "t1": 0.4}, {"t2": 1.0}, {"t3": 1.0}
+    given = {dates[20]: second, dates[10]: first, dates[-1]: last}
+    held = allocated(given, coverage, "mine")
+    assert np.isnan(held[:11]).all(), "the date that weights were made from is not theirs"
+    xr.testing.assert_identical(held[11:21], fixed(first, coverage)[11:21])
+    xr.testing.assert_identical(held[21:], fixed(second, coverage)[21:])
+    weekend = allocated({dates[10] + pd.Timedelta(hours=1): first}, coverage, "mine")
+    xr.testing.assert_identical(weekend[11:21], held[11:21])
+    with pytest.raises(DataError, match="portfolio 'mine' is an allocation without weights on any date"):
+        allocated({dates[-1]: last}, coverage, "mine")
+    with pytest.raises(DataError, match="there are none"):
+        allocated({}, coverage, "mine")
