@@ -176,7 +176,7 @@ class GateSpec(Frozen):
         default=0.05, ge=0.0, description="Most that its mean QLIKE over common portfolios may exceed the champion's."
     )
     significance: float | None = Field(
-        default=0.05,
+        default=0.01,
         gt=0.0,
         lt=0.5,
         description="Least one-sided Diebold-Mariano p-value of its QLIKE against the champion's; any if null.",

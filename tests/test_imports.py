@@ -31,6 +31,7 @@ sys.exit(f"changed: {changed}" if changed else 0)
 """
 
 
+@pytest.mark.slow
 def test_no_module_changes_a_library_for_the_whole_process():
     files = [file for package in PACKAGES for file in sorted((ROOT / package).rglob("*.py"))]
     modules = [".".join(file.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__") for file in files]

@@ -69,6 +69,7 @@ def test_restated_and_late_data_leave_old_versions_and_snapshots_as_they_were(tm
         published.verify(Workspace(root).layout, ref)
 
 
+@pytest.mark.slow
 def test_an_old_version_can_be_made_again_from_its_snapshot(tmp_path: Path, spec: RunSpec) -> None:
     settings = load_settings()
     layout = Workspace(settings.root).layout

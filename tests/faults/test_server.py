@@ -85,6 +85,10 @@ def test_a_server_that_does_not_answer_is_one_line_at_the_start(folder: Path) ->
     assert not (folder / "out").exists()
 
 
+def servers_of_this_process() -> list[int]:
+    return sorted(one.pid for one in psutil.Process().children() if "uvicorn" in " ".join(one.cmdline()))
+
+
 @pytest.mark.parametrize(
     ("program", "seconds", "reason"),
     [(sys.executable, "0", "the Prefect server did not answer within 0 s"), ("false", "60", "it ended with status 1")],
@@ -92,6 +96,7 @@ def test_a_server_that_does_not_answer_is_one_line_at_the_start(folder: Path) ->
 def test_a_server_of_its_own_that_does_not_come_up_is_one_line(
     program: str, seconds: str, reason: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    before = servers_of_this_process()
     monkeypatch.setattr(sys, "executable", program)
     monkeypatch.setenv("PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS", seconds)
     with (
@@ -102,7 +107,7 @@ def test_a_server_of_its_own_that_does_not_come_up_is_one_line(
         pytest.fail("it has begun without a server")
     assert str(told.value).startswith(f"the run's own Prefect server could not be started: {reason}")
     assert "\n" not in str(told.value)
-    assert not [one for one in psutil.Process().children() if "uvicorn" in " ".join(one.cmdline())]
+    assert servers_of_this_process() == before
 
 
 @pytest.mark.slow

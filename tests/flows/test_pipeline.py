@@ -151,6 +151,7 @@ def test_a_second_run_changes_nothing(done) -> None:
     assert files_of(config.parent / "out") == before
 
 
+@pytest.mark.slow
 def test_a_run_of_which_one_model_fails_is_failed_and_says_which(done) -> None:
     config, first = done
     broken = config.with_name("broken.yaml")
@@ -166,6 +167,7 @@ def test_a_run_of_which_one_model_fails_is_failed_and_says_which(done) -> None:
     assert len(list(config.parent.glob("out/reports/small/*.html"))) == 2, "theirs is there too"
 
 
+@pytest.mark.slow
 def test_numbers_do_not_depend_on_the_number_of_workers_nor_on_whose_cluster_it_is(
     done, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -213,6 +215,7 @@ def test_the_local_cluster_listens_on_loopback_only() -> None:
     assert set(listening) <= {"127.0.0.1", "::1"}
 
 
+@pytest.mark.slow
 def test_work_that_always_kills_its_worker_is_given_up_with_a_reason(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FACTORCUBE_WORKERS", "1")
     with open_cluster(load_settings(), print) as cluster:
@@ -256,7 +259,11 @@ BAD = {
 }
 
 
-@pytest.mark.parametrize("case", BAD)
+LONG = ("more factors than characteristics", "unknown market factor", "unknown characteristic")
+"""Found out behind an ingest; one of their kind is enough in each change."""
+
+
+@pytest.mark.parametrize("case", [pytest.param(name, marks=[pytest.mark.slow] * (name in LONG)) for name in BAD])
 def test_bad_input_is_one_clear_message_and_publishes_nothing(case: str, small: Path) -> None:
     change, config, message = BAD[case]
     change(make_market()).write_parquet(small.parent / "prices.parquet")

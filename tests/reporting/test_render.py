@@ -234,6 +234,7 @@ def test_versions_that_cannot_be_compared_are_refused(versions):
         render_report([versions[0], *monthly], None, title="x")
 
 
+@pytest.mark.slow
 def test_long_histories_stay_small():
     short, long = (make_versions(n_dates=n, n_factors=5, n_tickers=10) for n in (1200, 8300))
     sizes = [len(render_report(made, make_checks(), title="size").encode()) for made in (short, long)]

@@ -80,6 +80,7 @@ def _versions(root: Path) -> list[str]:
     return [ref.version[:10] for ref in refs] + [champion.version[:10] if champion else "none"]
 
 
+@pytest.mark.slow
 def test_a_publisher_killed_at_any_write_leaves_the_old_state_whole(tmp_path, ended):
     old = tmp_path / "old"
     publish_one(old)

@@ -63,6 +63,7 @@ def test_blocks_of_dates_become_one_dataset(store):
     assert store.open_dataset("panels", "lazy").identical(stored)
 
 
+@pytest.mark.slow
 def test_memory_is_bounded_by_the_block(store):
     tickers = [f"T{i}" for i in range(400)]
     blocks = (cube_data(DAYS[i : i + 60], tickers, chars=[f"c{j}" for j in range(20)]) for i in range(0, 1500, 60))

@@ -50,6 +50,7 @@ def _settings(root: Path, address: str, pem: Path) -> Settings:
     )
 
 
+@pytest.mark.slow
 def test_work_is_done_on_a_worker_behind_tls(scheduler: str, trusted: Path, tmp_path: Path) -> None:
     lines: list[str] = []
     assert scheduler.startswith("tls://")

@@ -204,6 +204,7 @@ def test_a_fit_from_the_store_is_that_of_the_panel_and_a_second_model_reads_no_p
                 fitting._learn(build(each), store.sample, as_of, [])
 
 
+@pytest.mark.slow
 def test_a_worker_that_is_killed_leaves_no_half_entry_and_its_span_is_made_again(
     data: xr.Dataset, tmp_path: Path
 ) -> None:

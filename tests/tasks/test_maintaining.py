@@ -406,10 +406,11 @@ def forked() -> multiprocessing.context.ForkServerContext:
 
 
 KILLS: list[Any] = [(_dying, step) for step in (2, 8)]
-KILLS += [pytest.param(_dying, step, marks=pytest.mark.slow) for step in (1, 3, 4, 5, 6, 13, 21, 34)]
+KILLS += [(_dying, step) for step in (1, 3, 4, 5, 6, 13, 21, 34)]
 KILLS += [(_dying_in_icechunk, method) for method in ("create_tag", "expire_snapshots", "garbage_collect")]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("dying", "where"), KILLS)
 def test_upkeep_killed_at_any_step_leaves_what_is_kept_whole_and_is_completed(prepared, forked, tmp_path, dying, where):
     root = tmp_path / "root"
@@ -446,6 +447,7 @@ def _publishing(root: Path) -> None:
         publish(root, day, age_days=0, snapshot_id=snapshot)
 
 
+@pytest.mark.slow
 def test_upkeep_beside_a_publisher_and_an_ingest_loses_nothing(prepared, forked, tmp_path):
     root = tmp_path / "root"
     shutil.copytree(prepared, root, symlinks=True)

@@ -48,6 +48,7 @@ def cube(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, xr.Dataset]:
     return root, Cube.open(Layout(root), "us").open_dataset().load()
 
 
+@pytest.mark.slow
 def test_any_damage_to_any_file_of_a_cube_is_named_or_harmless(cube):
     root, whole = cube
     files = files_of(root / "cubes" / "us")

@@ -177,6 +177,7 @@ def _die_at_put(root: Path, where, last: int) -> None:
     publish(layout)
 
 
+@pytest.mark.slow
 def test_an_upload_killed_anywhere_shows_nothing_and_is_completed(layout, tmp_path, s3, start):
     url, env = s3
     files = len(layout.store.files(f"published/us/ipca/{publish(layout).version}"))

@@ -143,6 +143,7 @@ def test_a_failure_is_narrowed_down_and_keeps_what_was_there(tmp_path: Path) -> 
     assert (found.status, found.error, found.attempts, found.version) == ("failed", "2016-03 is broken", 2, "old")
 
 
+@pytest.mark.slow
 def test_a_killed_batch_is_not_running_any_more(tmp_path: Path) -> None:
     with elsewhere(tmp_path, 'job(folder, months("2016-01"), kills="2016-01").run()') as process:
         assert process.wait(60) == -signal.SIGKILL
@@ -153,6 +154,7 @@ def test_a_killed_batch_is_not_running_any_more(tmp_path: Path) -> None:
     assert store(tmp_path).read("ingest")["2016-01"].attempts == 2
 
 
+@pytest.mark.slow
 def test_a_batch_that_is_being_made_is_seen_from_another_process_and_found_done_after_it(tmp_path: Path) -> None:
     planned_at = datetime.now(UTC)
     code = 'print("go", flush=True); job(folder, months("2016-01", "2016-02"), seconds=2.0).run()'
