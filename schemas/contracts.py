@@ -130,7 +130,16 @@ VERSION: dict[str, Variable] = {
         "float32",
         "1",
         "factor loadings known at the close of date",
-        f"They explain the return of the next date: r[t] = X[t-1] f[t] + e[t]. {_UNCOVERED}",
+        "Risk of the next period is X Omega X' + D. Over loading_scale, where there is one, they explain the return of "
+        f"the next date: r[t] = X[t-1] f[t] + e[t]. {_UNCOVERED}",
+    ),
+    "loading_scale": _variable(
+        "date ticker",
+        "float32",
+        "1",
+        "by what the loadings of a stock were multiplied, so that the model's variance of it is the one forecast",
+        f"loadings / loading_scale are those of the model of returns. {_UNCOVERED}",
+        required=False,
     ),
     "imputed": _variable(
         "date ticker",

@@ -11,11 +11,13 @@ import pandas as pd
 import xarray as xr
 
 from models.families.base import FactorModel, ModelState
+from models.forecasting.calibrating import named
 from models.forecasting.following import RiskEstimators, Served, serve
 from models.forecasting.forecast import with_statistics
 from models.forecasting.joining import Realised, check_axis, in_coordinates, join, rotations
 from models.forecasting.metrics import Metrics, metrics_of
 from models.forecasting.rows import completed, out_of_sample, scored
+from models.panel import Panel
 from models.panel.digests import DataDigests
 from schemas.families import ModelSpec
 from schemas.refs import FitRef, Key, PanelRef, RiskRef
@@ -23,7 +25,7 @@ from schemas.settings import Settings
 from schemas.spec import RunSpec
 from storage.work import Kind
 from tasks.artifacts import publish_metrics_table
-from tasks.checkpoints import KeptStates, fit_identity
+from tasks.checkpoints import KeptStates, estimated, fit_identity
 from tasks.cluster import Cluster
 from tasks.fitting import restore
 from tasks.logs import run_logger
@@ -85,8 +87,7 @@ def _scored(total_r2: float | None) -> str:
 def serve_fit(sample: Sample, model: ModelSpec, fits: tuple[FitRef, ...]) -> Key:
     """Make the rows of the last of these fits, turned towards those before it; return their key. Runs on a worker."""
     space, spec, inputs, fit = sample.space, sample.spec, sample.inputs, fits[-1]
-    estimators = spec.model_dump(mode="json", include={"risk"})
-    name = key(Stage.ROWS.code(), fits=[each.realised for each in fits], **estimators)
+    name = key(Stage.ROWS.code(), fits=[each.realised for each in fits], risk=estimated(spec))
     if not space.work.has(Kind.ROWS, name):
         turned, last = _turned(space, model, fits), fit.until > sample.panel.as_of
         served = serve(
@@ -125,17 +126,21 @@ def assemble_risk(sample: Sample, model: ModelSpec, fits: tuple[FitRef, ...], ro
     """Join the rows of one model's fits, and add portfolio risk and the last fit's inference. Runs on a worker."""
     space = sample.space
     portfolios = [item.name for item in sample.spec.portfolios]
-    name = key(Stage.ROWS.code(), rows=rows, portfolios=portfolios)
+    calibration = sample.spec.risk.calibration
+    stages = calibration and calibration.model_dump(mode="json")
+    name = key(Stage.ROWS.code(), rows=rows, portfolios=portfolios, calibration=stages)
     if not space.work.has(Kind.RISKS, name):
         last = _turned(space, model, fits)
         held = sample.held()
         joined = join(
             [_served(space, each) for each in rows], held.indexes["date"], held.indexes["ticker"], last.factors_
         )
-        risk = out_of_sample(completed(joined, held), pd.Timestamp(fits[0].as_of).to_datetime64())
+        known = Panel(sample.known().data.isel(date=slice(0, -1)))
+        whole, reached = completed(joined, held, known.returns.where(known.usable).load(), calibration)
+        risk = out_of_sample(whole, pd.Timestamp(fits[0].as_of).to_datetime64())
         state, learnt = last.state(), space.work.get_arrays(Kind.FITS, fits[-1].key)[1]
         facts = {"kind": model.kind, "params": model.model_dump(mode="json"), "in_sample": learnt["in_sample"]}
-        space.work.put_arrays(Kind.STATES, name, state.arrays, {"state": state.meta, **facts})
+        space.work.put_arrays(Kind.STATES, name, state.arrays | named(reached), {"state": state.meta, **facts})
         space.work.put_dataset(Kind.RISKS, name, with_statistics(risk, last.statistics()))
     return RiskRef(model=model.name, key=name, fits=fits)
 

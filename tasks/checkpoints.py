@@ -34,6 +34,11 @@ def fit_identity(code: str, kind: str, params: Mapping[str, Any], state: ModelSt
     return digest([code, kind, {**params}, arrays, state.meta])
 
 
+def estimated(spec: RunSpec) -> dict[str, Any]:
+    """Say how Omega and specific variance are estimated; what calibrates them comes after."""
+    return spec.risk.model_dump(mode="json", exclude={"calibration"})
+
+
 class KeptStates:
     """The states that follow from one fit and one set of data (`models.forecasting.following.Checkpoints`)."""
 
@@ -43,7 +48,7 @@ class KeptStates:
         self._facts = {
             "fit": fit,
             "panel": spec.panel.model_dump(mode="json", exclude={"start", "end"}),
-            **spec.model_dump(mode="json", include={"risk"}),
+            "risk": estimated(spec),
         }
 
     def find(self, n_dates: int) -> RiskState | None:

@@ -120,9 +120,9 @@ def _updated(manifest: Manifest, snapshot: SnapshotRef, _: Cluster, settings: Se
     space = Workspace.of(settings)
     parent = VersionRef(universe=manifest.universe, model=manifest.model, version=manifest.parent or "")
     continuation = Continuation.of(space, parent, snapshot)
-    rows = continuation.rows(manifest.as_of)
+    rows, state = continuation.rows(manifest.as_of)
     again = manifest.model_copy(update={"metrics": continuation.metrics(rows), **_installation(continuation.code)})
-    return rows, continuation.state.arrays, again
+    return rows, state, again
 
 
 def _sound(found: tuple[_Found, dict[str, Exception]]) -> _Found:

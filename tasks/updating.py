@@ -15,10 +15,12 @@ import numpy as np
 import xarray as xr
 from threadpoolctl import threadpool_limits
 
+from models.arrays import NamedArrays
 from models.blas import arithmetic
 from models.evaluation.gate import believe
 from models.families.base import ModelState
 from models.families.registry import restore
+from models.forecasting.calibrating import named, parted
 from models.forecasting.continuing import continued
 from models.forecasting.following import RiskEstimators, serve
 from models.forecasting.metrics import Metrics, metrics_of
@@ -119,7 +121,7 @@ def continuable(spec: RunSpec, models: Sequence[str] | None, settings: Settings)
 def _publish(space: Workspace, parent: VersionRef, ref: VersionRef, snapshot: SnapshotRef) -> VersionRef:
     continuation = Continuation.of(space, parent, snapshot)
     manifest = continuation.manifest
-    dataset = continuation.rows(ref.as_of)
+    dataset, arrays = continuation.rows(ref.as_of)
     gate = believe(manifest, dataset, int((dataset["date"] <= np.datetime64(parent.as_of)).sum()))
     publish_gate_table(ref, gate)
     ingests = ingests_of(space, snapshot)
@@ -144,7 +146,7 @@ def _publish(space: Workspace, parent: VersionRef, ref: VersionRef, snapshot: Sn
             "checksums": {},
         }
     )
-    ref = published.publish(space.layout, dataset, made, continuation.state.arrays)
+    ref = published.publish(space.layout, dataset, made, arrays)
     run_logger().info("published %s, which continues %s", ref, parent.version)
     return ref
 
@@ -161,6 +163,8 @@ class Continuation:
         Its own.
     state : ModelState
         Its fit.
+    calibration : dict[str, numpy.ndarray]
+        State of its calibration after its last row.
     spec : RunSpec
         How it was made.
     inputs : DataDigests
@@ -172,6 +176,7 @@ class Continuation:
     parent: VersionRef
     manifest: Manifest
     state: ModelState
+    calibration: NamedArrays
     spec: RunSpec
     inputs: DataDigests
 
@@ -179,29 +184,29 @@ class Continuation:
     def of(cls, space: Workspace, parent: VersionRef, snapshot: SnapshotRef) -> Continuation:
         """Read all but the rows."""
         manifest = published.read_manifest(space.layout, parent)
-        state = ModelState(published.read_state(space.layout, parent), manifest.state_meta)
-        spec = parent_spec(manifest)
-        return cls(space, snapshot, parent, manifest, state, spec, read_inputs(space, spec, snapshot))
+        arrays, calibration = parted(published.read_state(space.layout, parent))
+        state, spec = ModelState(arrays, manifest.state_meta), parent_spec(manifest)
+        return cls(space, snapshot, parent, manifest, state, calibration, spec, read_inputs(space, spec, snapshot))
 
     @property
     def code(self) -> str:
         """Hash of the code that makes the rows."""
         return code_of(Stage.UPDATES, self.spec, model_spec(self.manifest.params))
 
-    def rows(self, until: date) -> xr.Dataset:
-        """Return the version with the rows of the dates after it, up to one, as they are published."""
+    def rows(self, until: date) -> tuple[xr.Dataset, NamedArrays]:
+        """Return the version with the rows of the dates after it, up to one, and the arrays of its state."""
         old = published.open_version(self.space.layout, self.parent).load()
-        dataset = self._continued(old, self.inputs.position(until))
+        dataset, calibration = self._continued(old, self.inputs.position(until))
         dataset.attrs = attributes(self.spec, self.parent.model, f"{until}")
         validate(dataset, version_contract(dataset), PublishError, f"{self.parent} up to {until}")
-        return dataset
+        return dataset, self.state.arrays | named(calibration)
 
     def metrics(self, rows: xr.Dataset) -> Metrics:
         """Score the rows; what was said in sample is the parent's."""
         in_sample = {"total_r2": self.manifest.metrics.get("total_r2_in_sample")}
         return metrics_of(rows, in_sample, self.spec.periods_per_year)
 
-    def _continued(self, old: xr.Dataset, last: int) -> xr.Dataset:
+    def _continued(self, old: xr.Dataset, last: int) -> tuple[xr.Dataset, NamedArrays]:
         """Make the rows after a version's last date, up to a position, and put them behind its own."""
         model = model_spec(self.manifest.params)
         reader = CubeRows(self.space, self.spec, self.snapshot, self.inputs, last)
@@ -216,4 +221,5 @@ class Continuation:
                 checkpoints=kept_states(self.space, self.spec, model, self.state, self.inputs),
             )
             new = reader.rows(begin, last + 1)
-            return continued(old, served, reader.holdings(begin, last + 1), new.returns, new.mask, reader.order)
+            calibration = (self.spec.risk.calibration, self.calibration)
+            return continued(old, served, reader.holdings(begin, last + 1), new, reader.order, calibration)

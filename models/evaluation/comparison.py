@@ -15,7 +15,7 @@ from models.evaluation.forecasts import evaluate
 from models.risk.portfolio import RiskModel
 
 CHALLENGER, CHAMPION = "challenger", "champion"
-_FORECAST = ["loadings", "factor_returns", "omega", "specific_variance"]
+_FORECAST = ["loadings", "loading_scale", "factor_returns", "omega", "specific_variance"]
 
 
 def held_out_dates(
@@ -119,7 +119,7 @@ def _span(returns: xr.DataArray, dates: pd.DatetimeIndex) -> pd.DatetimeIndex:
 
 def _cut(version: xr.Dataset, span: pd.DatetimeIndex, tickers: list[str]) -> xr.Dataset:
     """Load what is forecast, on these dates and tickers; NaN where the version has none."""
-    part = version[_FORECAST]
+    part = version[[name for name in _FORECAST if name in version]]
     inside = {"date": span[span.isin(part.indexes["date"])], "ticker": _kept(part, "ticker", tickers)}
     loaded = part.sel(inside).load().reindex(date=span, ticker=tickers)
     specific = loaded["specific_variance"]
@@ -150,7 +150,8 @@ def _common_weights(
 
 def _score(model: xr.Dataset, weights: xr.DataArray, returns: xr.DataArray, mask: xr.DataArray) -> xr.Dataset:
     variance = RiskModel(model["loadings"], model["omega"], model["specific_variance"]).variance(weights)
-    version = model[["loadings", "factor_returns"]].assign(weights=weights, portfolio_variance=variance)
+    kept = [name for name in ("loadings", "loading_scale", "factor_returns") if name in model]
+    version = model[kept].assign(weights=weights, portfolio_variance=variance)
     return evaluate(version, returns, mask)
 
 

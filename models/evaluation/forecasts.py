@@ -161,7 +161,8 @@ def evaluate(
     Parameters
     ----------
     version : xarray.Dataset
-        ``loadings`` (date, ticker, factor) and ``factor_returns`` (date, factor); if there, also
+        ``loadings`` (date, ticker, factor) and ``factor_returns`` (date, factor); if there, also ``loading_scale``
+        (date, ticker), by which the loadings that explain returns were multiplied,
         ``expected_returns`` (date, ticker), ``weights`` (portfolio, date, ticker) and ``portfolio_variance``
         (portfolio, date). For a walk-forward evaluation loadings as of t-1 and factor returns at t must stem
         from one fit, made by t-1.
@@ -187,7 +188,10 @@ def evaluate(
     # X[t-1] f[t]: f is moved to the date before and the product back, which spares a copy of the loadings.
     realised = version["factor_returns"].transpose("date", "factor")
     ahead = realised.copy(data=contributing(realised.values)).shift(date=-1)
-    explained = {"total": _times(version["loadings"], ahead).shift(date=1)}
+    total = _times(version["loadings"], ahead)
+    if "loading_scale" in version:
+        total = total / version["loading_scale"]
+    explained = {"total": total.shift(date=1)}
     if "expected_returns" in version:
         explained["predictive"] = version["expected_returns"].shift(date=1)
     result = xr.Dataset()

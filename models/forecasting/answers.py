@@ -50,6 +50,8 @@ class Answers:
     residuals : numpy.ndarray
         (row, ticker) r[t] - X[t-1] f[t], float32; NaN where the return is missing or may not enter a stock's risk
         (`Panel.usable`), so that a suspected one does not.
+    specific : numpy.ndarray
+        (row, ticker) specific variance that the model states, known before the date, float32; NaN if it states none.
     """
 
     first: int
@@ -57,6 +59,7 @@ class Answers:
     expected_returns: npt.NDArray[np.float32]
     factor_returns: Float64Array
     residuals: npt.NDArray[np.float32]
+    specific: npt.NDArray[np.float32]
 
 
 def answers(model: FactorModel, panel: Rows, start: int, stop: int, *, expected_from: int = 0) -> Iterator[Answers]:
@@ -80,4 +83,6 @@ def _asked(model: FactorModel, rows: Panel, before: int, first: int, *, expected
     explained = (loadings * contributing(realised)[:, np.newaxis]).sum(axis=2)
     returns = np.where(rows.usable.values[before:], rows.returns.values[before:], np.nan)
     residuals = (returns - explained).astype(np.float32)
-    return Answers(first, loadings, ahead, realised, residuals)
+    stated = model.own_specific_variance(rows)
+    specific = np.full(residuals.shape, np.nan, dtype=np.float32) if stated is None else stated[before:]
+    return Answers(first, loadings, ahead, realised, residuals, specific.astype(np.float32))

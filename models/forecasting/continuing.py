@@ -11,20 +11,24 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
+from models.arrays import NamedArrays
+from models.forecasting.calibrating import on_tickers
 from models.forecasting.following import Served
 from models.forecasting.joining import join
 from models.forecasting.rows import FORECASTS, completed, scored
+from models.panel import Panel
 from schemas.contracts import VERSION
+from schemas.risk import CalibrationSpec
 
 
 def continued(
     old: xr.Dataset,
     served: Served,
     held: xr.Dataset,
-    returns: xr.DataArray,
-    mask: xr.DataArray,
+    new: Panel,
     order: Sequence[str],
-) -> xr.Dataset:
+    calibration: tuple[CalibrationSpec | None, NamedArrays] = (None, {}),
+) -> tuple[xr.Dataset, NamedArrays]:
     """Put the rows of the dates after a version behind its own, which stay bit for bit.
 
     Parameters
@@ -35,19 +39,35 @@ def continued(
         What its fit says of the new dates.
     held : xarray.Dataset
         From `models.forecasting.held.holdings`, of the new dates, over the tickers of ``served``.
-    returns, mask : xarray.DataArray
-        (date, ticker) excess returns and estimation universe of the new dates, over the same tickers.
+    new : Panel
+        Rows of the new dates, over the same tickers.
     order : sequence of str
         Those tickers in the order in which they first appeared: in it the new ones join the axis.
+    calibration : (CalibrationSpec or None, dict[str, numpy.ndarray])
+        How rows are calibrated, and the state after the last row of the version, on its tickers.
+
+    Returns
+    -------
+    rows : xarray.Dataset
+        All rows.
+    state : dict[str, numpy.ndarray]
+        Of the calibration after the last of them, on its tickers.
     """
-    dates, tickers, factors = held.indexes["date"], held.indexes["ticker"], [str(name) for name in old["factor"].values]
-    rows = completed(join([served], dates, tickers, factors), held)
+    dates, tickers, n_factors = held.indexes["date"], held.indexes["ticker"], served.loadings.shape[2]
+    spec, state = calibration
+    if spec is not None:
+        state = on_tickers(state, spec, old.indexes["ticker"], tickers, n_factors)
+    joined = join([served], dates, tickers, [str(name) for name in old["factor"].values[:n_factors]])
+    rows, state = completed(joined, held, new.returns.where(new.usable), spec, state)
     rows["out_of_sample"] = ("date", np.ones(len(dates), dtype=np.bool_))
-    before = _widened(old.isel(date=[-1])[FORECASTS], tickers.union(old.indexes["ticker"], sort=False))
-    rows = scored(rows, returns, mask, held, before.sel(ticker=tickers))
-    new = pd.Index(order)
-    axis = old.indexes["ticker"].append(new[~new.isin(old.indexes["ticker"])])
-    return _joined(_widened(old, axis), _widened(rows, axis))
+    before = old.isel(date=[-1])[[name for name in FORECASTS if name in old]]
+    before = _widened(before, tickers.union(old.indexes["ticker"], sort=False))
+    rows = scored(rows, new.returns, new.mask, held, before.sel(ticker=tickers))
+    known = pd.Index(order)
+    axis = old.indexes["ticker"].append(known[~known.isin(old.indexes["ticker"])])
+    if spec is not None:
+        state = on_tickers(state, spec, tickers, axis, n_factors)
+    return _joined(_widened(old, axis), _widened(rows, axis)), state
 
 
 def _widened(rows: xr.Dataset, tickers: pd.Index) -> xr.Dataset:

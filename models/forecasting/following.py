@@ -62,11 +62,15 @@ class RiskEstimators:
 
     covariance: FactorCovariance
     specific: SpecificRisk
+    own: bool = True
+    """Whether a model that states its own Omega and specific variance is taken at its word."""
 
     @classmethod
     def of(cls, risk: RiskSpec) -> RiskEstimators:
         """Make the estimators that the risk part of a run spec describes."""
-        return cls(FactorCovariance(**risk.covariance.model_dump()), SpecificRisk(**risk.specific.model_dump()))
+        return cls(
+            FactorCovariance(**risk.covariance.model_dump()), SpecificRisk(**risk.specific.model_dump()), risk.own
+        )
 
     def start(self, n_factors: int, tickers: tuple[str, ...]) -> RiskState:
         """Return the state before the first date."""
@@ -185,11 +189,9 @@ def serve(
     ModelError
         If the last date has not enough history behind it.
     """
+    stated = model.own_omega() if estimators.own else None
     kept = checkpoints or NoCheckpoints()
     tickers = tuple(panel.tickers)
-    start = estimators.start(len(model.factors_), tickers)
-    found = kept.find(begin + 1)
-    state = start if found is None else found.on(tickers, start.specific)
     shown = begin if first is None else first
     n_rows, shape = end - shown, (len(tickers), len(model.factors_))
     served = Served(
@@ -201,6 +203,17 @@ def serve(
         omega=np.full((n_rows, shape[1], shape[1]), np.nan),
         specific_variance=np.full((n_rows, shape[0]), np.nan, dtype=np.float32),
     )
+    if stated is not None:
+        served.omega[begin - shown :] = stated
+        for block in answers(model, panel, shown, end + 1, expected_from=shown + 1):
+            _show(served, block)
+            place = np.arange(block.first, block.first + len(block.residuals)) - 1
+            later = place >= begin
+            served.specific_variance[place[later] - shown] = block.specific[later]
+        return served
+    start = estimators.start(len(model.factors_), tickers)
+    found = kept.find(begin + 1)
+    state = start if found is None else found.on(tickers, start.specific)
     if state.n_dates == begin + 1:
         _read(served, estimators, state)
     for block in answers(model, panel, min(state.n_dates, shown), end + 1, expected_from=shown + 1):

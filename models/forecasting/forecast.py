@@ -62,7 +62,8 @@ def forecast(
     ModelError
         If the data do not carry a fit or the risk.
     """
-    estimators = RiskEstimators.of(risk or RiskSpec())
+    risk = risk or RiskSpec()
+    estimators = RiskEstimators.of(risk)
     dates, held = panel.dates[:-1], holdings(cube).load()
     refits = refit_dates(dates, schedule, panel.dates[-1])
     begins = [int(dates.searchsorted(day)) for day in refits]
@@ -80,9 +81,10 @@ def forecast(
             for place, (fit, begin, end) in enumerate(zip(turned, begins, ends, strict=True))
         ]
         joined = join(served, dates, held.indexes["ticker"], last.factors_)
-        rows = out_of_sample(completed(joined, held), refits[0].to_datetime64())
-        known = panel.data.isel(date=slice(0, -1))
-        return with_statistics(scored(rows, known["returns"], known["mask"], held), turned[-1].statistics())
+        known = Panel(panel.data.isel(date=slice(0, -1)))
+        rows, _ = completed(joined, held, known.returns.where(known.usable), risk.calibration)
+        rows = out_of_sample(rows, refits[0].to_datetime64())
+        return with_statistics(scored(rows, known.returns, known.mask, held), turned[-1].statistics())
 
 
 def _fitted(

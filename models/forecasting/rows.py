@@ -10,17 +10,26 @@ from __future__ import annotations
 import numpy as np
 import xarray as xr
 
+from models.arrays import NamedArrays
 from models.evaluation import forecasts
+from models.forecasting.calibrating import calibrated
 from models.forecasting.held import counted, reindexed
 from models.risk.portfolio import RiskModel
 from schemas.contracts import VERSION
+from schemas.risk import CalibrationSpec
 
-FORECASTS = ["loadings", "factor_returns", "expected_returns", "weights", "portfolio_variance"]
+FORECASTS = ["loadings", "loading_scale", "factor_returns", "expected_returns", "weights", "portfolio_variance"]
 """What the scores of the next date look at."""
 
 
-def completed(joined: xr.Dataset, held: xr.Dataset) -> xr.Dataset:
-    """Add what follows from the rows of fits and what is held.
+def completed(
+    joined: xr.Dataset,
+    held: xr.Dataset,
+    returns: xr.DataArray,
+    spec: CalibrationSpec | None,
+    state: NamedArrays | None = None,
+) -> tuple[xr.Dataset, NamedArrays]:
+    """Add what follows from the rows of fits and what is held, and calibrate them.
 
     Parameters
     ----------
@@ -28,12 +37,20 @@ def completed(joined: xr.Dataset, held: xr.Dataset) -> xr.Dataset:
         From `models.forecasting.joining.join`.
     held : xarray.Dataset
         From `models.forecasting.held.holdings`, on the same dates and tickers.
+    returns : xarray.DataArray
+        (date, ticker) excess returns of at least these dates and tickers that may enter a stock's risk, NaN elsewhere.
+    spec : CalibrationSpec or None
+        How they are calibrated, if they are.
+    state : dict[str, numpy.ndarray], optional
+        Of the calibration, after the date before the first row.
 
     Returns
     -------
-    xarray.Dataset
+    rows : xarray.Dataset
         ``joined`` with imputed loadings, ``imputed``, ``weights``, and ``portfolio_variance`` with its parts; specific
         variance is known where loadings are.
+    state : dict[str, numpy.ndarray]
+        Of the calibration, after the last row; empty without one.
     """
     filled, imputed = impute(joined["loadings"], held)
     covered = filled.notnull().all("factor")
@@ -43,8 +60,12 @@ def completed(joined: xr.Dataset, held: xr.Dataset) -> xr.Dataset:
         specific_variance=joined["specific_variance"].where(covered),
         weights=held["weights"],
     )
+    after: NamedArrays = {}
+    if spec is not None:
+        place = {"date": rows.indexes["date"], "ticker": rows.indexes["ticker"]}
+        rows, after = calibrated(rows, returns.sel(place), spec, state)
     risk = RiskModel(rows["loadings"], rows["omega"], rows["specific_variance"])
-    return rows.merge(risk.decompose(rows["weights"]))
+    return rows.merge(risk.decompose(rows["weights"])), after
 
 
 def impute(loadings: xr.DataArray, held: xr.Dataset) -> tuple[xr.DataArray, xr.DataArray]:
@@ -97,11 +118,12 @@ def scored(
     before : xarray.Dataset, optional
         `FORECASTS` of the date before the first row, on the same tickers; without it that has no scores.
     """
-    seen = rows[FORECASTS]
+    names = [name for name in FORECASTS if name in rows]
+    seen = rows[names]
     trusted = reindexed(held["estimation"], returns)
     returns = counted(returns, held)
     if before is not None:
-        seen = xr.concat([before[FORECASTS], seen], "date", join="exact", coords="minimal", data_vars="all")
+        seen = xr.concat([before[names], seen], "date", join="exact", coords="minimal", data_vars="all")
         place = {"date": rows.indexes["date"], "ticker": rows.indexes["ticker"]}
         nothing = xr.full_like(before["expected_returns"], np.nan, dtype=returns.dtype)
         returns, mask, trusted = (

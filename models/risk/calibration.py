@@ -106,6 +106,13 @@ class Calibration(CalibrationSpec, Argued):
         volatility = {f"volatility.{name}": array for name, array in self._stocks.start(n_stocks).items()}
         return volatility | waiting | sums
 
+    @staticmethod
+    def of_stocks(state: NamedArrays) -> list[str]:
+        """Name the arrays of a state whose last axis is ``ticker``."""
+        stocks = ("variance", "mass", "count", "features", "realised")
+        own = ["directions", "deviation", "minimum_variance"]
+        return [*own, *(name for name in state if name.removeprefix("volatility.") in stocks)]
+
     def step(self, state: NamedArrays, returns: FloatArray) -> NamedArrays:
         """Return the state after one more date of returns (ticker,), NaN where unknown; what was given stays."""
         volatility = self._stocks.step(self._volatility(state), returns)

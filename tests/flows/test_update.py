@@ -13,6 +13,7 @@ import xarray as xr
 from running import Inline, deliver, ingested, listing_market
 
 from flows.update import update
+from models.arrays import NamedArrays
 from models.evaluation.gate import believe
 from schemas.errors import ConflictError, PublishError
 from schemas.refs import VersionRef
@@ -151,10 +152,10 @@ def test_a_champion_that_changes_meanwhile_is_told_and_the_rerun_continues_it(
     published.promote(layout, "small", "market", parent.version, reason="the starting point")
     continued = updating.continued
 
-    def overtaken(*arguments: object) -> xr.Dataset:
+    def overtaken(*arguments: object) -> tuple[xr.Dataset, NamedArrays]:
         published.promote(layout, "small", "market", faster.version, reason="somebody was faster")
-        dataset: xr.Dataset = continued(*arguments)
-        return dataset
+        found: tuple[xr.Dataset, NamedArrays] = continued(*arguments)
+        return found
 
     monkeypatch.setattr(updating, "continued", overtaken)
     with pytest.raises(ConflictError, match="somebody was faster"):

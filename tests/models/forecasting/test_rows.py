@@ -122,6 +122,10 @@ def test_rows_added_one_by_one_have_the_scores_of_all_at_once() -> None:
     whole = scored(rows, returns, mask, held)
     last = {"date": slice(29, None)}
     alone = scored(
-        rows.isel(last), returns.isel(last), mask.isel(last), held.isel(last), rows[FORECASTS].isel(date=[28])
+        rows.isel(last),
+        returns.isel(last),
+        mask.isel(last),
+        held.isel(last),
+        rows[[name for name in FORECASTS if name in rows]].isel(date=[28]),
     )
     xr.testing.assert_identical(alone, whole.isel(last))
