@@ -6,11 +6,13 @@ Here belong the parameters of Omega and specific variance, and their defaults. T
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, Self
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
 from schemas.base import Frozen
+from schemas.risk_presets import PRESETS, Preset, over
 
 HalfLife = Annotated[float, Field(gt=1.0)]
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
@@ -196,20 +198,69 @@ class CovarianceSpec(Frozen):
         return self.volatility or MemorySpec(halflives=(self.halflife,), newey_west_lags=self.newey_west_lags)
 
 
+class StructuralSpec(Frozen):
+    """Structural model of specific volatility, for stocks with a thin history."""
+
+    half: float = Field(
+        default=25.0,
+        ge=0.0,
+        description="Residuals at which a stock's own volatility weighs as much: with n it weighs n / (n + half).",
+    )
+    always: Share = Field(default=0.2, description="Share that is left to the structural volatility of any stock.")
+    enough: int = Field(
+        default=60, ge=2, description="Residuals from which on a stock is one that the regression learns from."
+    )
+
+
+class GroupShrinkageSpec(Frozen):
+    """Bayesian shrinkage of specific volatilities towards those of stocks of like size."""
+
+    strength: float = Field(default=0.1, ge=0.0, description="q of the model: how fast a stock far off is pulled.")
+    groups: int = Field(default=10, ge=1, description="Groups by market weight, of equally many stocks.")
+
+
 class SpecificSpec(Frozen):
     """Specific variance: EWMA of squared residuals with a floor."""
 
     halflife: float = Field(default=60.0, gt=1.0, description="Residuals after which one counts half.")
+    newey_west_lags: int = Field(
+        default=0, ge=0, le=63, description="Lags of autocorrelation that count, with Bartlett's weights."
+    )
     floor: float = Field(
         default=0.1, ge=0.0, le=1.0, description="Least variance as a share of the cross-section's median."
     )
     min_observations: int = Field(
-        default=20, ge=2, description="With fewer residuals a stock gets the median variance."
+        default=20, ge=2, description="With fewer residuals a stock gets the median variance, or the structural one."
     )
+    structural: StructuralSpec | None = Field(
+        default=None, description="Structural model for thin histories; the median if left out."
+    )
+    shrinkage: GroupShrinkageSpec | None = Field(
+        default=None, description="Shrinkage in groups of size; off if left out."
+    )
+    regime: RegimeSpec | None = Field(default=None, description="Volatility regime adjustment; off if left out.")
 
 
 class RiskSpec(Frozen):
-    """How the risk of every model is estimated, from its factor returns and residuals."""
+    """How the risk of every model is estimated, from its factor returns and residuals.
 
+    A preset gives the keys that are left out; a dump has all values, so that it is read again to the same.
+    """
+
+    preset: Preset = Field(
+        default="medium",
+        description="Horizon, or vendor's model, whose values the keys that are left out have: short (1 day), medium "
+        "(21 days), long (a quarter and more), barra_use4s, barra_use4l. A key set to null switches its stage off.",
+    )
     covariance: CovarianceSpec = Field(default=CovarianceSpec(), description="How Omega is estimated.")
     specific: SpecificSpec = Field(default=SpecificSpec(), description="How specific variance is estimated.")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _over_the_preset(cls, given: Any) -> Any:
+        if not isinstance(given, Mapping):
+            return given
+        values = {
+            key: one.model_dump(exclude_unset=True) if isinstance(one, Frozen) else one for key, one in given.items()
+        }
+        return over(next((PRESETS[one] for one in PRESETS if one == values.get("preset")), {}), values)

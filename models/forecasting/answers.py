@@ -13,7 +13,7 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
-from models.arrays import Float64Array
+from models.arrays import Float64Array, FloatArray
 from models.families.base import FactorModel, contributing
 from models.panel import Panel
 
@@ -50,6 +50,8 @@ class Answers:
     residuals : numpy.ndarray
         (row, ticker) r[t] - X[t-1] f[t], float32; NaN where the return is missing or may not enter a stock's risk
         (`Panel.usable`), so that a suspected one does not.
+    market_weight : numpy.ndarray
+        (row, ticker) known before the date; NaN where a stock is not covered.
     """
 
     first: int
@@ -57,6 +59,7 @@ class Answers:
     expected_returns: npt.NDArray[np.float32]
     factor_returns: Float64Array
     residuals: npt.NDArray[np.float32]
+    market_weight: FloatArray
 
 
 def answers(model: FactorModel, panel: Rows, start: int, stop: int, *, expected_from: int = 0) -> Iterator[Answers]:
@@ -80,4 +83,4 @@ def _asked(model: FactorModel, rows: Panel, before: int, first: int, *, expected
     explained = (loadings * contributing(realised)[:, np.newaxis]).sum(axis=2)
     returns = np.where(rows.usable.values[before:], rows.returns.values[before:], np.nan)
     residuals = (returns - explained).astype(np.float32)
-    return Answers(first, loadings, ahead, realised, residuals)
+    return Answers(first, loadings, ahead, realised, residuals, rows.market_weight.values[before:])
