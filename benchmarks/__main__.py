@@ -17,7 +17,7 @@ from pathlib import Path
 
 from benchmarks.harness import Row, environment, table
 
-NAMES = ("gram_pass", "ipca", "walk_forward", "fama_macbeth", "cross_section", "penalised")
+NAMES = ("gram_pass", "ipca", "walk_forward", "fama_macbeth", "cross_section", "penalised", "risk_history")
 _ONE_THREAD = {f"{library}_NUM_THREADS": "1" for library in ("OMP", "OPENBLAS", "MKL", "NUMEXPR")}
 _BEGIN, _END = "<!-- benchmarks: begin -->", "<!-- benchmarks: end -->"
 

@@ -15,7 +15,8 @@ def _use4(volatility: float, regime: float) -> dict[str, Any]:
     """Half-lives and stages of USE4S (short horizon) and USE4L (long), as its public summary has them.
 
     Menchero, Orr and Wang (2011), The Barra US Equity Model (USE4), Methodology Notes: one half-life for volatilities
-    of factors and for specific risk, 504 days for correlations, 5 Newey-West lags for variances and 2 for correlations, the eigenfactor scale 1.4, Bayesian shrinkage .1 in ten groups of size.
+    of factors and for specific risk, 504 days for correlations, 5 Newey-West lags for variances and 2 for correlations,
+    the eigenfactor scale 1.4, Bayesian shrinkage .1 in ten groups of size.
     """
     return {
         "covariance": {
