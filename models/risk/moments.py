@@ -104,6 +104,12 @@ class Moment:
         covariance: Float64Array = np.asarray(moment / (1.0 - bias), dtype=np.float64)
         return covariance
 
+    def variance(self, state: NamedArrays) -> Float64Array:
+        """Return the diagonal (factor,) of `read`, without lags."""
+        bias = state["squares"] / state["mass"] ** 2 if self.centred else 0.0
+        variance: Float64Array = np.diagonal(state["second"]) / (1.0 - bias)
+        return variance
+
     @staticmethod
     def effective(state: NamedArrays) -> float:
         """Observations of equal weight that are worth as much: (sum w)^2 / sum w^2."""

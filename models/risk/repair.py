@@ -22,7 +22,11 @@ def repaired(covariance: Float64Array, floor: float) -> tuple[Float64Array, floa
         Least eigenvalue as a share of their mean.
     """
     least = floor * max(float(np.trace(covariance)), 0.0) / len(covariance)
-    if np.linalg.eigvalsh(covariance)[0] >= least:
+    try:  # it succeeds if no eigenvalue is below, and takes a tenth of the time of looking at them
+        np.linalg.cholesky(covariance - least * np.eye(len(covariance)))
+    except np.linalg.LinAlgError:
+        pass
+    else:
         return covariance, 0.0
     values, vectors = np.linalg.eigh(covariance)
     raised = np.maximum(values, least)

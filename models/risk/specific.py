@@ -172,7 +172,7 @@ class SpecificRisk(SpecificSpec, Argued):
         trusted = seen & (count >= self.min_observations)
         if not trusted.any():
             return np.full(len(own), np.nan, dtype=np.float32)
-        median = np.median(own[trusted])
+        median = np.median(own if trusted.all() else own[trusted])
         variance = np.where(trusted, own, median)
         if self.structural is not None and loadings is not None:
             volatility = np.sqrt(np.maximum(own, max(self.floor * median, np.finfo(np.float64).tiny)))

@@ -35,9 +35,9 @@ class WeightedMoments:
 
     def step(self, state: NamedArrays, returns: Float64Array, known: BoolArray) -> NamedArrays:
         """Return the state after one more observation."""
-        parts = []
-        for i, moment in enumerate(self._moments):
-            part = _part(state, i)
+        parts: list[NamedArrays] = []
+        before = _parts(state, len(self._moments))
+        for i, (moment, part) in enumerate(zip(self._moments, before, strict=True)):
             if i < self._first or self._correlation is None or not self._correlation.standardised:
                 parts.append(moment.step(part, returns, known))
                 continue
@@ -49,7 +49,7 @@ class WeightedMoments:
 
     def read(self, state: NamedArrays, *, lagged: bool = True) -> Float64Array:
         """Return Omega (factor, factor_); without lags it is that of a single observation."""
-        parts = [_part(state, i) for i in range(len(self._moments))]
+        parts = _parts(state, len(self._moments))
         omega = self._blend(self._volatility, parts[: self._first], 0, lagged=lagged)
         if self._correlation is not None:
             slow = self._correlated(self._correlation, parts[self._first :], lagged=lagged)
@@ -68,13 +68,13 @@ class WeightedMoments:
     def mean(self, state: NamedArrays) -> Float64Array:
         """Return the mean (factor,) that the next observation is expected to have; zero unless centred."""
         shares = np.array(self._volatility.shares)
-        mean: Float64Array = shares @ np.stack([_part(state, i)["mean"] for i in range(self._first)])
+        mean: Float64Array = shares @ np.stack([part["mean"] for part in _parts(state, self._first)])
         return mean
 
     def effective(self, state: NamedArrays) -> float:
         """Observations of equal weight behind the correlations, which decide the directions of eigenportfolios."""
         spec, first = (self._correlation, self._first) if self._correlation else (self._volatility, 0)
-        parts = [_part(state, first + i) for i in range(len(spec.halflives))]
+        parts = _parts(state, len(self._moments))[first : first + len(spec.halflives)]
         return float(sum(share * Moment.effective(part) for share, part in zip(spec.shares, parts, strict=True)))
 
     def _of(self, spec: MemorySpec) -> list[Moment]:
@@ -99,15 +99,21 @@ class WeightedMoments:
         """Divide returns (factor,) by their volatility, this date's included; NaN where that is not yet to be had."""
         if self._spec.centred and volatility[0]["squares"] == volatility[0]["mass"] ** 2:
             return np.full(len(returns), np.nan)
-        variance = np.diagonal(self._blend(self._volatility, volatility, 0, lagged=False))
+        moments = zip(self._volatility.shares, self._moments, volatility, strict=False)
+        variance = np.sum([share * moment.variance(part) for share, moment, part in moments], axis=0)
         unknown = np.full(len(returns), np.nan)
         scaled: Float64Array = np.divide(returns, np.sqrt(variance), out=unknown, where=variance > 0.0)
         return scaled
 
 
-def _part(state: NamedArrays, i: int) -> NamedArrays:
-    prefix = f"{i}."
-    return {name.removeprefix(prefix): array for name, array in state.items() if name.startswith(prefix)}
+def _parts(state: NamedArrays, n: int) -> list[NamedArrays]:
+    """Arrays of the first n moments, by their own names."""
+    parts: list[NamedArrays] = [{} for _ in range(n)]
+    for key, array in state.items():
+        number, dot, name = key.partition(".")
+        if dot and int(number) < n:
+            parts[int(number)][name] = array
+    return parts
 
 
 def _correlation(covariance: Float64Array) -> Float64Array:

@@ -186,6 +186,15 @@ def test_qis_has_an_inverse_whatever_the_number_of_observations(n: int) -> None:
         assert np.trace(shrunk) == pytest.approx(np.trace(sample))
 
 
+def test_qis_holds_where_a_factor_nearly_repeats_another_and_weights_make_observations_few() -> None:
+    x = np.random.default_rng(0).normal(size=(200, 40))
+    sample = np.cov(x.T)
+    np.testing.assert_array_equal(qis(sample, 20.0), qis(sample, 40.0))  # of full rank: at least as many as factors
+    x[:, 0] = x[:, 1] + 1e-4 * x[:, 0]
+    values = np.linalg.eigvalsh(qis(np.cov(x.T), 199.0))
+    assert values[0] == pytest.approx(1e-4 * values.mean(), rel=1e-2)
+
+
 def test_factor_qis_keeps_what_leads_and_shrinks_the_rest() -> None:
     """One strong factor and noise: eigenvalues behind the factor come near their true value, the factor stays."""
     rng = np.random.default_rng(0)
@@ -262,6 +271,12 @@ def test_a_simulation_of_three_weeks_ago_will_do() -> None:
         for every in (1, 21)
     )
     plain = FactorCovariance().path(history(x))[100:].values
+    estimator, state = FactorCovariance(eigenfactor={"n_simulations": 200}), None
+    for row in x:
+        state = estimator.step(state or estimator.start(8), row)
+    age = int(state["simulated_age"])
+    assert age < 21
+    np.testing.assert_allclose(state["simulated"], np.linalg.eigvalsh(plain[299 - age]))
     inverse = np.linalg.eigvalsh(rarely)[:, 0] / np.linalg.eigvalsh(daily)[:, 0]
     assert np.abs(inverse - 1.0).max() < 0.05
     assert (np.linalg.eigvalsh(daily)[:, 0] / np.linalg.eigvalsh(plain)[:, 0]).min() > 1.05
