@@ -17,7 +17,9 @@ from pathlib import Path
 
 from benchmarks.harness import Row, environment, table
 
-NAMES = ("gram_pass", "ipca", "walk_forward", "fama_macbeth", "cross_section", "penalised", "portfolio_risk")
+NAMES = (
+    "gram_pass", "ipca", "walk_forward", "fama_macbeth", "cross_section", "penalised", "portfolio_risk", "risk_history",
+)  # fmt: skip
 _ONE_THREAD = {f"{library}_NUM_THREADS": "1" for library in ("OMP", "OPENBLAS", "MKL", "NUMEXPR")}
 _BEGIN, _END = "<!-- benchmarks: begin -->", "<!-- benchmarks: end -->"
 

@@ -6,150 +6,253 @@ have them are in `models.risk`.
 
 from __future__ import annotations
 
-from typing import Literal, Self
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
 from schemas.base import Frozen
+from schemas.calibration import CalibrationSpec
+from schemas.risk_presets import PRESETS, Preset, over
+
+HalfLife = Annotated[float, Field(gt=1.0)]
+Share = Annotated[float, Field(ge=0.0, le=1.0)]
+_OF_MOMENTS = ("volatility", "correlation", "shrinkage")
+
+
+class MemorySpec(Frozen):
+    """A blend of half-lives."""
+
+    halflives: tuple[HalfLife, ...] = Field(
+        min_length=1, description="Observations after which one counts half; one estimate for each."
+    )
+    weights: tuple[Share, ...] = Field(
+        default=(), description="Weight of each half-life in the mean of the estimates; equal if left out."
+    )
+    newey_west_lags: int = Field(
+        default=0, ge=0, le=63, description="Lags of autocorrelation that count, with Bartlett's weights."
+    )
+
+    @model_validator(mode="after")
+    def _weights_match(self) -> Self:
+        if self.weights and (len(self.weights) != len(self.halflives) or abs(sum(self.weights) - 1.0) > 1e-9):
+            raise ValueError("weights must be as many as halflives and sum to 1")
+        return self
+
+    @property
+    def shares(self) -> tuple[float, ...]:
+        """Weight of each half-life."""
+        return self.weights or (1.0 / len(self.halflives),) * len(self.halflives)
+
+
+class CorrelationSpec(MemorySpec):
+    """Correlations, where they have half-lives of their own."""
+
+    standardised: bool = Field(
+        default=False,
+        description="Of returns over the volatility of their date, so that quiet days count like crises. If not, of "
+        "returns as they are.",
+    )
+
+
+class ShrinkageSpec(Frozen):
+    """Shrinkage of Omega by the number of observations behind it."""
+
+    method: Literal["oas", "qis", "factor_qis"] = Field(
+        default="qis",
+        description="oas: towards a multiple of the identity. qis: each eigenvalue by itself. factor_qis: leading "
+        "components as they are, qis of the rest.",
+    )
+    of: Literal["covariance", "correlation"] = Field(
+        default="correlation", description="What is shrunk; only the first turns with the factors."
+    )
+    n_factors: int = Field(default=1, ge=1, description="Leading components; factor_qis only.")
+
+
+class EigenfactorSpec(Frozen):
+    """Eigenfactor adjustment: variances of eigenportfolios raised by what simulations say was missed."""
+
+    n_simulations: int = Field(default=1000, ge=10, description="Draws; the same ones at every date.")
+    scale: float = Field(
+        default=1.4, ge=0.0, description="The simulated bias counts so many times, for returns that are not normal."
+    )
+    every: int = Field(default=21, ge=1, description="Observations after which it is simulated again.")
+    n_observations: int | None = Field(
+        default=None, ge=2, description="Observations simulated; the effective number behind Omega if left out."
+    )
+    seed: int = Field(default=0, ge=0, description="Of the draws.")
+
+
+class OracleSpec(Frozen):
+    """Average Oracle: eigenvalues as they were realised, on average over past horizons."""
+
+    horizon: int = Field(default=21, ge=1, description="Observations over which eigenportfolios are followed.")
+    prior: float = Field(default=6.0, ge=0.0, description="Horizons that the estimated eigenvalues count for.")
+    halflife: HalfLife | None = Field(
+        default=None, description="Horizons after which one counts half; all count alike if left out."
+    )
+
+
+class RegimeSpec(Frozen):
+    """Volatility regime adjustment: all variances times what recent forecasts were off by."""
+
+    halflife: HalfLife = Field(default=42.0, description="Observations after which a forecast's miss counts half.")
+    method: Literal["rms", "first_moment", "log"] = Field(
+        default="rms", description="Mean of what: squares, absolute values or logarithms of the misses."
+    )
+    statistic: Literal["diagonal", "mahalanobis"] = Field(
+        default="diagonal",
+        description="diagonal: mean of squared standardised returns. mahalanobis: of all directions alike.",
+    )
+    bounds: tuple[float, float] = Field(
+        default=(0.5, 2.0), description="Least and greatest factor by which volatilities are multiplied."
+    )
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Self:
+        if not 0.0 < self.bounds[0] <= 1.0 <= self.bounds[1]:
+            raise ValueError("bounds must hold 1 between them, and the least be above 0")
+        return self
+
+
+class CombinationSpec(Frozen):
+    """CM-IEWMA: iterated EWMA predictors, weighed daily by their likelihood."""
+
+    halflives: tuple[tuple[HalfLife, HalfLife], ...] = Field(
+        default=((5.0, 10.0), (10.0, 21.0), (21.0, 63.0), (63.0, 125.0), (125.0, 250.0)),
+        min_length=1,
+        description="Pairs of half-lives: of volatilities, of correlations.",
+    )
+    window: int = Field(default=10, ge=1, description="Dates whose likelihood gives the weights.")
+    ridge: float = Field(default=0.05, ge=0.0, description="Added to the variances of the first pair, as a share.")
+    min_observations: int = Field(default=63, ge=2, description="Before them no correlation is updated.")
 
 
 class CovarianceSpec(Frozen):
     """Omega, the factor covariance."""
 
-    method: Literal["ewma", "ledoit_wolf"] = Field(
+    method: Literal["ewma", "ledoit_wolf", "oas", "qis", "factor_qis", "cm_iewma"] = Field(
         default="ewma",
-        description="ewma: exponentially weighted. ledoit_wolf: shrunk towards a multiple of the identity.",
+        description="ewma: exponentially weighted. ledoit_wolf, oas, qis, factor_qis: the sample covariance, shrunk. "
+        "cm_iewma: half-lives weighed daily by likelihood.",
     )
     halflife: float = Field(
         default=90.0, gt=1.0, description="Observations after which one counts half; method ewma only."
     )
+    newey_west_lags: int = Field(
+        default=0, ge=0, le=63, description="Lags of autocorrelation that count, with Bartlett's weights; ewma only."
+    )
+    volatility: MemorySpec | None = Field(
+        default=None, description="Several half-lives, blended, in the place of halflife; ewma only."
+    )
+    correlation: CorrelationSpec | None = Field(
+        default=None, description="Half-lives of correlations; those of volatilities if left out; ewma only."
+    )
+    shrinkage: ShrinkageSpec | None = Field(default=None, description="Shrinkage; ewma only; none if left out.")
+    combination: CombinationSpec = Field(default=CombinationSpec(), description="Of method cm_iewma.")
     min_observations: int = Field(
         default=24,
         ge=2,
         description="Dates with fewer observations have no Omega; one more than the factors are always asked for.",
     )
     window: int | None = Field(
-        default=None, ge=24, description="Observations looked back on; method ledoit_wolf only. All if left out."
+        default=None, ge=24, description="Observations looked back on; sample methods only. All if left out."
     )
+    n_factors: int = Field(default=1, ge=1, description="Leading components; method factor_qis only.")
     centred: bool = Field(
         default=True,
         description="Subtract the (weighted) mean. If not, Omega is the second moment about zero, as some vendors do "
-        "with daily data, where the mean is small beside its error.",
+        "with daily data, where the mean is small beside its error. cm_iewma never subtracts it.",
     )
+    floor: float = Field(
+        default=1e-10,
+        gt=0.0,
+        lt=1.0,
+        description="Least eigenvalue as a share of their mean: what keeps Omega positive definite.",
+    )
+    oracle: OracleSpec | None = Field(default=None, description="Average Oracle eigenvalues; off if left out.")
+    eigenfactor: EigenfactorSpec | None = Field(default=None, description="Eigenfactor adjustment; off if left out.")
+    regime: RegimeSpec | None = Field(default=None, description="Volatility regime adjustment; off if left out.")
 
     @model_validator(mode="after")
     def _one_memory(self) -> Self:
-        if self.method == "ewma" and self.window is not None:
-            raise ValueError("window goes with method: ledoit_wolf; ewma forgets by its halflife")
+        moments = self.method == "ewma"
+        if self.window is not None and self.method in {"ewma", "cm_iewma"}:
+            raise ValueError(
+                "window goes with method: ledoit_wolf, oas, qis or factor_qis; the others forget by halflife"
+            )
         if self.window is not None and self.window < self.min_observations:
             raise ValueError(f"window {self.window} is below min_observations {self.min_observations}")
+        given = [name for name in _OF_MOMENTS if getattr(self, name) is not None]
+        given += ["newey_west_lags"] if self.newey_west_lags else []
+        if given and not moments:
+            raise ValueError(f"{given[0]} goes with method: ewma")
+        if self.volatility is not None and self.newey_west_lags:
+            raise ValueError("give newey_west_lags inside volatility, where there is one")
+        if self.oracle is not None and self.eigenfactor is not None:
+            raise ValueError("oracle and eigenfactor mend the same bias; give one of them")
         return self
+
+    @property
+    def volatilities(self) -> MemorySpec:
+        """Half-lives of volatilities, one or several."""
+        return self.volatility or MemorySpec(halflives=(self.halflife,), newey_west_lags=self.newey_west_lags)
+
+
+class StructuralSpec(Frozen):
+    """Structural model of specific volatility, for stocks with a thin history."""
+
+    half: float = Field(
+        default=25.0,
+        ge=0.0,
+        description="Residuals at which a stock's own volatility weighs as much: with n it weighs n / (n + half).",
+    )
+    always: Share = Field(default=0.2, description="Share that is left to the structural volatility of any stock.")
+    enough: int = Field(
+        default=60, ge=2, description="Residuals from which on a stock is one that the regression learns from."
+    )
+
+
+class GroupShrinkageSpec(Frozen):
+    """Bayesian shrinkage of specific volatilities towards those of stocks of like size."""
+
+    strength: float = Field(default=0.1, ge=0.0, description="q of the model: how fast a stock far off is pulled.")
+    groups: int = Field(default=10, ge=1, description="Groups by market weight, of equally many stocks.")
 
 
 class SpecificSpec(Frozen):
     """Specific variance: EWMA of squared residuals with a floor."""
 
     halflife: float = Field(default=60.0, gt=1.0, description="Residuals after which one counts half.")
+    newey_west_lags: int = Field(
+        default=0, ge=0, le=63, description="Lags of autocorrelation that count, with Bartlett's weights."
+    )
     floor: float = Field(
         default=0.1, ge=0.0, le=1.0, description="Least variance as a share of the cross-section's median."
     )
     min_observations: int = Field(
-        default=20, ge=2, description="With fewer residuals a stock gets the median variance."
+        default=20, ge=2, description="With fewer residuals a stock gets the median variance, or the structural one."
     )
-
-
-class VolatilitySpec(Frozen):
-    """Variance of every stock over the horizon: the level of the cross-section, and each stock's deviation from it."""
-
-    horizon: int = Field(default=21, ge=1, description="Periods over which risk is forecast.")
-    halflives: tuple[float, ...] = Field(
-        default=(2.0, 5.0, 20.0, 60.0, 250.0), min_length=2, description="Half-lives of the EWMA variances, in returns."
+    structural: StructuralSpec | None = Field(
+        default=None, description="Structural model for thin histories; the median if left out."
     )
-    level_weights: tuple[float, ...] = Field(
-        default=(0.25, 0.35, 0.30, 0.10),
-        min_length=1,
-        description="Weights of the first of them in the level, a geometric mean. Too few levels are seen to fit them.",
+    shrinkage: GroupShrinkageSpec | None = Field(
+        default=None, description="Shrinkage in groups of size; off if left out."
     )
-    level_halflife: float = Field(
-        default=252.0, gt=1.0, description="Dates after which a realised over a forecast level counts half."
-    )
-    level_prior: float = Field(default=252.0, ge=0.0, description="Dates for which that ratio is taken to have been 1.")
-    slopes: tuple[float, ...] = Field(
-        default=(0.0, 0.0, 0.4, 0.3, 0.2),
-        min_length=2,
-        description="Slopes of a stock's log deviation on those of its EWMA variances, before anything is learnt.",
-    )
-    ridge: float = Field(default=0.5, ge=0.0, description="Cross-sections that these count for.")
-    slope_halflife: float = Field(default=24.0, gt=0.0, description="Horizons after which a cross-section counts half.")
-    own_weight: float = Field(
-        default=0.3, ge=0.0, le=1.0, description="Weight of a stock's plain EWMA variance, geometrically."
-    )
-    own_halflife: float = Field(default=63.0, gt=1.0, description="Half-life of that variance, in returns.")
-    min_observations: int = Field(default=20, ge=2, description="With fewer returns a stock gets the median variance.")
-    floor: float = Field(
-        default=0.01, ge=0.0, le=1.0, description="Least variance as a share of the cross-section's median."
-    )
-
-    @model_validator(mode="after")
-    def _one_slope_each(self) -> Self:
-        if len(self.slopes) != len(self.halflives) or len(self.level_weights) > len(self.halflives):
-            raise ValueError("give one of slopes for each of halflives, and at most as many level_weights")
-        return self
-
-
-class CurveSpec(Frozen):
-    """Eigenvalues of a model in whitened coordinates, corrected by what past ones became out of sample."""
-
-    halflife: float = Field(default=24.0, gt=0.0, description="Horizons after which one counts half.")
-    prior: float = Field(default=6.0, gt=0.0, description="Horizons for which forecasts are taken to have been right.")
-    bandwidth: float = Field(
-        default=0.35, gt=0.0, description="Of the kernel that smooths ratios over log rank; rank 1 stands apart."
-    )
-    gap: float = Field(
-        default=1.02, ge=1.0, description="Least eigenvalue of a factor, in multiples of what no factor explains."
-    )
-
-
-class MarketSpec(Frozen):
-    """Level of the leading direction, by what equal weights did out of sample."""
-
-    halflife: float = Field(default=48.0, gt=0.0, description="Horizons after which one counts half.")
-    prior: float = Field(
-        default=24.0,
-        gt=0.0,
-        description="Horizons for which forecasts are taken to have been right: the squared z of one market over a "
-        "horizon has a standard deviation of about .7, the error to be mended of about .14, and (.7 / .14)^2 = 25.",
-    )
-
-
-class BudgetSpec(Frozen):
-    """A factor of constant loading for the estimation error that an optimiser of the whole budget meets."""
-
-    halflife: float = Field(default=24.0, gt=0.0, description="Horizons after which one counts half.")
-    prior: float = Field(default=6.0, gt=0.0, description="Horizons that `prior_ratio` counts for.")
-    prior_ratio: float = Field(
-        default=1.5, ge=1.0, description="Realised over forecast variance of minimum variance, before it is seen."
-    )
-    share: float = Field(default=0.5, gt=0.0, le=1.0, description="Share of the excess that the factor carries.")
-
-
-class CalibrationSpec(Frozen):
-    """Stages that bring a model's covariance of stocks in line with what its forecasts met out of sample."""
-
-    volatility: VolatilitySpec = Field(
-        default=VolatilitySpec(), description="Variances of stocks, which the model's are scaled to."
-    )
-    floor: float = Field(
-        default=0.1, ge=0.0, lt=1.0, description="Least specific share of a stock's variance; twins have almost none."
-    )
-    curve: CurveSpec | None = Field(default=CurveSpec(), description="Eigenvalues by rank; null leaves them.")
-    market: MarketSpec | None = Field(default=MarketSpec(), description="Level of the market; null leaves it.")
-    budget: BudgetSpec | None = Field(default=BudgetSpec(), description="Estimation error; null leaves it out.")
+    regime: RegimeSpec | None = Field(default=None, description="Volatility regime adjustment; off if left out.")
 
 
 class RiskSpec(Frozen):
-    """How the risk of every model is estimated, from its factor returns and residuals."""
+    """How the risk of every model is estimated, from its factor returns and residuals.
 
+    A preset gives the keys that are left out; a dump has all values, so that it is read again to the same.
+    """
+
+    preset: Preset = Field(
+        default="medium",
+        description="Horizon, or vendor's model, whose values the keys that are left out have: short (1 day), medium "
+        "(21 days), long (a quarter and more), barra_use4s, barra_use4l. A key set to null switches its stage off.",
+    )
     covariance: CovarianceSpec = Field(default=CovarianceSpec(), description="How Omega is estimated.")
     specific: SpecificSpec = Field(default=SpecificSpec(), description="How specific variance is estimated.")
     own: bool = Field(
@@ -159,3 +262,13 @@ class RiskSpec(Frozen):
     calibration: CalibrationSpec | None = Field(
         default=CalibrationSpec(), description="What follows out of sample; null leaves the estimates as they are."
     )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _over_the_preset(cls, given: Any) -> Any:
+        if not isinstance(given, Mapping):
+            return given
+        values = {
+            key: one.model_dump(exclude_unset=True) if isinstance(one, Frozen) else one for key, one in given.items()
+        }
+        return over(next((PRESETS[one] for one in PRESETS if one == values.get("preset")), {}), values)

@@ -8,7 +8,7 @@ estimators of risk in `schemas.risk`. A config file is read by `storage.configs`
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import date
 from itertools import pairwise
 from pathlib import Path
@@ -301,9 +301,21 @@ class RunSpec(Frozen):
     panel: PanelSpec = Field(default=PanelSpec(), description="How the panel is made from the cube.")
     models: tuple[AnyModel, ...] = Field(min_length=1, description="Models to fit, each published under its name.")
     walk_forward: WalkForward = Field(description="When models are fitted again.")
-    risk: RiskSpec = Field(default=RiskSpec(), description="How the risk of every model is estimated.")
+    risk: RiskSpec = Field(
+        default=RiskSpec(),
+        description="How the risk of every model is estimated. With monthly data nothing is calibrated unless asked for.",
+    )
     gate: GateSpec = Field(default=GateSpec(), description="What a version must satisfy to become latest.")
     report: ReportSpec = Field(default=ReportSpec(), description="What the report of a run shows.")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _calibrated_by_the_day(cls, given: Any) -> Any:
+        """Leave calibration out of monthly configs that do not ask for it: its defaults are in days."""
+        if not isinstance(given, Mapping) or given.get("frequency") != "monthly":
+            return given
+        risk = given.get("risk", {})
+        return {**given, "risk": {"calibration": None, **risk}} if isinstance(risk, Mapping) else given
 
     @property
     def periods_per_year(self) -> int:

@@ -13,7 +13,7 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
-from models.arrays import Float64Array
+from models.arrays import Float64Array, FloatArray
 from models.families.base import FactorModel, contributing
 from models.panel import Panel
 
@@ -52,6 +52,8 @@ class Answers:
         (`Panel.usable`), so that a suspected one does not.
     specific : numpy.ndarray
         (row, ticker) specific variance that the model states, known before the date, float32; NaN if it states none.
+    market_weight : numpy.ndarray
+        (row, ticker) known before the date; NaN where a stock is not covered.
     """
 
     first: int
@@ -60,6 +62,7 @@ class Answers:
     factor_returns: Float64Array
     residuals: npt.NDArray[np.float32]
     specific: npt.NDArray[np.float32]
+    market_weight: FloatArray
 
 
 def answers(model: FactorModel, panel: Rows, start: int, stop: int, *, expected_from: int = 0) -> Iterator[Answers]:
@@ -85,4 +88,5 @@ def _asked(model: FactorModel, rows: Panel, before: int, first: int, *, expected
     residuals = (returns - explained).astype(np.float32)
     stated = model.own_specific_variance(rows)
     specific = np.full(residuals.shape, np.nan, dtype=np.float32) if stated is None else stated[before:]
-    return Answers(first, loadings, ahead, realised, residuals, specific.astype(np.float32))
+    weight = rows.market_weight.values[before:]
+    return Answers(first, loadings, ahead, realised, residuals, specific.astype(np.float32), weight)

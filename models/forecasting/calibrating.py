@@ -13,7 +13,7 @@ import xarray as xr
 
 from models.arrays import Float64Array, NamedArrays
 from models.risk.calibration import BUDGET, Calibration
-from schemas.risk import CalibrationSpec
+from schemas.calibration import CalibrationSpec
 
 _PREFIX = "calibration."
 

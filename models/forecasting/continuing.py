@@ -17,8 +17,8 @@ from models.forecasting.following import Served
 from models.forecasting.joining import join
 from models.forecasting.rows import FORECASTS, completed, scored
 from models.panel import Panel
+from schemas.calibration import CalibrationSpec
 from schemas.contracts import VERSION
-from schemas.risk import CalibrationSpec
 
 
 def continued(

@@ -52,7 +52,10 @@ class RiskState:
         at = pd.Index(tickers).get_indexer(pd.Index(self.tickers))
         specific = {name: array.copy() for name, array in start.items()}
         for name, array in self.specific.items():
-            specific[name][at] = array
+            if array.ndim:
+                specific[name][at] = array
+            else:
+                specific[name] = array
         return RiskState(self.n_dates, tickers, self.covariance, specific)
 
 
@@ -81,10 +84,20 @@ class RiskEstimators:
         covariance = self.covariance.step(state.covariance, factor_returns)
         return RiskState(state.n_dates + 1, state.tickers, covariance, self.specific.step(state.specific, residuals))
 
-    def read(self, state: RiskState) -> tuple[Float64Array, npt.NDArray[np.float32]]:
-        """Return Omega (factor, factor_) and the variance (ticker,) of every stock; NaN where history is too short."""
+    def read(
+        self, state: RiskState, loadings: FloatArray, market_weight: FloatArray
+    ) -> tuple[Float64Array, npt.NDArray[np.float32]]:
+        """Return Omega (factor, factor_) and the variance (ticker,) of every stock; NaN where history is too short.
+
+        Parameters
+        ----------
+        state : RiskState
+        loadings, market_weight : numpy.ndarray
+            (ticker, factor) and (ticker,) known at the close of its last date; NaN where a stock is not covered.
+        """
         everyone = np.ones(len(state.tickers), dtype=np.bool_)
-        return self.covariance.read(state.covariance), self.specific.read(state.specific, everyone)
+        specific = self.specific.read(state.specific, everyone, loadings=loadings, size=market_weight)
+        return self.covariance.read(state.covariance), specific
 
     def require_enough(self, state: RiskState) -> None:
         """Refuse a state from which no risk can be read.
@@ -214,14 +227,17 @@ def serve(
     start = estimators.start(len(model.factors_), tickers)
     found = kept.find(begin + 1)
     state = start if found is None else found.on(tickers, start.specific)
-    if state.n_dates == begin + 1:
-        _read(served, estimators, state)
     for block in answers(model, panel, min(state.n_dates, shown), end + 1, expected_from=shown + 1):
         _show(served, block)
-        for row in range(max(state.n_dates - block.first, 0), min(len(block.residuals), end - block.first)):
-            state = estimators.step(state, block.factor_returns[row], block.residuals[row])
+        for row in range(max(state.n_dates - block.first, 0), len(block.residuals)):
             if state.n_dates > begin:
-                _read(served, estimators, state)
+                known = block.loadings[row], block.market_weight[row]
+                served.omega[state.n_dates - 1 - shown], served.specific_variance[state.n_dates - 1 - shown] = (
+                    estimators.read(state, *known)
+                )
+            if state.n_dates == end:
+                break
+            state = estimators.step(state, block.factor_returns[row], block.residuals[row])
             if state.n_dates % KEPT_DATES == 0 or state.n_dates == end:
                 kept.keep(state)
     estimators.require_enough(state)
@@ -234,8 +250,3 @@ def _show(served: Served, block: Answers) -> None:
     served.factor_returns[place[place >= 0]] = block.factor_returns[place >= 0]
     served.loadings[place[place >= 1] - 1] = block.loadings[place >= 1]
     served.expected_returns[place[place >= 1] - 1] = block.expected_returns[place >= 1]
-
-
-def _read(served: Served, estimators: RiskEstimators, state: RiskState) -> None:
-    row = state.n_dates - 1 - served.begin
-    served.omega[row], served.specific_variance[row] = estimators.read(state)

@@ -15,8 +15,8 @@ from models.evaluation import forecasts
 from models.forecasting.calibrating import calibrated
 from models.forecasting.held import counted, reindexed
 from models.risk.portfolio import RiskModel
+from schemas.calibration import CalibrationSpec
 from schemas.contracts import VERSION
-from schemas.risk import CalibrationSpec
 
 FORECASTS = ["loadings", "loading_scale", "factor_returns", "expected_returns", "weights", "portfolio_variance"]
 """What the scores of the next date look at."""

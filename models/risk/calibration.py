@@ -32,7 +32,7 @@ import numpy as np
 from models.arrays import BoolArray, Float64Array, FloatArray, IntArray, NamedArrays
 from models.risk.volatility import StockVolatility
 from schemas.base import Argued
-from schemas.risk import BudgetSpec, CalibrationSpec, CurveSpec, MarketSpec
+from schemas.calibration import BudgetSpec, CalibrationSpec, CurveSpec, MarketSpec
 
 BUDGET = "budget"
 """Name of the factor of estimation error."""
@@ -76,7 +76,9 @@ class Calibrated:
 
 
 class Calibration(CalibrationSpec, Argued):
-    """Stages between a model's estimates and its forecasts: see the module. Parameters: `schemas.risk.CalibrationSpec`.
+    """Stages between a model's estimates and its forecasts: see the module.
+
+    Parameters, all by name, are the fields of `schemas.calibration.CalibrationSpec`.
 
     A state holds the sums of past horizons and the horizon that is running, and the state of `StockVolatility`. The
     order of a date is `step` with its returns, `read` with what the model says at its close, and `opened` with what was

@@ -9,18 +9,49 @@ have to be rotated into line (`FactorModel.rotate`) before they are strung toget
 
 from __future__ import annotations
 
+from functools import cached_property
+from typing import Protocol
+
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
 import xarray as xr
 
-from models.arrays import BoolArray, Float64Array, IntArray, NamedArrays
-from models.statistics.gram import solve_gram
+from models.arrays import BoolArray, Float64Array, NamedArrays
+from models.risk import eigenfactor, oracle, regime, repair
+from models.risk.cm_iewma import CombinedPredictors
+from models.risk.sample import ShrunkSample
+from models.risk.weighted import WeightedMoments
 from schemas.base import Argued
 from schemas.errors import DataError, ModelError
 from schemas.risk import CovarianceSpec
 
 Dates = pd.DatetimeIndex | list[pd.Timestamp]
+_GROWTH = 1.05
+
+
+class Base(Protocol):
+    """What Omega is before the stages that any method may pass: one estimator for each method."""
+
+    def start(self, n_factors: int) -> NamedArrays:
+        """Return the state before the first observation."""
+        ...
+
+    def step(self, state: NamedArrays, returns: Float64Array, known: BoolArray) -> NamedArrays:
+        """Return the state after one more observation, of which the factors ``known`` (factor,) count."""
+        ...
+
+    def read(self, state: NamedArrays, *, lagged: bool = True) -> Float64Array:
+        """Return Omega (factor, factor_); without lags it is that of a single observation."""
+        ...
+
+    def mean(self, state: NamedArrays) -> Float64Array:
+        """Return the mean (factor,) that the next observation is expected to have."""
+        ...
+
+    def effective(self, state: NamedArrays) -> float:
+        """Return how many equally weighted observations are behind Omega."""
+        ...
 
 
 class FactorCovariance(CovarianceSpec, Argued):
@@ -97,12 +128,14 @@ class FactorCovariance(CovarianceSpec, Argued):
 
     def start(self, n_factors: int) -> NamedArrays:
         """Return the state before the first observation: arrays by name, which can be kept and taken up again."""
-        state: NamedArrays = {"count": np.zeros(n_factors, dtype=np.int64)}
-        if self.method == "ledoit_wolf":
-            nothing = {"extra_row": np.zeros(0, dtype=np.int64), "extra": np.zeros((0, n_factors, n_factors))}
-            return state | nothing | {"sample": np.zeros((0, n_factors))}
-        second = {"mean": np.zeros(n_factors), "second": np.zeros((n_factors, n_factors))}
-        return state | second | {"mass": np.zeros(()), "squares": np.zeros(())}
+        state: NamedArrays = {"count": np.zeros(n_factors, dtype=np.int64), **self._base.start(n_factors)}
+        if self.oracle is not None:
+            state |= oracle.start(n_factors)
+        if self.eigenfactor is not None:
+            state |= {"simulated": np.zeros(n_factors), "simulated_n": np.zeros(()), "simulated_age": np.zeros(())}
+        if self.regime is not None:
+            state |= regime.start()
+        return state
 
     def step(self, state: NamedArrays, factor_returns: Float64Array) -> NamedArrays:
         """Return the state after one more date; what was given is not changed.
@@ -122,18 +155,47 @@ class FactorCovariance(CovarianceSpec, Argued):
         known = ~np.isnan(factor_returns)
         if not (known.all() or (known.any() and state["count"].any())):
             return state
-        advance = self._ewma_step if self.method == "ewma" else self._sample_step
-        return {"count": state["count"] + known, **advance(state, factor_returns, known)}
+        changed = {**state, **self._base.step(state, factor_returns, known), "count": state["count"] + known}
+        if self.regime is not None and self.is_enough(state):
+            deviations = (factor_returns - self._base.mean(state))[known]
+            forecast = self._mended(self._base.read(state, lagged=False))[np.ix_(known, known)]
+            distance = regime.distance(self.regime, deviations, forecast)
+            changed |= regime.step(self.regime, changed, distance, float(known.sum()))
+        if self.oracle is not None and self.is_enough(changed):
+            deviations = factor_returns - self._base.mean(state)
+            changed = oracle.step(self.oracle, changed, deviations, self._base.read(changed))
+        if self.eigenfactor is not None and self.is_enough(changed):
+            changed |= self._simulated_step(changed, self.eigenfactor.every)
+        return changed
 
     def read(self, state: NamedArrays) -> Float64Array:
         """Return Omega (factor, factor_) as of the last date of a state; NaN if there is not enough behind it."""
         if not self.is_enough(state):
             return np.full((len(state["count"]), len(state["count"])), np.nan)
-        if self.method == "ledoit_wolf":
-            return _shrunk(self._deviations(state), state["extra_row"], state["extra"])
-        bias = state["squares"] / state["mass"] ** 2 if self.centred else 0.0
-        omega: Float64Array = np.asarray(state["second"] / (1.0 - bias), dtype=np.float64)
-        return omega
+        omega = self._mended(self._filtered(state))
+        if self.eigenfactor is not None:
+            factor = eigenfactor.multipliers(
+                state["simulated"].tobytes(), float(state["simulated_n"]), self.eigenfactor
+            )
+            omega = eigenfactor.adjusted(omega, factor)
+        return omega if self.regime is None else omega * regime.variance_factor(self.regime, state)
+
+    def repaired(self, factor_returns: xr.DataArray, dates: Dates | None = None) -> xr.DataArray:
+        """Say by what share of its trace Omega had to be raised to be positive definite, as (date,); as in `path`.
+
+        It is zero where nothing had to be done: moments are positive semi-definite by construction, and fall short of
+        definite only if a factor is a combination of others.
+        """
+        values = factor_returns.transpose("date", "factor").values.astype(np.float64)
+        as_of, rows = rows_as_of(factor_returns, dates)
+        state, start, raised = self.start(values.shape[1]), 0, np.full(len(as_of), np.nan)
+        for row, stop in enumerate(rows):
+            for observation in values[start:stop]:
+                state = self.step(state, observation)
+            start = stop
+            if self.is_enough(state):
+                raised[row] = repair.repaired(self._filtered(state), self.floor)[1]
+        return xr.DataArray(raised, dims="date", coords={"date": as_of}, name="repaired")
 
     def is_enough(self, state: NamedArrays) -> bool:
         """Whether a state has as many observations of each factor as Omega needs."""
@@ -146,84 +208,37 @@ class FactorCovariance(CovarianceSpec, Argued):
             f"{self._available(state)}. Use fewer factors, a longer history or window, or a smaller min_observations."
         )
 
+    @cached_property
+    def _base(self) -> Base:
+        if self.method == "ewma":
+            return WeightedMoments(self)
+        return CombinedPredictors(self.combination) if self.method == "cm_iewma" else ShrunkSample(self)
+
     def _required(self, state: NamedArrays) -> int:
-        return max(self.min_observations, len(state["count"]) + 1)
+        least = self.combination.min_observations + len(state["count"]) + 1 if self.method == "cm_iewma" else 0
+        return max(self.min_observations, len(state["count"]) + 1, least)
 
     def _available(self, state: NamedArrays) -> int:
         found = int(state["count"].min(initial=np.iinfo(np.int64).max))
         return found if self.window is None else min(found, self.window)
 
-    def _ewma_step(self, state: NamedArrays, returns: Float64Array, known: BoolArray) -> NamedArrays:
-        decay = 0.5 ** (1.0 / self.halflife)
-        mass, squares = decay * state["mass"] + 1.0, decay**2 * state["squares"] + 1.0
-        share = 1.0 / mass
-        mean, second = state["mean"], state["second"]
-        deviation = returns - mean if self.centred else returns
-        gain = share * (1.0 - share) if self.centred else share
-        carried = None
-        if not known.all():
-            deviation, carried = _completed(deviation, known, second)
-        changed = (1.0 - share) * second + gain * np.outer(deviation, deviation)
-        if carried is not None:
-            changed += share * carried
-        if self.centred:
-            mean = mean + share * deviation
-        return {"mean": mean, "second": changed, "mass": np.asarray(mass), "squares": np.asarray(squares)}
+    def _filtered(self, state: NamedArrays) -> Float64Array:
+        omega = self._base.read(state)
+        return omega if self.oracle is None else oracle.filtered(self.oracle, state, omega)
 
-    def _sample_step(self, state: NamedArrays, returns: Float64Array, known: BoolArray) -> NamedArrays:
-        sample, rows, extra = state["sample"], state["extra_row"], state["extra"]
-        observation = returns
-        if not known.all():
-            mean = sample.mean(axis=0) if self.centred else np.zeros(len(returns))
-            deviation, carried = _completed(returns - mean, known, _second_moment(self._deviations(state), extra))
-            observation = mean + deviation
-            rows, extra = np.append(rows, len(sample)), np.concatenate([extra, carried[None]])
-        sample = np.concatenate([sample, observation[None]])
-        gone = 0 if self.window is None else max(0, len(sample) - self.window)
-        kept = rows >= gone
-        return {"sample": sample[gone:], "extra_row": rows[kept] - gone, "extra": extra[kept]}
+    def _mended(self, omega: Float64Array) -> Float64Array:
+        return repair.repaired(omega, self.floor)[0]
 
-    def _deviations(self, state: NamedArrays) -> Float64Array:
-        sample: Float64Array = state["sample"]
-        return sample - sample.mean(axis=0) if self.centred else sample
+    def _simulated_step(self, state: NamedArrays, every: int) -> NamedArrays:
+        """Return what is simulated next: eigenvalues of Omega, and the observations behind it.
 
-
-def _completed(deviation: Float64Array, known: BoolArray, second: Float64Array) -> tuple[Float64Array, Float64Array]:
-    """Fill what is missing by its regression on what is known; also the (factor, factor_) variance that this leaves."""
-    missing = ~known
-    slopes = solve_gram(second[np.ix_(known, known)][None], second[np.ix_(known, missing)][None])[0][0]
-    left = np.zeros_like(second)
-    carried = second[np.ix_(missing, missing)] - second[np.ix_(missing, known)] @ slopes
-    left[np.ix_(missing, missing)] = 0.5 * (carried + carried.T)
-    filled = deviation.copy()
-    filled[missing] = deviation[known] @ slopes
-    return filled, left
-
-
-def _second_moment(x: Float64Array, extra: Float64Array) -> Float64Array:
-    """Mean of x x' over the rows of x (n, K), with what some of them have beside it: ``extra`` (m, K, K)."""
-    moment: Float64Array = (x.T @ x + extra.sum(axis=0)) / len(x)
-    return moment
-
-
-def _shrunk(x: Float64Array, rows: IntArray, extra: Float64Array) -> Float64Array:
-    """Ledoit and Wolf (2004), section 3.2: rho mu I + (1 - rho) S with rho = b^2 / d^2.
-
-    The x x' of ``rows`` (m,) have ``extra`` (m, K, K) beside them: the variance of what was filled in.
-    """
-    n, k = x.shape
-    sample = _second_moment(x, extra)
-    mu = np.trace(sample) / k
-    target = mu * np.eye(k)
-    dispersion = np.square(sample - target).sum()
-    squares = np.square(np.square(x).sum(axis=1)).sum()
-    if len(rows):
-        crossed = np.einsum("nk,nkl,nl->", x[rows], extra, x[rows])
-        squares += 2.0 * crossed + np.square(extra).sum()
-    error = (squares / n - np.square(sample).sum()) / n
-    shrinkage = min(max(error, 0.0) / dispersion, 1.0) if dispersion > 0.0 else 0.0
-    shrunk: Float64Array = (1.0 - shrinkage) * sample + shrinkage * target
-    return shrunk
+        They are taken anew when they are ``every`` observations old, or when a young history has grown by much.
+        """
+        age, n = state["simulated_age"] + 1, np.floor(self._base.effective(state))
+        if age < every and n <= _GROWTH * state["simulated_n"]:
+            return {"simulated_age": np.asarray(age)}
+        values = np.linalg.eigvalsh(self._mended(self._filtered(state)))
+        return {"simulated": values, "simulated_n": np.asarray(n), "simulated_age": np.zeros(())}
 
 
 def rows_as_of(history: xr.DataArray, dates: Dates | None) -> tuple[pd.DatetimeIndex, npt.NDArray[np.int_]]:

@@ -15,7 +15,7 @@ import numpy as np
 
 from models.arrays import BoolArray, Float64Array, FloatArray, NamedArrays
 from schemas.base import Argued
-from schemas.risk import VolatilitySpec
+from schemas.calibration import VolatilitySpec
 
 _MOST_LOG_DEVIATION = 6.0
 _SCORING_STEPS = 8
@@ -28,7 +28,7 @@ class StockVolatility(VolatilitySpec, Argued):
 
     Each stock has its own clock: a date without return is skipped. A stock with fewer than `min_observations` returns
     has the median variance, and no stock less than `floor` times the median. Parameters, all by name, are the fields of
-    `schemas.risk.VolatilitySpec`.
+    `schemas.calibration.VolatilitySpec`.
 
     Every `horizon` dates the deviations that were forecast meet those that came, and the pooled slopes are moved by one
     regression with the earlier ones as its prior, which forgets; so one more date costs one date. The forecast is

@@ -9,6 +9,7 @@ import pandas as pd
 import pytest
 import sklearn.covariance
 import xarray as xr
+from factor_histories import correlated, history, holed
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -22,22 +23,6 @@ METHODS = [
     FactorCovariance(method="ledoit_wolf"),
     FactorCovariance(method="ledoit_wolf", window=40, centred=False),
 ]
-
-
-def history(values: np.ndarray, dim: str = "factor") -> xr.DataArray:
-    dates = pd.bdate_range("2020-01-01", periods=len(values))
-    names = [f"{dim}{i}" for i in range(values.shape[1])]
-    return xr.DataArray(values, dims=("date", dim), coords={"date": dates, dim: names}, name="history")
-
-
-def correlated(n_dates: int, n_factors: int, seed: int = 0) -> np.ndarray:
-    rng = np.random.default_rng(seed)
-    mixing = rng.normal(size=(n_factors, n_factors)) * np.logspace(0, -1, n_factors)
-    return 0.01 * (rng.normal(size=(n_dates, n_factors)) @ mixing + 0.3)
-
-
-def holed(values: np.ndarray, share: float, seed: int = 1) -> np.ndarray:
-    return np.where(np.random.default_rng(seed).random(values.shape) < share, np.nan, values)
 
 
 def test_ewma_equals_pandas_on_every_date_with_gaps() -> None:
