@@ -10,7 +10,17 @@ from typing import Annotated, NoReturn
 
 import typer
 
-from deploy import cli_allocate, cli_backfill, cli_check, cli_cube, cli_operations, cli_team, cli_upkeep, cli_versions
+from deploy import (
+    cli_allocate,
+    cli_backfill,
+    cli_check,
+    cli_cube,
+    cli_judging,
+    cli_operations,
+    cli_team,
+    cli_upkeep,
+    cli_versions,
+)
 from deploy.api import prefect_server, require_server, send_no_telemetry
 from deploy.ending import GO_ON, told_to_end
 from deploy.terminal import Terminal
@@ -82,7 +92,10 @@ def schema() -> None:
     typer.echo(json.dumps(RunSpec.model_json_schema(), indent=2))
 
 
-for area in (cli_check, cli_versions, cli_allocate, cli_backfill, cli_cube, cli_operations, cli_team, cli_upkeep):
+AREAS = (
+    cli_check, cli_versions, cli_judging, cli_allocate, cli_backfill, cli_cube, cli_operations, cli_team, cli_upkeep,
+)  # fmt: skip
+for area in AREAS:
     area.register(app)
 
 

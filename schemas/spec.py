@@ -303,7 +303,7 @@ class RunSpec(Frozen):
     walk_forward: WalkForward = Field(description="When models are fitted again.")
     risk: RiskSpec = Field(
         default=RiskSpec(),
-        description="How the risk of every model is estimated. With monthly data nothing is calibrated unless asked for.",
+        description="How the risk of every model is estimated. Monthly data are not calibrated unless asked.",
     )
     gate: GateSpec = Field(default=GateSpec(), description="What a version must satisfy to become latest.")
     report: ReportSpec = Field(default=ReportSpec(), description="What the report of a run shows.")
