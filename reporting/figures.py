@@ -40,6 +40,7 @@ from reporting.readings import (
     in_sample_spans,
     last_forecast,
     leading_factors,
+    loadings_of_returns,
     out_of_sample_start,
     trailing_mean,
 )
@@ -206,7 +207,7 @@ def loadings(versions: Sequence[PublishedVersion], tickers: Sequence[str]) -> Ch
 
 def _loadings(version: PublishedVersion, tickers: Sequence[str], key: str) -> Picture:
     leading = leading_factors(version, MOST_FACTORS)
-    chosen = version.dataset["loadings"].isel(factor=leading).sel(ticker=list(tickers))
+    chosen = loadings_of_returns(version).isel(factor=leading).sel(ticker=list(tickers))
     values = chosen.transpose("factor", "ticker", "date").values.astype(np.float64)
     labels = "as-of date", "loading, 1"
     figure, axes = over_dates(len(leading), version.dates, labels, columns=3, height=1.75)

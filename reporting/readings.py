@@ -15,6 +15,7 @@ import pandas as pd
 import xarray as xr
 
 from models.arrays import Float64Array
+from models.risk.calibration import BUDGET
 from schemas.contracts import Manifest
 from schemas.errors import DataError
 
@@ -152,10 +153,11 @@ def leading_factors(version: PublishedVersion, most: int) -> list[int]:
     """Positions of the factors that move returns most, in their own order.
 
     A factor is measured by the variance of its returns times the mean squared loading at the last date with loadings,
-    which does not depend on how the model scales its factors.
+    which does not depend on how the model scales its factors. The factor of estimation error has no returns.
     """
-    if len(version.factors) <= most:
-        return list(range(len(version.factors)))
+    moving = [place for place, name in enumerate(version.factors) if name != BUDGET]
+    if len(moving) <= most:
+        return moving
     loadings = version.dataset["loadings"].transpose("date", "ticker", "factor")
     known = np.flatnonzero(loadings.notnull().any(["ticker", "factor"]).values)
     position = int(known[-1]) if len(known) else -1
@@ -163,6 +165,12 @@ def leading_factors(version: PublishedVersion, most: int) -> list[int]:
     variance = version.dataset["factor_returns"].transpose("date", "factor").var("date").values
     strength = np.nan_to_num(squares * variance)
     return sorted(np.argsort(-strength, kind="stable")[:most].tolist())
+
+
+def loadings_of_returns(version: PublishedVersion) -> xr.DataArray:
+    """(date, ticker, factor) loadings of the model of returns, before they were scaled for risk."""
+    loadings = version.dataset["loadings"]
+    return loadings / version.dataset["loading_scale"] if "loading_scale" in version.dataset else loadings
 
 
 def variance_shares(version: PublishedVersion, most: int) -> tuple[list[str], Float64Array]:
