@@ -222,7 +222,7 @@ def serve(
             _show(served, block)
             place = np.arange(block.first, block.first + len(block.residuals)) - 1
             later = place >= begin
-            served.specific_variance[place[later] - shown] = block.specific[later]
+            served.specific_variance[place[later] - shown] = _with_median(block.specific[later])
         return served
     start = estimators.start(len(model.factors_), tickers)
     found = kept.find(begin + 1)
@@ -242,6 +242,16 @@ def serve(
                 kept.keep(state)
     estimators.require_enough(state)
     return served
+
+
+def _with_median(variance: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    """Give stocks of which a model says nothing the median variance of the date, as `SpecificRisk` does."""
+    filled = variance.copy()
+    for row in filled:
+        known = np.isfinite(row)
+        if known.any():
+            row[~known] = np.median(row[known])
+    return filled
 
 
 def _show(served: Served, block: Answers) -> None:
