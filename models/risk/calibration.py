@@ -26,13 +26,14 @@ names, and nothing depends on how latent ones are turned. No ticker x ticker mat
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 
 from models.arrays import BoolArray, Float64Array, FloatArray, IntArray, NamedArrays
 from models.risk.volatility import StockVolatility
 from schemas.base import Argued
-from schemas.calibration import BudgetSpec, CalibrationSpec, CurveSpec, MarketSpec
+from schemas.calibration import BudgetSpec, CalibrationSpec, CurveSpec, MarketSpec, VolatilitySpec
 
 BUDGET = "budget"
 """Name of the factor of estimation error."""
@@ -105,7 +106,8 @@ class Calibration(CalibrationSpec, Argued):
             "market": np.full(2, market.prior),
             "budget": budget.prior * np.array([budget.prior_ratio, 1.0]),
         }
-        volatility = {f"volatility.{name}": array for name, array in self._stocks.start(n_stocks).items()}
+        stocks = _stock_volatility(self.volatility)
+        volatility = {f"volatility.{name}": array for name, array in stocks.start(n_stocks).items()}
         return volatility | waiting | sums
 
     @staticmethod
@@ -117,7 +119,7 @@ class Calibration(CalibrationSpec, Argued):
 
     def step(self, state: NamedArrays, returns: FloatArray) -> NamedArrays:
         """Return the state after one more date of returns (ticker,), NaN where unknown; what was given stays."""
-        volatility = self._stocks.step(self._volatility(state), returns)
+        volatility = _stock_volatility(self.volatility).step(self._volatility(state), returns)
         after = state | {f"volatility.{name}": array for name, array in volatility.items()}
         if state["age"] < 0.0:
             return after
@@ -153,10 +155,11 @@ class Calibration(CalibrationSpec, Argued):
         covered : numpy.ndarray
             (ticker,) stocks by which the model is judged: those whose loadings are their own.
         """
-        variance = self._stocks.read(self._volatility(state))
+        stocks, known = _stock_volatility(self.volatility), self._volatility(state)
+        variance = stocks.read(known)
         x, d = loadings.astype(np.float64), specific_variance.astype(np.float64)
         told = np.isfinite(x).all(axis=1) & np.isfinite(d)
-        covered = covered & told & self._stocks.trusted(self._volatility(state))
+        covered = covered & told & stocks.trusted(known)
         if not (np.isfinite(omega).all() and np.isfinite(variance).all() and covered.any()):
             return None
         root = _root(omega)
@@ -168,9 +171,10 @@ class Calibration(CalibrationSpec, Argued):
         content = squared > _NOTHING * max(squared[0], _NOTHING)
         along = whitened @ turn
         ratio, rest = self._corrected(state, squared, content)
-        own = specific * (np.square(along) @ ratio + rest)
+        shares = np.square(along)
+        own = specific * (shares @ ratio + rest)
         scale = np.sqrt(variance[told] / own)
-        whitening = np.sqrt(variance[told] / (np.square(along).sum(axis=1) + 1.0))
+        whitening = np.sqrt(variance[told] / (shares.sum(axis=1) + 1.0))
         final = specific * rest * np.square(scale)
         lead, budget, weights, variances = self._levels(
             state, (along * np.sqrt(specific)[:, None] * scale[:, None])[inside], ratio, final[inside]
@@ -207,10 +211,6 @@ class Calibration(CalibrationSpec, Argued):
             "earned": np.zeros(2),
             "age": np.zeros(()),
         }
-
-    @property
-    def _stocks(self) -> StockVolatility:
-        return StockVolatility(**self.volatility.model_dump())
 
     def _volatility(self, state: NamedArrays) -> NamedArrays:
         prefix = "volatility."
@@ -286,6 +286,12 @@ class Calibration(CalibrationSpec, Argued):
         return found
 
 
+@lru_cache(maxsize=16)
+def _stock_volatility(spec: VolatilitySpec) -> StockVolatility:
+    """Return the estimator of a spec, made once: validation costs as much as a date."""
+    return StockVolatility(**spec.model_dump())
+
+
 def _root(omega: Float64Array) -> Float64Array:
     """Return a root of a positive semi-definite matrix, R R' = omega."""
     values, vectors = np.linalg.eigh(omega)
@@ -314,7 +320,13 @@ def _smooth(ratios: Float64Array, curve: CurveSpec) -> Float64Array:
     """Smooth the logs of ratios over log rank, the first apart."""
     if len(ratios) < 3:
         return ratios
-    place = np.log(np.arange(2, len(ratios) + 1))
-    kernel = np.exp(-0.5 * np.square((place[:, np.newaxis] - place) / curve.bandwidth))
+    kernel = _kernel(len(ratios), curve.bandwidth)
     smooth = np.exp((kernel @ np.log(np.maximum(ratios[1:], _NOTHING))) / kernel.sum(axis=1))
     return np.concatenate([ratios[:1], smooth])
+
+
+@lru_cache(maxsize=16)
+def _kernel(n_ranks: int, bandwidth: float) -> Float64Array:
+    place = np.log(np.arange(2, n_ranks + 1))
+    kernel: Float64Array = np.exp(-0.5 * np.square((place[:, np.newaxis] - place) / bandwidth))
+    return kernel

@@ -77,7 +77,7 @@ class StockVolatility(VolatilitySpec, Argued):
         deviation = np.exp(self._log_deviation(state["slopes"], self._features(state)))
         deviation /= deviation[trusted].mean()
         own = np.maximum(state["variance"][-1], _LEAST_VARIANCE)
-        pooled = self._level(state) * self._level_ratio(state) * deviation
+        pooled = state["levels"][-1] * self._level_ratio(state) * deviation
         variance = pooled ** (1.0 - self.own_weight) * own**self.own_weight
         median = np.median(variance[trusted])
         found: Float64Array = np.where(trusted, np.maximum(variance, self.floor * median), median)

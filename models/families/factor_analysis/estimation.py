@@ -163,24 +163,28 @@ def posterior(found: Factors, z: Float64Array, known: BoolArray) -> Scores:
 def slopes_of_others(z: Float64Array, scores: Scores, found: Factors) -> tuple[Float64Array, Float64Array]:
     """Give stocks with short histories (date, other) the slopes that their returns and the other stocks suggest.
 
-    Empirical Bayes: loadings are N(mean, diag(tau^2)) over the stocks that made the factors, returns N(b'f, psi) with
-    the mean psi; b is the posterior mean.
+    Empirical Bayes: loadings are N(mean, diag(tau^2)) over the stocks that made the factors. The factors given those
+    stocks are N(mean, variance) of `Scores`, so a return is N(b'mean, psi + b' variance b): regressing it on the mean
+    alone is unbiased, as the error of a score has nothing to do with the score. That variance is taken at the mean
+    psi and the mean b b'; b is the posterior mean.
 
     Returns
     -------
     loadings, total : numpy.ndarray
-        (other, factor) and (other,) specific variance, as in `Factors`.
+        (other, factor) and (other,) mean square of the stock's returns.
     """
     mean: Float64Array = found.loadings.mean(axis=0)
     spread = np.maximum(found.loadings.var(axis=0), np.finfo(np.float64).tiny)
-    noise = found.specific.mean()
-    loadings, specific = np.empty((z.shape[1], len(mean))), np.empty(z.shape[1])
+    square = found.loadings.T @ found.loadings / len(found.loadings)
+    loadings, total = np.empty((z.shape[1], len(mean))), np.empty(z.shape[1])
     for other in range(z.shape[1]):
         known = np.isfinite(z[:, other])
         f, own = scores.mean[known], z[known, other]
         times = np.bincount(scores.pattern[known], minlength=len(scores.variance)).astype(np.float64)
-        gram = f.T @ f + np.tensordot(times, scores.variance, axes=1)
+        unseen = np.tensordot(times / times.sum(), scores.variance, axes=1)
+        noise = found.specific.mean() + (unseen * square).sum()
+        gram = f.T @ f
         precision = gram / noise + np.diag(1.0 / spread)
         loadings[other] = mean + np.linalg.solve(precision, (f.T @ own - gram @ mean) / noise)
-        specific[other] = np.square(own).mean()
-    return loadings, specific
+        total[other] = np.square(own).mean()
+    return loadings, total
