@@ -6,6 +6,7 @@ import io
 
 import numpy as np
 import pytest
+import scipy.optimize
 
 from models.arrays import Float64Array, NamedArrays
 from models.risk.volatility import StockVolatility
@@ -123,6 +124,37 @@ def test_it_beats_an_ewma_of_the_same_stock_and_has_the_right_level() -> None:
     assert min(gains) > 0.2, "share of what could be gained"
     assert np.mean(ratios) == pytest.approx(1.0, abs=0.05)
     assert state["slopes"][1:].sum() == pytest.approx(0.85, abs=0.1), "a year's persistence draws a little to the mean"
+
+
+def test_slopes_of_the_first_horizon_minimise_qlike_with_the_ridge() -> None:
+    returns, _ = simulated(60 + MODEL.horizon, 80, 5)
+    model = StockVolatility(min_observations=60, ridge=0.05)
+    before, after = stepped(returns[:60], model=model), stepped(returns, model=model)
+    prior = np.array([0.0, *model.slopes])
+    np.testing.assert_array_equal(before["slopes"], prior)
+    logs = np.log(before["variance"][:-1])
+    x = np.concatenate([np.ones((1, 80)), logs - logs.mean(axis=1, keepdims=True)])
+    target = np.square(returns[60:]).mean(axis=0)
+    target /= target.mean()
+    ridge = np.array([1e-3, *[model.ridge] * len(model.slopes)])
+
+    def loss(slopes: Float64Array) -> float:
+        fitted = slopes @ x
+        return float((fitted + target * np.exp(-fitted)).mean() + 0.5 * ridge @ (slopes - prior) ** 2)
+
+    best = scipy.optimize.minimize(loss, prior, tol=1e-12).x
+    np.testing.assert_allclose(after["slopes"], best, atol=1e-3)
+    assert np.abs(best - prior).max() > 0.1
+
+
+def test_deviations_leave_the_level_that_is_forecast() -> None:
+    model = StockVolatility(own_weight=0.0)
+    state = stepped(simulated(150, 40, 6)[0], model=model)
+    weights = np.array(model.level_weights)
+    level = np.exp(weights @ np.log(state["variance"][:4].mean(axis=1)) / weights.sum())
+    ratio = (state["level_sum"][0] + model.level_prior) / (state["level_sum"][1] + model.level_prior)
+    assert model.read(state).mean() == pytest.approx(level * ratio, rel=1e-12)
+    assert abs(ratio - 1.0) > 1e-3
 
 
 def test_a_thin_stock_has_the_median_and_no_stock_less_than_the_floor() -> None:
