@@ -90,7 +90,7 @@ def _cells(judged: xr.Dataset) -> list[str]:
     return [
         f"{_value(judged, 'volatility', _OPTIMISED):.2f}",
         f"{_value(judged, 'bias_statistic', _OPTIMISED):.2f}",
-        f"{_value(judged, 'bias_statistic', 'long_only_minimum_variance'):.2f}",
+        f"{_value(judged, 'bias_statistic', 'minimum_variance_long_only'):.2f}",
         f"{_value(judged, 'bias_statistic', 'random_alpha'):.3f}",
         f"{_value(judged, 'bias_statistic', 'equal_weight'):.3f}",
         f"{_value(judged, 'mrad', _RANDOM):.3f}",
