@@ -38,7 +38,7 @@ def judge_versions(
     Parameters
     ----------
     first : datetime.date, optional
-        First date whose return is judged; by default the first after all versions forecast, and 504 dates of history.
+        First date whose return is judged; by default the first after all versions forecast.
     suspected : {"counted", "left_out"}
         What becomes of returns that a check suspects.
 
@@ -58,9 +58,7 @@ def judge_versions(
     returns = counted(_excess(cube), holdings(cube).load(), suspected).load()
     begin = max(_first_forecast(version) for version in opened.values())
     place = int(returns.indexes["date"].searchsorted(begin, side="right"))
-    if first is None:
-        place = max(place, Rules().first)
-    else:
+    if first is not None:
         place = max(place, int(returns.indexes["date"].searchsorted(pd.Timestamp(first))))
     last = min(version.indexes["date"][-1] for version in opened.values())
     returns = returns.sel(date=slice(None, last))
