@@ -29,7 +29,6 @@ def judge_versions(
     peers: Sequence[str] = (),
     first: date | None = None,
     suspected: SuspectedReturns = "counted",
-    rules: Rules | None = None,
 ) -> dict[str, xr.Dataset]:
     """Judge versions of one universe, and peers by name, each by `models.evaluation.protocol.judge`.
 
@@ -66,7 +65,7 @@ def judge_versions(
         raise ConfigError(
             f"no {Rules().step} dates are left to be judged after {begin:%Y-%m-%d}; forecast earlier ones"
         )
-    rules = rules or Rules(first=place, history=min(Rules().history, place))
+    rules = Rules(first=place, history=min(Rules().history, place))
     forecasters = {name: published(version) for name, version in opened.items()}
     forecasters |= {name: PEERS[name](returns) for name in peers}
     return {name: judge(forecaster, returns, rules) for name, forecaster in forecasters.items()}

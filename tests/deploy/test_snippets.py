@@ -99,7 +99,7 @@ def test_the_shell_lines_of_the_readme_run_in_their_order(here: Path) -> None:
         done = CliRunner().invoke(app, words[1:], catch_exceptions=False)
         assert done.exit_code == 0, (words, done.output)
         ran.append(command_of(words[1:])[1])
-    assert {"check", "show", "promote", "report", "schema", "backfill plan", "maintain", "verify"} <= set(ran)
+    assert {"check", "show", "promote", "judge", "report", "schema", "backfill plan", "maintain", "verify"} <= set(ran)
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
