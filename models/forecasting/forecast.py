@@ -114,6 +114,9 @@ def with_statistics(rows: xr.Dataset, found: dict[str, xr.DataArray]) -> xr.Data
         values = values.transpose(*(dim for dim in STATISTIC_DIMS if dim in values.dims))
         if "ticker" in values.dims:
             values = values.reindex(ticker=rows["ticker"].values)
+        if "factor" in values.dims:  # the factor of estimation error earns nothing
+            missing = 0.0 if name == "premia" else np.nan
+            values = values.reindex(factor=rows["factor"].values, fill_value=missing)
         if "penalty" in values.dims:
             values = values.assign_coords(penalty=np.arange(values.sizes["penalty"]))
         kept = {key: array.attrs[key] for key in ("long_name", "comment") if key in array.attrs}

@@ -67,7 +67,7 @@ def test_it_is_fitted_updated_backfilled_and_reported(small: Path) -> None:
     refs = pipeline(spec, promote_first=True)
     assert [(ref.model, ref.promoted) for ref in refs] == [("trend", True), ("components", True)]
     trend, components = opened("trend"), opened("components")
-    assert trend["factor"].values.tolist() == ["factor_1", "factor_2", "trend"]
+    assert trend["factor"].values.tolist() == ["factor_1", "factor_2", "trend", "budget"]
     outside = trend.sel(date=trend["out_of_sample"])
     assert np.isfinite(outside["portfolio_variance"]).all()
     assert trend["trend_scale"].attrs["long_name"] == "root mean square of the trend loading in training"

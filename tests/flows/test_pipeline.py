@@ -117,7 +117,7 @@ def test_r_equals_x_f_plus_e_with_the_labels_of_the_published_rows(done) -> None
     returns = Cube.open(Workspace(config.parent / "out").layout, "small").open_dataset().returns.load().astype("f8")
     for version in versions:
         ds = xr.open_zarr(config.parent / "out/published/small" / version.model / version.version).load()
-        explained = (ds.loadings.shift(date=1) * ds.factor_returns).sum("factor", skipna=False)
+        explained = ((ds.loadings / ds.loading_scale).shift(date=1) * ds.factor_returns).sum("factor", skipna=False)
         error = returns - explained
         known = np.isfinite(error) & ds.out_of_sample
         r2 = 1.0 - float((error.where(known) ** 2).sum() / (returns.where(known) ** 2).sum())
