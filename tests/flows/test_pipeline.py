@@ -374,14 +374,8 @@ LocalStore.swap = die
 """
 
 
-@pytest.mark.parametrize(
-    "patch",
-    [
-        pytest.param(IN_INGEST, id="ingest", marks=pytest.mark.slow),
-        pytest.param(IN_PUBLISH, id="publish"),
-        pytest.param(IN_PROMOTE, id="promote"),
-    ],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("patch", [IN_INGEST, IN_PUBLISH, IN_PROMOTE], ids=["ingest", "publish", "promote"])
 def test_kill_in_the_middle_leaves_the_old_state_whole_and_the_rerun_completes(
     patch: str, small: Path, prefect_api: str
 ) -> None:
