@@ -119,15 +119,8 @@ def ref(family: Family, request: pytest.FixtureRequest) -> VersionRef:
     return next(version for version in family.versions if version.model == request.param)
 
 
+pytestmark = pytest.mark.slow  # eleven models, eight refits each; `test_pipeline` has the way of one of each kind
 every_model = pytest.mark.parametrize("ref", NAMES, indirect=True)
-some_models_and_slowly_the_others = pytest.mark.parametrize(
-    "ref",
-    [
-        name if name in ("time_series", "cross_section", "ipca_alpha") else pytest.param(name, marks=pytest.mark.slow)
-        for name in NAMES
-    ],
-    indirect=True,
-)
 
 
 def test_the_family_is_whole_and_a_second_run_changes_nothing(family: Family) -> None:
@@ -192,7 +185,7 @@ def test_industries_are_factors_of_the_cross_sectional_model(family: Family) -> 
     assert exposure.sel(date="2016-06-01").values.tolist() == [1.0, 0.0, 0.0], "known from the close of its date on"
 
 
-@some_models_and_slowly_the_others
+@every_model
 def test_an_update_continues_a_fit_day_by_day_as_all_at_once(
     family: Family, ref: VersionRef, later: Settings, tmp_path: Path
 ) -> None:
