@@ -37,7 +37,7 @@ class Rules:
     n_random, n_alphas, n_directions : int
         Random long-short portfolios, random alphas, and random directions behind the factors, drawn at each forecast.
     cap : float
-        Largest weight of the long-only portfolio.
+        Largest weight of the long-only portfolio; twice an equal weight in a small universe.
     periods_per_year : float
         For volatilities a year.
     n_bootstrap, bootstrap_windows : int, float

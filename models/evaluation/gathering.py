@@ -107,12 +107,13 @@ class Windows:
         rng = np.random.default_rng([rules.seed, one.number])
         sizes = (rules.n_random, rules.n_alphas, rules.n_directions)
         random, alphas, directions = (rng.standard_normal((size, len(asked)))[:, asked] for size in sizes)
+        cap = max(rules.cap, _LEAST_CHOICE / n)
         found = {
             "equal_weight": np.full((1, n), 1.0 / n),
             "random_long_short": portfolios.random_long_short(random),
             "random_alpha": portfolios.random_alpha(covariance, alphas),
             "minimum_variance": portfolios.minimum_variance(covariance)[None],
-            "minimum_variance_long_only": portfolios.long_only_minimum_variance(covariance, rules.cap)[None],
+            "minimum_variance_long_only": portfolios.long_only_minimum_variance(covariance, cap)[None],
         }
         if isinstance(covariance, FactorForm):
             found["factors"] = portfolios.factor_portfolios(covariance)
@@ -193,6 +194,7 @@ class Windows:
         return Family(realised, variance.to_numpy(dtype=np.float64).T)
 
 
+_LEAST_CHOICE = 2.0  # equal weights that the largest weight of a long-only portfolio may always be
 _LASTING = {"equal_weight", "cap_weight", "sectors", "minimum_variance", "minimum_variance_long_only"}
 """Families whose portfolios are the same ones at the next date: of those, turnover means something."""
 

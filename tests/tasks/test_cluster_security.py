@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import socket
 import ssl
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
 
@@ -97,7 +97,8 @@ def test_nobody_else_speaks_to_the_cluster_of_a_run(tmp_path: Path) -> None:
     """Every port of its processes asks for the certificate, or answers that there is no such page."""
     from distributed import Client, Security
 
-    before = _ports()
+    children = psutil.Process().children(recursive=True)  # a scheduler of another test may yet open a port
+    before = _ports(children)
     with open_cluster(Settings(root=tmp_path, workers=1), print) as cluster:
         assert cluster.gather([cluster.submit(divmod, 7, 2, key="divmod")], str) == [(3, 1)]
         address = cluster.client.scheduler.address
@@ -107,18 +108,18 @@ def test_nobody_else_speaks_to_the_cluster_of_a_run(tmp_path: Path) -> None:
                 closing(Client(plain, timeout=1, security=security)),
             ):
                 pass
-        answers = [_stranger(port) for port in _ports() - before]
+        answers = [_stranger(port) for port in _ports(children) - before]
     assert set(answers) == {"404", "certificate required"}
     assert answers.count("certificate required") >= 3, "scheduler, nanny and worker"
 
 
-def _ports() -> set[int]:
-    """Return where this process and its children listen, but for a Prefect server that comes up beside the cluster."""
+def _ports(besides: Sequence[psutil.Process]) -> set[int]:
+    """Return where this process and its children listen, but for children of before."""
     me = psutil.Process()
     return {
         connection.laddr.port
         for process in (me, *me.children(recursive=True))
-        if "uvicorn" not in " ".join(process.cmdline())
+        if process not in besides
         for connection in process.net_connections("tcp")
         if connection.status == psutil.CONN_LISTEN
     }
