@@ -97,7 +97,7 @@ def test_nobody_else_speaks_to_the_cluster_of_a_run(tmp_path: Path) -> None:
     """Every port of its processes asks for the certificate, or answers that there is no such page."""
     from distributed import Client, Security
 
-    children = psutil.Process().children(recursive=True)  # a scheduler of another test may yet open a port
+    children = psutil.Process().children()  # a scheduler of another test may yet start a worker
     before = _ports(children)
     with open_cluster(Settings(root=tmp_path, workers=1), print) as cluster:
         assert cluster.gather([cluster.submit(divmod, 7, 2, key="divmod")], str) == [(3, 1)]
@@ -114,12 +114,12 @@ def test_nobody_else_speaks_to_the_cluster_of_a_run(tmp_path: Path) -> None:
 
 
 def _ports(besides: Sequence[psutil.Process]) -> set[int]:
-    """Return where this process and its children listen, but for children of before."""
+    """Return where this process and its descendants listen, but for children of before and what they start."""
     me = psutil.Process()
+    own = [child for child in me.children() if child not in besides]
     return {
         connection.laddr.port
-        for process in (me, *me.children(recursive=True))
-        if process not in besides
+        for process in (me, *own, *(below for child in own for below in child.children(recursive=True)))
         for connection in process.net_connections("tcp")
         if connection.status == psutil.CONN_LISTEN
     }
