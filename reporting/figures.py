@@ -18,6 +18,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
 from models.arrays import Float64Array
+from models.risk.calibration import BUDGET
 from reporting.canvas import (
     HALF,
     INK,
@@ -262,5 +263,5 @@ def _in_sample(axes: Sequence[Axes], version: PublishedVersion) -> list[tuple[Ar
 
 
 def _left_out(version: PublishedVersion, leading: Sequence[int]) -> str:
-    count = len(version.factors) - len(leading)
-    return f"The {len(leading)} factors that move returns most; {count} others are not drawn." if count else ""
+    moving = sum(name != BUDGET for name in version.factors)
+    return f"The {len(leading)} of {moving} factors that move returns most." if len(leading) < moving else ""
