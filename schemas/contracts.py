@@ -366,6 +366,12 @@ class Promotion(Frozen):
     reason: str
 
 
+def differing_fields(one: Frozen, other: Frozen) -> list[str]:
+    """Names of the fields in which two manifests of one kind differ; when they were made does not count."""
+    before, after = (each.model_dump(mode="json", exclude={"created_at"}) for each in (one, other))
+    return sorted(field for field in before if before[field] != after[field])
+
+
 def validate(dataset: xr.Dataset, contract: dict[str, Variable], error: type[FactorcubeError], what: str) -> None:
     """Check names, dimensions and dtypes of a dataset against a contract.
 

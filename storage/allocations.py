@@ -18,7 +18,7 @@ import xarray as xr
 from pydantic import ValidationError
 
 from schemas.allocated import ALLOCATION, AllocationManifest
-from schemas.contracts import validate
+from schemas.contracts import differing_fields, validate
 from schemas.errors import ConflictError, CorruptionError, PublishError, StoreError
 from schemas.refs import AllocationRef
 from storage.arrays import LABEL_ATTRS, read_dataset, same_bits, write_dataset
@@ -152,9 +152,7 @@ def _refuse_other(there: bytes, mine: AllocationManifest) -> None:
         theirs = AllocationManifest.model_validate_json(there)
     except ValidationError:
         raise CorruptionError(f"{mine} is already published, but its manifest cannot be read; {_REMEDY}") from None
-    before, after = (one.model_dump(mode="json", exclude={"created_at"}) for one in (theirs, mine))
-    different = sorted(field for field in before if before[field] != after[field])
-    if different:
+    if different := differing_fields(theirs, mine):
         raise ConflictError(
             f"{mine} is already published with other content (different: {', '.join(different)}), made from "
             f"{theirs.version}; weights of a date never change, allocate under another name"

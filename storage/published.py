@@ -31,7 +31,7 @@ import xarray as xr
 from pydantic import ValidationError
 
 from schemas.base import require_line
-from schemas.contracts import Manifest
+from schemas.contracts import Manifest, differing_fields
 from schemas.errors import ConflictError, CorruptionError, ExecutionError, PublishError
 from schemas.refs import VersionRef
 from storage import pointer, version_files
@@ -268,9 +268,7 @@ def _refuse_other(there: bytes, mine: Manifest) -> None:
         theirs = Manifest.model_validate_json(there)
     except ValidationError:
         raise CorruptionError(f"{what} is already published, but its manifest cannot be read; remove it") from None
-    before, after = (one.model_dump(mode="json", exclude={"created_at"}) for one in (theirs, mine))
-    different = sorted(field for field in before if before[field] != after[field])
-    if different:
+    if different := differing_fields(theirs, mine):
         raise ConflictError(
             f"{what} is already published with other content (different: {', '.join(different)}); it stays as it is, "
             "publish under another version"

@@ -417,6 +417,10 @@ class Panel:
         """Consecutive spans of at most ``size`` dates, each read into memory only when its turn comes."""
         return (span.load() for span in self.spans(size))
 
+    def estimation_returns(self) -> FloatArray:
+        """(date, ticker) returns of the estimation universe in the precision of their storage, NaN elsewhere."""
+        return np.concatenate([np.where(block.mask.values, block.returns.values, np.nan) for block in self.blocks()])
+
     @property
     def in_memory(self) -> bool:
         """Whether nothing is left to be read."""

@@ -125,7 +125,7 @@ class FactorAnalysis(FactorModel):
         """
         if len(self.halflives) != len(self.shares):
             raise ConfigError(f"{len(self.halflives)} halflives and {len(self.shares)} shares: give one of each.")
-        returns = _masked_returns(panel)
+        returns = panel.estimation_returns().astype(np.float64)
         returns = returns[np.isfinite(returns).any(axis=1)]
         z = np.clip(returns / self._volatility(returns), -self.clip, self.clip)
         weights = blended_weights(len(z), self.halflives, self.shares)
@@ -156,7 +156,7 @@ class FactorAnalysis(FactorModel):
     def loadings(self, panel: Panel) -> xr.DataArray:
         """Give s[t-1] B / c as (date, ticker, factor); NaN for stocks without B, or without enough returns before."""
         self._check_fitted()
-        volatility = self._volatility(_masked_returns(panel))
+        volatility = self._volatility(panel.estimation_returns().astype(np.float64))
         values = (volatility / self.unit_)[:, :, None] * self._aligned(panel)[0]
         coords = {"date": panel.dates, "ticker": panel.tickers, "factor": self.factors_}
         return xr.DataArray(values, coords, ("date", "ticker", "factor"), name="loadings")
@@ -164,7 +164,7 @@ class FactorAnalysis(FactorModel):
     def factor_returns(self, panel: Panel) -> xr.DataArray:
         """Regress returns on loadings at each date: (date, factor), NaN where stocks are too few or alike."""
         self._check_fitted()
-        returns = _masked_returns(panel)
+        returns = panel.estimation_returns().astype(np.float64)
         loadings, specific = self._aligned(panel)
         has = np.isfinite(specific)
         z = (returns / self._volatility(returns))[:, has]
@@ -183,7 +183,7 @@ class FactorAnalysis(FactorModel):
 
     def own_specific_variance(self, panel: Panel) -> Float64Array:
         """Give s[t-1]^2 psi as (date, ticker), in the timing of the loadings."""
-        return np.square(self._volatility(_masked_returns(panel))) * self._aligned(panel)[1]
+        return np.square(self._volatility(panel.estimation_returns().astype(np.float64))) * self._aligned(panel)[1]
 
     @property
     def eigenvalues_(self) -> FloatArray:
@@ -257,9 +257,3 @@ def _later(values: Float64Array, by: int) -> Float64Array:
     moved = np.zeros_like(values)
     moved[by:] = values[:-by] if by < len(values) else values[:0]
     return moved
-
-
-def _masked_returns(panel: Panel) -> Float64Array:
-    """(date, ticker) returns of the estimation universe, NaN elsewhere."""
-    blocks = [np.where(block.mask.values, block.returns.values, np.nan) for block in panel.blocks()]
-    return np.concatenate(blocks).astype(np.float64)

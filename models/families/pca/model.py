@@ -161,7 +161,7 @@ class PCA(FactorModel):
         """
         self._check_parameters()
         panel = self._train(panel)
-        returns = _masked_returns(panel)
+        returns = panel.estimation_returns()
         returns = returns[np.isfinite(returns).any(axis=1)]
         n_obs = np.isfinite(returns).sum(axis=0)
         self.estimation_ = n_obs >= max(1.0, self.min_observed * len(returns))
@@ -201,7 +201,7 @@ class PCA(FactorModel):
         Source of the missing returns of stocks that entered the estimation: `models.families.pca.scores`.
         """
         self._check_fitted()
-        returns = xr.DataArray(_masked_returns(panel), {"ticker": panel.tickers}, ("date", "ticker"))
+        returns = xr.DataArray(panel.estimation_returns(), {"ticker": panel.tickers}, ("date", "ticker"))
         known = returns.reindex(ticker=self.loadings_["ticker"].values).values
         factors = factor_scores(known, self.loadings_.values, self.scale_, self.expected_)
         return xr.DataArray(
@@ -372,8 +372,3 @@ class PCA(FactorModel):
                 f"returns, and {n_stocks} stocks observed on at least {self.min_observed:.0%} of them. "
                 f"Lower {name} or min_observed, or give more dates."
             )
-
-
-def _masked_returns(panel: Panel) -> FloatArray:
-    """(date, ticker) returns of the estimation universe in the precision of their storage, NaN elsewhere."""
-    return np.concatenate([np.where(block.mask.values, block.returns.values, np.nan) for block in panel.blocks()])
