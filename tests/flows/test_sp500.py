@@ -28,10 +28,12 @@ def config(folder: Path, source: Path, changes: dict[str, object]) -> Path:
 
 
 def check_published(root: Path, models: list[str], factors: dict[str, int]) -> None:
+    """See every model published to the end, with so many factors of its own beside the one of its estimation error."""
     for model in models:
         ds = xr.open_zarr(root / "published" / "sp500_5yr" / model / "latest").load()
         assert ds.sizes["ticker"] == 505
-        assert ds.sizes["factor"] == factors[model]
+        assert ds.sizes["factor"] == factors[model] + 1
+        assert ds.factor.values[-1] == "budget"
         assert ds.attrs["as_of"] == "2018-02-07"
         outside = ds.sel(date=ds.out_of_sample)
         assert np.isfinite(outside.portfolio_variance.isel(date=slice(1, None))).all(), model
