@@ -181,6 +181,13 @@ class GateSpec(Frozen):
         lt=0.5,
         description="Least one-sided Diebold-Mariano p-value of its QLIKE against the champion's; any if null.",
     )
+    confidence: float | None = Field(
+        default=0.99,
+        gt=0.5,
+        lt=1.0,
+        description="Confidence of the model confidence set by QLIKE, champion beside it, that it must be in; "
+        "not asked for if null.",
+    )
     suspected_returns: SuspectedReturns = Field(
         default="counted",
         description="Whether returns that a check suspects count in bias statistics and QLIKE; refuted ones never do.",

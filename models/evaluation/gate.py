@@ -15,7 +15,7 @@ import xarray as xr
 from models.arrays import Float64Array
 from models.evaluation.comparison import CHALLENGER, CHAMPION, compare, held_out_dates
 from models.evaluation.forecasts import WITHOUT_SUSPECTS
-from models.evaluation.superiority import diebold_mariano
+from models.evaluation.superiority import diebold_mariano, model_confidence_set
 from schemas.contracts import Criterion, GateDecision, Manifest
 from schemas.spec import GateSpec
 
@@ -24,6 +24,9 @@ _LEAST_COVERAGE = 0.5
 
 _RELATIVE = ("total R2 against the champion", "QLIKE against the champion", "coverage against the champion")
 _TESTED = "Diebold-Mariano p-value against the champion"
+_IN_SET = "model confidence set p-value beside the champion"
+_NO_QLIKE = "the challenger has no QLIKE, for which it is refused"
+_TOO_FEW = "{} date(s) with a QLIKE of both"
 
 
 def decide(
@@ -223,22 +226,25 @@ def _relative(criteria: GateSpec, scores: xr.Dataset) -> tuple[Criterion, ...]:
     judged.append(qlike.model_copy(update={"limit": f"{qlike.limit} ({_which(criteria)})"}))
     if criteria.significance is not None:
         judged.append(_tested(criteria.significance, scores["qlike_difference"].values, loss[CHALLENGER]))
+    if criteria.confidence is not None:
+        judged.append(_in_set(criteria.confidence, scores["qlike_difference"].values, loss[CHALLENGER]))
     return tuple(judged)
 
 
 def _asked_for(criteria: GateSpec) -> tuple[str, ...]:
     """Name what is asked of a challenger beside the champion."""
-    return _RELATIVE if criteria.significance is None else (*_RELATIVE, _TESTED)
+    tests = {_TESTED: criteria.significance, _IN_SET: criteria.confidence}
+    return (*_RELATIVE, *(name for name, limit in tests.items() if limit is not None))
 
 
 def _tested(significance: float, apart: Float64Array, own: float | None) -> Criterion:
     """Ask that the challenger's QLIKE (date) less the champion's is not significantly above 0 (Diebold and Mariano)."""
     if own is None:
-        return _unasked(_TESTED, "the challenger has no QLIKE, for which it is refused")
+        return _unasked(_TESTED, _NO_QLIKE)
     test = diebold_mariano(apart, np.zeros_like(apart))
     chance = _finite(test.p_worse)
     if chance is None:
-        return _unasked(_TESTED, f"{test.n_dates} date(s) with a QLIKE of both")
+        return _unasked(_TESTED, _TOO_FEW.format(test.n_dates))
     return Criterion(
         name=_TESTED,
         passed=chance >= significance,
@@ -246,6 +252,23 @@ def _tested(significance: float, apart: Float64Array, own: float | None) -> Crit
         limit=f"at least {significance:g}, one-sided,",
         note=f"its QLIKE exceeds the champion's by {test.difference:.4f} on average of {test.n_dates} dates",
         statistic=_finite(test.statistic),
+    )
+
+
+def _in_set(confidence: float, apart: Float64Array, own: float | None) -> Criterion:
+    """Ask that the challenger is in the model confidence set of the two by QLIKE (Hansen, Lunde and Nason 2011)."""
+    if own is None:
+        return _unasked(_IN_SET, _NO_QLIKE)
+    known = apart[np.isfinite(apart)]
+    if len(known) < 2:
+        return _unasked(_IN_SET, _TOO_FEW.format(len(known)))
+    found = model_confidence_set(np.stack([known, np.zeros_like(known)], axis=1), confidence=confidence)
+    return Criterion(
+        name=_IN_SET,
+        passed=bool(found.included[0]),
+        value=float(found.p_values[0]),
+        champion=float(found.p_values[1]),
+        limit=f"at least {1.0 - confidence:.3g}",
     )
 
 

@@ -16,6 +16,7 @@ from models import RiskModel
 from models.evaluation import forecasts
 from models.evaluation.comparison import compare, held_out_dates
 from models.evaluation.gate import decide
+from models.evaluation.superiority import model_confidence_set
 from schemas.contracts import Criterion, GateDecision
 from schemas.spec import GateSpec
 
@@ -50,7 +51,9 @@ def found(decision: GateDecision, word: str) -> Criterion:
     return one
 
 
-R2, QLIKE, COVERAGE, TESTED = "total R2 against", "QLIKE against", "coverage against", "Diebold-Mariano p-value"
+R2, QLIKE, COVERAGE = "total R2 against", "QLIKE against", "coverage against"
+TESTED, IN_SET = "Diebold-Mariano p-value", "model confidence set"
+UNTESTED: dict[str, object] = {"significance": None, "confidence": None}
 FORECASTS = "portfolios with a forecast"
 
 
@@ -94,7 +97,7 @@ def test_the_gate_says_whether_suspected_returns_counted() -> None:
 def test_equal_ones_pass_and_say_on_which_dates() -> None:
     decision = decided(VERSION, max_total_r2_loss=0.0, max_qlike_loss=0.0, max_coverage_loss=0.0)
     assert decision.passed
-    assert len(decision.reasons) == len(decision.criteria) == 7
+    assert len(decision.reasons) == len(decision.criteria) == 8
     assert (decision.champion, decision.dates) == (CHAMPION, 100)
     dates = VERSION.indexes["date"][-100:]
     assert (decision.first_date, decision.last_date) == (dates[0].date(), dates[-1].date())
@@ -113,7 +116,7 @@ def test_scores_are_those_of_a_plain_evaluation_on_the_held_out_dates() -> None:
 
 
 def test_doubled_omega_loses_by_qlike_only() -> None:
-    decision = decided(VERSION.assign(omega=4.0 * VERSION["omega"]), significance=None)
+    decision = decided(VERSION.assign(omega=4.0 * VERSION["omega"]), **UNTESTED)
     assert failed(decision) == ["QLIKE against the champion"]
     assert len(decision.reasons) == 1
     assert "(champion: " in decision.reasons[0]
@@ -127,7 +130,10 @@ def test_a_loss_within_the_tolerance_is_refused_if_it_is_significant_and_says_by
     """The statistic is that of statsmodels' regression of the difference on a constant, times its correction."""
     worse = VERSION.assign(specific_variance=2.0 * VERSION["specific_variance"], omega=1.4 * VERSION["omega"])
     decision = decided(worse, max_qlike_loss=1.0)
-    assert failed(decision) == ["Diebold-Mariano p-value against the champion"]
+    assert failed(decision) == [
+        "Diebold-Mariano p-value against the champion",
+        "model confidence set p-value beside the champion",
+    ]
     one, losses = found(decision, TESTED), []
     for version in (worse, VERSION):
         variance = RiskModel(version["loadings"], version["omega"], version["specific_variance"])
@@ -138,7 +144,11 @@ def test_a_loss_within_the_tolerance_is_refused_if_it_is_significant_and_says_by
     assert one.statistic == pytest.approx(float(peer.tvalues[0]) * np.sqrt(0.99), rel=1e-6)
     assert one.value == pytest.approx(stats.t.sf(one.statistic, 99), rel=1e-6)
     assert one.note == f"its QLIKE exceeds the champion's by {apart.mean():.4f} on average of 100 dates"
-    assert decided(worse, max_qlike_loss=1.0, significance=None).passed
+    members = model_confidence_set(np.stack(losses, axis=1), confidence=0.99)
+    in_set = found(decision, IN_SET)
+    assert (in_set.value, in_set.champion) == pytest.approx(tuple(members.p_values))
+    assert decided(worse, max_qlike_loss=1.0, **UNTESTED).passed
+    assert found(decided(VERSION, worse), IN_SET).value == 1.0
     assert decided(VERSION, worse).passed, "to be better is no loss"
     assert found(decided(VERSION), TESTED).value == 0.5
 
@@ -150,7 +160,7 @@ def test_a_criterion_of_an_old_manifest_has_no_statistic() -> None:
 
 def test_shuffled_loadings_lose_by_r2() -> None:
     shuffled = VERSION.assign(loadings=VERSION["loadings"].roll(ticker=5, roll_coords=False))
-    decision = decided(shuffled, max_qlike_loss=10.0, max_coverage_loss=1.0, significance=None)
+    decision = decided(shuffled, max_qlike_loss=10.0, max_coverage_loss=1.0, **UNTESTED)
     assert failed(decision) == ["total R2 against the champion"]
 
 
@@ -231,14 +241,14 @@ def test_nothing_in_common_is_said_and_the_absolute_criteria_decide() -> None:
     decision = decided(VERSION, earlier)
     assert decision.passed
     assert (decision.champion, decision.dates, decision.first_date) == (CHAMPION, 0, None)
-    assert sum("no held-out date in common" in reason for reason in decision.reasons) == 4
+    assert sum("no held-out date in common" in reason for reason in decision.reasons) == 5
     renamed = VERSION.assign_coords(portfolio=["a", "b", "c"])
     decision = decided(VERSION, renamed)
     assert decision.passed
     assert "no portfolio in common" in found(decision, QLIKE).limit
     assert found(decision, R2).champion is not None
     strangers = VERSION.assign_coords(ticker=[f"X{n}" for n in range(12)])
-    assert [one.value for one in decided(VERSION, strangers).criteria[3:]] == [None] * 4
+    assert [one.value for one in decided(VERSION, strangers).criteria[3:]] == [None] * 5
     refused = decide(CRITERIA, {"total_r2_out_of_sample": -1.0}, VERSION, (CHAMPION, earlier), RETURNS, MASK)
     assert not refused.passed
 
@@ -281,7 +291,7 @@ def test_monthly_and_daily_have_no_date_in_common() -> None:
     assert len(held_out_dates(VERSION, VERSION.isel(date=slice(0, None, 21)), RETURNS)) == 0
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=5, deadline=None)
 @given(seed=st.integers(0, 10_000))
 def test_order_of_tickers_factors_and_portfolios_does_not_matter(seed: int) -> None:
     rng = np.random.default_rng(seed)
