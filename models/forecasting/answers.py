@@ -50,8 +50,8 @@ class Answers:
     residuals : numpy.ndarray
         (row, ticker) r[t] - X[t-1] f[t], float32; NaN where the return is missing or may not enter a stock's risk
         (`Panel.usable`), so that a suspected one does not.
-    specific : numpy.ndarray
-        (row, ticker) specific variance that the model states, known before the date, float32; NaN if it states none.
+    specific : numpy.ndarray or None
+        (row, ticker) specific variance that the model states, known before the date, float32; None if not asked for.
     market_weight : numpy.ndarray
         (row, ticker) known before the date; NaN where a stock is not covered.
     """
@@ -61,23 +61,26 @@ class Answers:
     expected_returns: npt.NDArray[np.float32]
     factor_returns: Float64Array
     residuals: npt.NDArray[np.float32]
-    specific: npt.NDArray[np.float32]
+    specific: npt.NDArray[np.float32] | None
     market_weight: FloatArray
 
 
-def answers(model: FactorModel, panel: Rows, start: int, stop: int, *, expected_from: int = 0) -> Iterator[Answers]:
+def answers(
+    model: FactorModel, panel: Rows, start: int, stop: int, *, expected_from: int = 0, own: bool = False
+) -> Iterator[Answers]:
     """Ask a fitted model about the rows from ``start`` to ``stop`` by position, a block in memory at a time.
 
     Each row is looked at with as many rows before it as the model says (`FactorModel.row_memory`), as far as there are
-    any, and has the same bits in any block. Expected returns are asked of blocks that reach the row ``expected_from``.
+    any, and has the same bits in any block. Expected returns are asked of blocks that reach the row ``expected_from``,
+    and its own specific variance if ``own``.
     """
     for first in range(start, stop, _BLOCK_ROWS):
         last = min(first + _BLOCK_ROWS, stop)
         begin = max(first - model.row_memory, 0)
-        yield _asked(model, panel.rows(begin, last), first - begin, first, expected=last > expected_from)
+        yield _asked(model, panel.rows(begin, last), first - begin, first, expected=last > expected_from, own=own)
 
 
-def _asked(model: FactorModel, rows: Panel, before: int, first: int, *, expected: bool) -> Answers:
+def _asked(model: FactorModel, rows: Panel, before: int, first: int, *, expected: bool, own: bool) -> Answers:
     loadings = model.loadings(rows).transpose("date", "ticker", "factor").values[before:].astype(np.float32)
     realised = model.factor_returns(rows).transpose("date", "factor").values[before:].astype(np.float64)
     ahead = np.full(loadings.shape[:2], np.nan, dtype=np.float32)
@@ -86,7 +89,6 @@ def _asked(model: FactorModel, rows: Panel, before: int, first: int, *, expected
     explained = (loadings * contributing(realised)[:, np.newaxis]).sum(axis=2)
     returns = np.where(rows.usable.values[before:], rows.returns.values[before:], np.nan)
     residuals = (returns - explained).astype(np.float32)
-    stated = model.own_specific_variance(rows)
-    specific = np.full(residuals.shape, np.nan, dtype=np.float32) if stated is None else stated[before:]
-    weight = rows.market_weight.values[before:]
-    return Answers(first, loadings, ahead, realised, residuals, specific.astype(np.float32), weight)
+    stated = model.own_specific_variance(rows) if own else None
+    specific = None if stated is None else stated[before:].astype(np.float32)
+    return Answers(first, loadings, ahead, realised, residuals, specific, rows.market_weight.values[before:])

@@ -218,7 +218,9 @@ def serve(
     )
     if stated is not None:
         served.omega[begin - shown :] = stated
-        for block in answers(model, panel, shown, end + 1, expected_from=shown + 1):
+        for block in answers(model, panel, shown, end + 1, expected_from=shown + 1, own=True):
+            if block.specific is None:
+                raise ModelError(f"{type(model).__name__} states an Omega of its own, and no specific variance.")
             _show(served, block)
             place = np.arange(block.first, block.first + len(block.residuals)) - 1
             later = place >= begin

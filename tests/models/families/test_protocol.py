@@ -403,11 +403,13 @@ def fitted_wide(case: Case) -> FactorModel:
 
 
 def answers(model: FactorModel, panel: Panel) -> dict[str, np.ndarray]:
+    stated = model.own_specific_variance(panel)
     return {
         "loadings": model.loadings(panel).values,
         "factor_returns": model.factor_returns(panel).values,
         "expected_returns": model.expected_returns(panel).values,
         "fitted_returns": model.fitted_returns(panel).values,
+        **({} if stated is None else {"own_specific_variance": stated}),
     }
 
 
