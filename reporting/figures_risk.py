@@ -1,4 +1,4 @@
-"""Figures about risk: forecast against realised volatility, its decomposition, and specific risk.
+"""Figures about risk: forecast against realised volatility, bias through time, decomposition, and specific risk.
 
 Each function draws one figure within `canvas.drawing` and says in its docstring what it shows; its caption says to
 the reader how to read it.
@@ -15,11 +15,13 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
+from models.evaluation.calibration import bias_interval, kurtosis
 from reporting.canvas import (
     GRID,
     INK,
     MUTED,
     PAPER,
+    SHADE,
     WIDE,
     Chart,
     Picture,
@@ -37,9 +39,12 @@ from reporting.readings import (
     SPECIFIC,
     PublishedVersion,
     forecast_volatility,
+    out_of_sample_start,
     portfolios_of,
     realised_volatility,
     specific_volatility,
+    surprises,
+    trailing_bias,
     variance_shares,
 )
 
@@ -72,6 +77,35 @@ def volatility(versions: Sequence[PublishedVersion]) -> Chart | None:
         f"refit. Realised is the root mean square of the last {window} portfolio returns, as the first model holds the "
         "portfolio: it looks back where the forecast looks ahead, and so lags by construction. A forecast that stays "
         "below realised volatility understates risk.",
+    )
+
+
+def bias(versions: Sequence[PublishedVersion]) -> Chart | None:
+    """Draw each portfolio's bias statistic of the trailing year, by model, in the band of true forecasts."""
+    portfolios, periods = portfolios_of(versions), versions[0].periods_per_year
+    found = [[trailing_bias(version, portfolio) for version in versions] for portfolio in portfolios]
+    if not any(np.isfinite(values).any() for of_models in found for values in of_models):
+        return None
+    start = min(start for version in versions if (start := out_of_sample_start(version)) is not None)
+    dates = pd.DatetimeIndex([start, whole_span(versions)[-1]])
+    figure, axes = over_dates(len(portfolios), dates, ("date", "bias statistic, 1"), height=1.8)
+    for ax, portfolio, of_models in zip(axes, portfolios, found, strict=True):
+        tails = kurtosis(np.concatenate([surprises(version, portfolio) for version in versions]))
+        wide = ax.axhspan(*bias_interval(periods, kurtosis=tails if tails > 1.0 else 3.0), facecolor=SHADE, zorder=0)
+        for edge in bias_interval(periods):
+            normal = ax.axhline(edge, color=MUTED, linewidth=0.7, linestyle="dotted")
+        ax.axhline(1.0, color=INK, linewidth=0.6)
+        lines = [line for v, values in zip(versions, of_models, strict=True) for line in curves(ax, v.dates, values)]
+        ax.set_title(shown(portfolio, 60))
+    bands = [(wide, "95% of true forecasts, tails as met"), (normal, "95%, normal returns")]
+    legend(figure, [*zip(lines, [version.model for version in versions], strict=True), *bands])
+    alt = "Trailing bias statistic of each portfolio, by model, with its bands"
+    return Chart(
+        (Picture("Bias through time", dated(*versions), to_svg(figure, "bias"), alt),),
+        f"Standard deviation of the last {periods} returns over their forecast volatilities, out of sample, with at "
+        "least half of them known. Above the band risk was understated, below it overstated; the shaded band allows "
+        "for the tails that these returns have, the dotted one for normal returns. One year in twenty lies outside "
+        "by chance, and a line stays there for a year, for its windows overlap.",
     )
 
 

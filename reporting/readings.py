@@ -131,6 +131,19 @@ def realised_volatility(version: PublishedVersion, portfolio: str) -> Float64Arr
     return np.sqrt(trailing_mean(returns**2, window) * version.periods_per_year) * 100.0
 
 
+def surprises(version: PublishedVersion, portfolio: str) -> Float64Array:
+    """(date) returns over their forecast volatility, out of sample; NaN elsewhere, and without such a portfolio."""
+    held_out = version.dataset["out_of_sample"].values.astype(bool)
+    return np.where(held_out, _of_portfolio(version, "standardised_return", portfolio), np.nan)
+
+
+def trailing_bias(version: PublishedVersion, portfolio: str) -> Float64Array:
+    """(date) bias statistic of the trailing year out of sample, with at least half of its dates known."""
+    window = version.periods_per_year
+    values = pd.Series(surprises(version, portfolio))
+    return values.rolling(window, min_periods=math.ceil(window / 2)).std().to_numpy()
+
+
 def _of_portfolio(version: PublishedVersion, name: str, portfolio: str) -> Float64Array:
     return np.asarray(version.dataset[name].reindex(portfolio=[portfolio]).squeeze("portfolio").values)
 

@@ -99,6 +99,7 @@ def _charts(versions: Sequence[PublishedVersion], tickers: Sequence[str]) -> dic
             "loadings": figures.loadings(versions, tickers),
             "r2": figures.r_squared(versions),
             "volatility": figures_risk.volatility(versions),
+            "bias": figures_risk.bias(versions),
             "decomposition": figures_risk.decomposition(versions),
             "specific": figures_risk.specific(versions),
         }

@@ -20,6 +20,7 @@ from reporting.readings import (
     leading_factors,
     realised_volatility,
     specific_volatility,
+    trailing_bias,
     variance_shares,
 )
 from schemas.checks import CheckReport, FlaggedRow
@@ -278,6 +279,9 @@ def test_series_match_pandas(versions):
     expected = np.sqrt((returns**2).rolling(63, min_periods=32).mean() * 252) * 100
     for portfolio in version.portfolios:
         np.testing.assert_allclose(realised_volatility(version, portfolio), expected[portfolio], rtol=1e-9)
+        z = version.dataset["standardised_return"].sel(portfolio=portfolio).where(version.dataset["out_of_sample"])
+        bias = z.to_pandas().rolling(252, min_periods=126).std()
+        np.testing.assert_allclose(trailing_bias(version, portfolio), bias, rtol=1e-9)
     specific, stamp = specific_volatility(version)
     assert stamp == version.dates[-1]
     variance = version.dataset["specific_variance"].isel(date=-1).to_pandas().dropna()
