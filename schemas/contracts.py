@@ -186,6 +186,14 @@ VERSION: dict[str, Variable] = {
         "Euler contribution of a factor to the portfolio variance",
         f"The contributions of all factors sum to the systematic part. {_PORTFOLIO}",
     ),
+    "portfolio_exposure": _variable(
+        "portfolio date factor",
+        "float64",
+        "1",
+        "exposure of the portfolio to a factor, X' w",
+        f"From the loadings of risk, as published. {_PORTFOLIO}",
+        required=False,
+    ),
     "portfolio_return": _variable(
         "portfolio date",
         "float64",

@@ -93,8 +93,7 @@ class RiskModel:
 
     def factor_contributions(self, weights: xr.DataArray) -> xr.DataArray:
         """Euler contributions x_k (Omega x)_k to the systematic variance, (portfolio, date, factor)."""
-        x = self.exposures(weights)
-        return _ordered(x * self._times_omega(x), "factor")
+        return self._contributions(self.exposures(weights))
 
     def systematic(self, weights: xr.DataArray) -> xr.DataArray:
         """Systematic variance x' Omega x, (portfolio, date)."""
@@ -138,9 +137,11 @@ class RiskModel:
         -------
         xarray.Dataset
             ``portfolio_variance``, ``portfolio_variance_systematic``, ``portfolio_variance_specific``
-            (portfolio, date) and ``portfolio_variance_factor`` (portfolio, date, factor), float64.
+            (portfolio, date), ``portfolio_variance_factor`` and ``portfolio_exposure`` (portfolio, date, factor),
+            float64.
         """
-        factor, specific = self.factor_contributions(weights), self.specific(weights)
+        exposure, specific = self.exposures(weights), self.specific(weights)
+        factor = self._contributions(exposure)
         systematic = factor.sum("factor", skipna=False)
         return xr.Dataset(
             {
@@ -148,6 +149,7 @@ class RiskModel:
                 "portfolio_variance_systematic": systematic,
                 "portfolio_variance_specific": specific,
                 "portfolio_variance_factor": factor,
+                "portfolio_exposure": exposure,
             }
         )
 
@@ -162,6 +164,9 @@ class RiskModel:
 
     def _defined(self, w: xr.DataArray) -> xr.DataArray:
         return ~((w != 0.0) & ~self.covered).any("ticker")
+
+    def _contributions(self, x: xr.DataArray) -> xr.DataArray:
+        return _ordered(x * self._times_omega(x), "factor")
 
     def _times_omega(self, x: xr.DataArray) -> xr.DataArray:
         cores = (("portfolio", "factor"), ("factor", "factor_"))

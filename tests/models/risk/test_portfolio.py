@@ -84,7 +84,9 @@ def test_contributions_sum_and_the_published_names_are_met() -> None:
         "portfolio_variance_systematic": ("portfolio", "date"),
         "portfolio_variance_specific": ("portfolio", "date"),
         "portfolio_variance_factor": ("portfolio", "date", "factor"),
+        "portfolio_exposure": ("portfolio", "date", "factor"),
     }
+    xr.testing.assert_equal(published["portfolio_exposure"], model.exposures(weights))
     systematic, specific_part = (
         published["portfolio_variance_systematic"],
         published["portfolio_variance_specific"],
