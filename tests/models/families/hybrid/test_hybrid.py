@@ -8,6 +8,7 @@ import pytest
 
 from models import PCA, FactorCovariance, Hybrid, Panel, SpecificRisk, TimeSeriesModel
 from models.families.base import FactorModel
+from models.forecasting.joining import Realised, rotations
 from schemas.errors import ModelError
 
 N_DATES, N_STOCKS = 700, 80
@@ -75,6 +76,9 @@ def test_each_set_of_factors_is_turned_by_itself() -> None:
         np.testing.assert_allclose(part.premia_, before.premia_ @ turn, atol=1e-12)
     expected = model.loadings(panel).values @ rotation
     np.testing.assert_allclose(turned.loadings(panel).values, expected, atol=1e-9)
+    back = rotations([Realised.of(each, panel) for each in (model, turned)], model.latent_blocks)[1]
+    np.testing.assert_allclose(back, rotation.T, atol=1e-9)
+    assert (back[:2, 2:] == 0.0).all()
     again = Hybrid.from_state(turned.get_params(), turned.state())
     np.testing.assert_array_equal(again.loadings(panel).values, turned.loadings(panel).values)
     given = Hybrid("capm", n_factors=2).on(TimeSeriesModel(("market",)).fit(panel)).fit(panel)
