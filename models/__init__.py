@@ -40,7 +40,9 @@ from models.families.base import FactorModel, ModelState  # noqa: E402
 from models.families.cross_section import CrossSectionalModel  # noqa: E402
 from models.families.factor_analysis import FactorAnalysis  # noqa: E402
 from models.families.fama_macbeth import FamaMacBeth  # noqa: E402
+from models.families.hybrid import Hybrid  # noqa: E402
 from models.families.ipca import IPCA  # noqa: E402
+from models.families.mean_of_models import MeanOfModels  # noqa: E402
 from models.families.pca import PCA, RPPCA  # noqa: E402
 from models.families.penalised import PenalisedModel  # noqa: E402
 from models.families.time_series import MarketModel, TimeSeriesModel  # noqa: E402
@@ -86,7 +88,9 @@ __all__ = [
     "FactorModel",
     "FamaMacBeth",
     "Forecast",
+    "Hybrid",
     "MarketModel",
+    "MeanOfModels",
     "ModelState",
     "Panel",
     "PenalisedModel",

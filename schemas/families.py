@@ -33,7 +33,7 @@ _METHODS = (
     "fit", "pieces", "fit_piece", "join", "refit", "on", "loadings", "factor_returns", "expected_returns",
     "fitted_returns", "residuals", "score", "statistics", "state", "from_state", "rotate", "get_params", "clone",
 )  # fmt: skip
-_FACTS = ("kind", "latent", "effort", "row_memory", "base", "STATISTICS")
+_FACTS = ("kind", "latent", "effort", "row_memory", "bases", "latent_blocks", "STATISTICS")
 _TAKEN = {*STATISTIC_DIMS, *VERSION, *(dim for variable in VERSION.values() for dim in variable.dims)} - {"premia"}
 
 
@@ -89,7 +89,7 @@ def model_spec(values: Mapping[str, Any]) -> ModelSpec:
 
 
 def with_bases(models: Sequence[ModelSpec], among: Sequence[ModelSpec]) -> list[ModelSpec]:
-    """Return models and those on whose residuals they are fitted, each once, before those that need it.
+    """Return models and those that they are fitted on, each once, before those that need it.
 
     Parameters
     ----------
@@ -101,19 +101,21 @@ def with_bases(models: Sequence[ModelSpec], among: Sequence[ModelSpec]) -> list[
     Raises
     ------
     ConfigError
-        If a model needs one that the run does not have, or that needs it in turn.
+        If a model names one twice, or one that the run does not have, or that needs it in turn.
     """
     by_name = {model.name: model for model in among}
     found: dict[str, ModelSpec] = {}
 
     def add(model: ModelSpec, waiting: tuple[str, ...]) -> None:
-        base = family(model.kind)(**model.params()).base
-        if base is not None:
+        bases = family(model.kind)(**model.params()).bases
+        for base in bases:
             if base not in by_name:
                 hint = nearest(base, [*by_name])
-                raise ConfigError(f"model '{model.name}' needs the residuals of '{base}', which is not there ({hint})")
+                raise ConfigError(f"model '{model.name}' is fitted on '{base}', which is not there ({hint})")
             if base in (*waiting, model.name):
-                raise ConfigError(f"models '{model.name}' and '{base}' each need the residuals of the other")
+                raise ConfigError(f"models '{model.name}' and '{base}' are each fitted on the other")
+            if bases.count(base) > 1:
+                raise ConfigError(f"model '{model.name}' names '{base}' {bases.count(base)} times: name it once")
             add(by_name[base], (*waiting, model.name))
         found.setdefault(model.name, model)
 

@@ -119,7 +119,7 @@ def _turned(space: Workspace, model: ModelSpec, fits: tuple[FitRef, ...]) -> Fac
     histories = [Realised(**space.work.get_arrays(Kind.REALISED, fit.realised)[0]) for fit in fits]
     counts = [(f"{fit.as_of}", each.factor_returns.shape[1]) for fit, each in zip(fits, histories, strict=True)]
     check_axis(model.name, counts, fitted.factors_)
-    return in_coordinates(fitted, rotations(histories, latent=fitted.latent)[-1])
+    return in_coordinates(fitted, rotations(histories, fitted.latent_blocks)[-1])
 
 
 def assemble_risk(sample: Sample, model: ModelSpec, fits: tuple[FitRef, ...], rows: list[Key]) -> RiskRef:

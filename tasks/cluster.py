@@ -127,7 +127,7 @@ class Cluster:
         futures: Mapping[str, Sequence[Future[Any]]],
         describe: Callable[[Any], str],
         progress: Callable[[int, int], None] | None = None,
-        needs: Mapping[str, str] | None = None,
+        needs: Mapping[str, Sequence[str]] | None = None,
     ) -> tuple[dict[str, list[Any]], dict[str, Exception]]:
         """Wait for the futures of several models, as `gather` does; one that fails takes none of the others along.
 
@@ -137,8 +137,8 @@ class Cluster:
             By the name of the model.
         describe, progress
             As in `gather`.
-        needs : mapping of str to str, optional
-            The model that a model cannot do without.
+        needs : mapping of str to sequence of str, optional
+            The models that a model cannot do without.
 
         Returns
         -------

@@ -46,7 +46,7 @@ def fit_models(
 ) -> tuple[list[FitRef], dict[str, Exception]]:
     """Fit every model as of every refit date; references in the order of models and dates, and why others failed.
 
-    Models on whose residuals others are fitted come first, whether they are asked for or not; those that last longest
+    Models that others are fitted on come first, whether they are asked for or not; those that last longest
     are begun first.
     """
     sample = Sample(settings.root, panel, spec)
@@ -58,10 +58,10 @@ def fit_models(
     needed = with_bases(models, spec.models)
     statistics = _submit_grams(sample, needed, cluster)
     futures: dict[str, list[Future[FitRef]]] = {}
-    bases = {model.name: base for model in needed if (base := build(model).base)}
+    bases = {model.name: build(model).bases for model in needed}
     for model in sorted(needed, key=lambda item: (len(with_bases([item], spec.models)), -build(item).effort)):
-        base = bases.get(model.name)
-        before: list[Future[Any]] = [*statistics[model.name], *(futures[base] if base else [])]
+        before: list[Future[Any]] = [*statistics[model.name]]
+        before += [future for base in bases[model.name] for future in futures[base]]
         futures[model.name] = _submit_fits(sample, model, refits, cluster, before)
     found, failures = cluster.gather_each(futures, _described, Progress("fits", panel.universe), bases)
     asked = [model.name for model in models]
@@ -150,7 +150,7 @@ def fit_model(
     as_of: pd.Timestamp,
     until: pd.Timestamp,
     pieces: list[Key],
-    _before: list[Any],  # what had to be made first: spans of the Gram store, another model's fits, the first fit
+    _before: list[Any],  # what had to be made first: spans of the Gram store, other models' fits, the first fit
 ) -> FitRef:
     """Fit one model as of one date, and say what its factors returned up to the next refit. Runs on a worker."""
     space = sample.space
@@ -187,15 +187,19 @@ def _refits(sample: Sample) -> list[pd.Timestamp]:
 
 
 def _estimator(sample: Sample, model: ModelSpec, as_of: pd.Timestamp) -> FactorModel:
-    """Make the unfitted model of a date: with what it keeps of the first fit, and on the model that it needs."""
+    """Make the unfitted model of a date: with what it keeps of the first fit, and on the models that it needs."""
     estimator = build(model)
     first = _refits(sample)[0]
     if estimator.keeps_of_first and as_of != first:
         estimator = estimator.refit(restore(sample.space, model, fit_key(sample, model, first)))
-    if estimator.base is not None:
-        base = next(item for item in sample.spec.models if item.name == estimator.base)
-        estimator = estimator.on(restore(sample.space, base, fit_key(sample, base, as_of)))
-    return estimator
+    below = _bases(sample, estimator)
+    return estimator.on(*(restore(sample.space, base, fit_key(sample, base, as_of)) for base in below))
+
+
+def _bases(sample: Sample, estimator: FactorModel) -> list[ModelSpec]:
+    """Return the models of the run that a model is fitted on, in its order."""
+    by_name = {model.name: model for model in sample.spec.models}
+    return [by_name[name] for name in estimator.bases]
 
 
 def _learn(estimator: FactorModel, sample: Sample, as_of: pd.Timestamp, pieces: list[Key]) -> dict[str, float]:
@@ -217,7 +221,6 @@ def _learn(estimator: FactorModel, sample: Sample, as_of: pd.Timestamp, pieces: 
 def fit_key(sample: Sample, model: ModelSpec, as_of: pd.Timestamp) -> Key:
     """Name a fit by what it learns from: the same data up to its date, whichever snapshot holds them."""
     estimator, first = build(model), _refits(sample)[0]
-    base = next((item for item in sample.spec.models if item.name == estimator.base), None)
     return key(
         Stage.FITS.code(family_code(model.kind)),
         inputs=sample.inputs.digest(as_of),
@@ -226,7 +229,7 @@ def fit_key(sample: Sample, model: ModelSpec, as_of: pd.Timestamp) -> Key:
         as_of=str(as_of),
         window=sample.spec.walk_forward.window,
         first=fit_key(sample, model, first) if estimator.keeps_of_first and as_of != first else None,
-        base=None if base is None else fit_key(sample, base, as_of),
+        bases=[fit_key(sample, base, as_of) for base in _bases(sample, estimator)],
     )
 
 

@@ -25,9 +25,9 @@ class Gathering:
     client : Client
         Theirs.
     futures : mapping of str to sequence of Future
-        By the name of the model; a model comes after the one that it needs.
-    needs : mapping of str to str
-        The model that a model cannot do without.
+        By the name of the model; a model comes after those that it needs.
+    needs : mapping of str to sequence of str
+        The models that a model cannot do without.
     say : callable
         Told each result, how many are done, and of how many.
     warn : callable
@@ -38,7 +38,7 @@ class Gathering:
         self,
         client: Client,
         futures: Mapping[str, Sequence[Future[Any]]],
-        needs: Mapping[str, str],
+        needs: Mapping[str, Sequence[str]],
         say: Callable[[Any, int, int], None],
         warn: Callable[[str], None],
     ) -> None:
@@ -95,9 +95,10 @@ class Gathering:
         """Give up a model, and those that cannot do without it; what is still to be done of them is cancelled."""
         lost = {name: error}
         for _ in self._needs:
-            for model, base in self._needs.items():
-                if base in lost and model not in lost:
-                    lost[model] = ExecutionError(f"it needs the residuals of '{base}', which failed")
+            for model, bases in self._needs.items():
+                failed = next((base for base in bases if base in lost), None)
+                if failed is not None and model not in lost:
+                    lost[model] = ExecutionError(f"it is fitted on '{failed}', which failed")
         self._client.cancel([one for each in lost for one in self._futures.get(each, ())], force=True)
         self._failures = {**lost, **self._failures}
 

@@ -12,5 +12,7 @@ choose regressors by a penalty              `models.families.penalised`
 take principal components                   `models.families.pca`
 instrument loadings by characteristics      `models.families.ipca`
 learn loadings by a network                 `models.families.autoencoder`
+add statistical factors to any model        `models.families.hybrid`
+average models with a covariance            `models.families.mean_of_models`
 =========================================  ==========================================
 """

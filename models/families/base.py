@@ -69,7 +69,7 @@ class FactorModel(BaseEstimator, ABC):  # type: ignore[misc]  # scikit-learn shi
     premia_ : numpy.ndarray
         (factor,) mean factor return per period over the training dates; the price of risk in `expected_returns`.
     latent : bool
-        Whether the factors are identified only up to a rotation (class attribute).
+        Whether factors are identified only up to a rotation (class attribute): see `latent_blocks`.
     effort : int
         How long a fit lasts, beside other families: the longest are begun first (class attribute).
     """
@@ -83,6 +83,7 @@ class FactorModel(BaseEstimator, ABC):  # type: ignore[misc]  # scikit-learn shi
     effort: ClassVar[int] = 1
     factors_: list[str]
     premia_: FloatArray
+    _bases: tuple[FactorModel, ...] = ()
 
     @property
     def row_memory(self) -> int:
@@ -90,19 +91,42 @@ class FactorModel(BaseEstimator, ABC):  # type: ignore[misc]  # scikit-learn shi
         return 0
 
     @property
-    def base(self) -> str | None:
-        """Name of the model on whose residuals this one is fitted, if it is: see `on`."""
-        return None
+    def latent_blocks(self) -> tuple[slice, ...]:
+        """Factors of a fitted model that are turned among themselves from refit to refit; none if they are given."""
+        return (slice(0, len(self.factors_)),) if self.latent else ()
 
-    def on(self, fitted: FactorModel) -> Self:
-        """Return this model, to be fitted on what another fitted one leaves; what is kept of that goes into the state.
+    @property
+    def bases(self) -> tuple[str, ...]:
+        """Names of the models of the run that this one is fitted on, in the order in which `on` takes them."""
+        return ()
+
+    def on(self, *fitted: FactorModel) -> Self:
+        """Return this model, to be fitted on other fitted ones; what it keeps of them goes into its state.
+
+        Parameters
+        ----------
+        *fitted : FactorModel
+            The models that `bases` names, in that order, fitted to the dates that this one is fitted to.
 
         Raises
         ------
         ModelError
-            If the model is not one on residuals (`base` is None).
+            If there are more or fewer than it names.
         """
-        raise ModelError(f"{type(self).__name__} is not fitted on {type(fitted).__name__}: it names no base.")
+        if len(fitted) != len(self.bases):
+            raise ModelError(
+                f"{type(self).__name__} is fitted on {len(self.bases)} model(s), not on {len(fitted)}: give on() one "
+                "fitted model for each that it names, in that order."
+            )
+        self._bases = fitted
+        return self
+
+    def _on(self) -> tuple[FactorModel, ...]:
+        """Return the fitted models that `on` was given."""
+        if len(self._bases) != len(self.bases):
+            needed = " and ".join(self.bases)
+            raise ModelError(f"{type(self).__name__} is fitted on {needed}: hand them, fitted, to on() first.")
+        return self._bases
 
     @abstractmethod
     def fit(self, panel: Panel) -> Self:
@@ -183,12 +207,12 @@ class FactorModel(BaseEstimator, ABC):  # type: ignore[misc]  # scikit-learn shi
         ModelError
             If the factors of the model are given, so that a rotation would only relabel them wrongly.
         ConfigError
-            If the matrix is not orthogonal.
+            If the matrix is not orthogonal, or mixes factors of several `latent_blocks`.
         """
         self._check_fitted()
         if not self.latent:
             raise ModelError(f"{type(self).__name__} has given factors; they cannot be rotated.")
-        matrix = check_rotation(rotation, len(self.factors_))
+        matrix = check_rotation(rotation, len(self.factors_), self.latent_blocks)
         rotated = copy.copy(self)
         rotated.premia_ = self.premia_ @ matrix
         rotated._turn(matrix)  # noqa: SLF001  # of the same class

@@ -5,9 +5,12 @@ Here belongs what needs a family by its name. How families are found and checked
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
 from models.families.base import FactorModel, ModelState
 from schemas import families
-from schemas.families import ModelSpec
+from schemas.families import ModelSpec, model_spec
 
 
 def family(kind: str) -> type[FactorModel]:
@@ -24,3 +27,27 @@ def build(spec: ModelSpec) -> FactorModel:
 def restore(spec: ModelSpec, state: ModelState) -> FactorModel:
     """Rebuild the fitted model of a spec; that of a manifest is `schemas.families.model_spec` of its `params`."""
     return family(spec.kind).from_state(spec.params(), state)
+
+
+def packed(models: Sequence[FactorModel]) -> ModelState:
+    """Return the states of fitted models as one, to go into the state of a model that is fitted on them.
+
+    The arrays of the model at a place are called ``place.name``; its kind, parameters and facts are in ``meta``.
+    """
+    arrays: dict[str, Any] = {}
+    facts = []
+    for place, model in enumerate(models):
+        state = model.state()
+        arrays |= {f"{place}.{name}": array for name, array in state.arrays.items()}
+        facts.append({"params": {"kind": model.kind, **model.get_params()}, "state": state.meta})
+    return ModelState(arrays, {"models": facts})
+
+
+def unpacked(state: ModelState) -> tuple[FactorModel, ...]:
+    """Rebuild the models whose states `packed` has put into this one, in their order."""
+    models = []
+    for place, facts in enumerate(state.meta["models"]):
+        begin = f"{place}."
+        arrays = {n.removeprefix(begin): array for n, array in state.arrays.items() if n.startswith(begin)}
+        models.append(restore(model_spec(facts["params"]), ModelState(arrays, facts["state"])))
+    return tuple(models)

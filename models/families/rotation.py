@@ -6,6 +6,8 @@ closest.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from models.arrays import FloatArray
@@ -54,17 +56,30 @@ def align(factor_returns: FloatArray, reference: FloatArray) -> FloatArray:
     return rotation
 
 
-def check_rotation(rotation: FloatArray, n_factors: int) -> FloatArray:
+def check_rotation(rotation: FloatArray, n_factors: int, blocks: Sequence[slice] | None = None) -> FloatArray:
     """Return the rotation in float64.
+
+    Parameters
+    ----------
+    rotation : numpy.ndarray
+        (factor, factor)
+    n_factors : int
+    blocks : sequence of slice, optional
+        Factors that may be turned among themselves; all others stay as they are. Default: all of them.
 
     Raises
     ------
     ConfigError
-        If it is not an orthogonal (factor, factor) matrix.
+        If it is not an orthogonal (factor, factor) matrix, or turns more than the blocks.
     """
     matrix = np.asarray(rotation, dtype=np.float64)
     if matrix.shape != (n_factors, n_factors):
         raise ConfigError(f"A rotation of {n_factors} factors is {n_factors} x {n_factors}, not {matrix.shape}.")
     if not np.allclose(matrix.T @ matrix, np.eye(n_factors), atol=1e-8):
         raise ConfigError("A rotation must be orthogonal (R'R = I); this one would also stretch the factors.")
+    beside = matrix.copy()
+    for block in (slice(None),) if blocks is None else blocks:
+        beside[block, block] = np.eye(n_factors)[block, block]
+    if not np.array_equal(beside, np.eye(n_factors)):
+        raise ConfigError("A rotation may not mix given factors or those of different models: turn each set by itself.")
     return matrix

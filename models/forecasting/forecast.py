@@ -30,7 +30,7 @@ def forecast(
     cube: xr.Dataset,
     schedule: WalkForward,
     *,
-    base: FactorModel | None = None,
+    bases: Sequence[FactorModel] = (),
     risk: RiskSpec | None = None,
 ) -> xr.Dataset:
     """Fit a model walking forward, and make the rows of a version: the Dataset that a retrain publishes, bit for bit.
@@ -47,8 +47,8 @@ def forecast(
         ``refuted`` (date, ticker) if there is one.
     schedule : WalkForward
         When the model is fitted again.
-    base : FactorModel, optional
-        The unfitted model on whose residuals this one is fitted, if it is one of those.
+    bases : sequence of FactorModel
+        The unfitted models that this one is fitted on, in the order of its `bases`; each stands by itself.
     risk : RiskSpec, optional
         How risk is estimated. Default: as the platform does.
 
@@ -69,12 +69,12 @@ def forecast(
     begins = [int(dates.searchsorted(day)) for day in refits]
     ends = [*begins[1:], len(dates)]
     with threadpool_limits(1):  # as on a worker: BLAS rounds by the number of its threads
-        fits = _fitted(model, panel, begins, schedule.window, base)
+        fits = _fitted(model, panel, begins, schedule.window, bases)
         histories = [Realised.of(fit, panel.known(end)) for fit, end in zip(fits, ends, strict=True)]
         last = fits[-1]
         counts = [(f"{day:%Y-%m-%d}", len(fit.factors_)) for day, fit in zip(refits, fits, strict=True)]
         check_axis(type(model).__name__, counts, last.factors_)
-        turns = rotations(histories, latent=last.latent)
+        turns = rotations(histories, last.latent_blocks)
         turned = [in_coordinates(fit, turn) for fit, turn in zip(fits, turns, strict=True)]
         served = [
             serve(fit, panel.known(end), begin, end, estimators, first=None if place else 0)
@@ -88,16 +88,15 @@ def forecast(
 
 
 def _fitted(
-    model: FactorModel, panel: Panel, begins: Sequence[int], window: int | None, base: FactorModel | None
+    model: FactorModel, panel: Panel, begins: Sequence[int], window: int | None, bases: Sequence[FactorModel]
 ) -> list[FactorModel]:
     """Fit as of each position, with what later fits keep of the first."""
+    below = [_fitted(base, panel, begins, window, ()) for base in bases]
     fits: list[FactorModel] = []
-    for begin in begins:
-        train = training(panel.known(begin), window)
+    for place, begin in enumerate(begins):
         estimator = model.clone().refit(fits[0]) if fits else model.clone()
-        if base is not None:
-            estimator = estimator.on(base.clone().fit(train))
-        fits.append(estimator.fit(train))
+        estimator = estimator.on(*(fitted[place] for fitted in below))
+        fits.append(estimator.fit(training(panel.known(begin), window)))
     return fits
 
 

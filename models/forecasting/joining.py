@@ -45,17 +45,25 @@ class Realised:
         return cls(days, np.concatenate(values).astype(np.float64))
 
 
-def rotations(fits: Sequence[Realised], *, latent: bool) -> list[Float64Array]:
-    """Rotation of every fit onto the one before, over the dates that both have seen; the first stays as it is."""
+def rotations(fits: Sequence[Realised], blocks: Sequence[slice]) -> list[Float64Array]:
+    """Rotation of every fit onto the one before, over the dates that both have seen; the first stays as it is.
+
+    Parameters
+    ----------
+    fits : sequence of Realised
+        In the order of their dates.
+    blocks : sequence of slice
+        Factors that are turned among themselves, each set by itself (`FactorModel.latent_blocks`); others stay.
+    """
     n_factors = fits[0].factor_returns.shape[1]
     found = [np.eye(n_factors)]
     for earlier, later in pairwise(fits):
-        if not latent:
-            found.append(np.eye(n_factors))
-            continue
         _, first, second = np.intersect1d(earlier.dates, later.dates, return_indices=True)
-        reference = earlier.factor_returns[first] @ found[-1]
-        found.append(align(later.factor_returns[second], reference).astype(np.float64))
+        rotation = np.eye(n_factors)
+        for block in blocks:
+            reference = earlier.factor_returns[first, block] @ found[-1][block, block]
+            rotation[block, block] = align(later.factor_returns[second, block], reference)
+        found.append(rotation)
     return found
 
 

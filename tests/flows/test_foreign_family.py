@@ -100,6 +100,6 @@ def test_it_is_fitted_updated_backfilled_and_reported(small: Path) -> None:
 
 def test_a_model_needs_the_one_whose_residuals_it_explains(small: Path) -> None:
     alone, circle = CHANGES["models"][:1], [{**CHANGES["models"][0], "of": "trend"}]
-    for models, told in ((alone, "needs the residuals of 'components'"), (circle, "each need the residuals")):
+    for models, told in ((alone, "is fitted on 'components', which is not"), (circle, "each fitted on the other")):
         with pytest.raises(ConfigError, match=told):
             load_spec(write_config(small.parent, {**CHANGES, "models": models}))

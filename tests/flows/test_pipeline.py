@@ -225,10 +225,10 @@ def test_work_that_always_kills_its_worker_is_given_up_with_a_reason(monkeypatch
             "needy": [cluster.submit(divmod, 9, 2, key="needy")],
             "well": [cluster.submit(divmod, 7, 2, key=f"well-{place}") for place in range(8)],
         }
-        found, failures = cluster.gather_each(futures, str, needs={"needy": "deadly"})
+        found, failures = cluster.gather_each(futures, str, needs={"needy": ["well", "deadly"]})
     assert found == {"well": [(3, 1)] * 8}, "what waited on the worker that died is not blamed"
     assert str(failures["deadly"]).startswith("worker after worker died while running deadly-")
-    assert str(failures["needy"]) == "it needs the residuals of 'deadly', which failed"
+    assert str(failures["needy"]) == "it is fitted on 'deadly', which failed"
 
 
 def test_no_scheduler_is_one_clear_message(small: Path, monkeypatch: pytest.MonkeyPatch) -> None:

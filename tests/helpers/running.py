@@ -47,7 +47,7 @@ class Inline:
         futures: Mapping[str, Sequence[Any]],
         describe: Callable[[Any], str],
         progress: Callable[[int, int], None] | None = None,
-        needs: Mapping[str, str] | None = None,
+        needs: Mapping[str, Sequence[str]] | None = None,
     ) -> tuple[dict[str, list[Any]], dict[str, Exception]]:
         del describe, progress, needs
         errors = {name: [one.error for one in own if one.error is not None] for name, own in futures.items()}

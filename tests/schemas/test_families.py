@@ -24,9 +24,10 @@ from schemas.families import kinds, model_spec, spec_class
 from schemas.spec import RunSpec
 
 OURS = [
-    "autoencoder", "cross_section", "factor_analysis", "fama_macbeth", "ipca", "market", "pca", "penalised", "rp_pca",
-    "time_series",
+    "autoencoder", "cross_section", "factor_analysis", "fama_macbeth", "hybrid", "ipca", "market", "mean_of_models",
+    "pca", "penalised", "rp_pca", "time_series",
 ]  # fmt: skip
+REQUIRED: dict[str, dict[str, Any]] = {"hybrid": {"of": "pca"}, "mean_of_models": {"of": ("one", "other")}}
 RUN = {
     "universe": "us_test",
     "data": {"shape": "wide_prices", "origin": {"kind": "files", "paths": ["prices.csv"]}},
@@ -97,12 +98,14 @@ def test_a_spec_is_the_constructor_of_its_class(kind):
     signature = inspect.signature(family(kind).__init__).parameters
     fields = {name: field for name, field in spec_class(kind).model_fields.items() if name not in ("kind", "name")}
     assert list(fields) == list(signature)[1:]
-    assert {name: field.default for name, field in fields.items()} == {
-        name: parameter.default for name, parameter in signature.items() if name != "self"
+    required = REQUIRED.get(kind, {})
+    assert {name for name, field in fields.items() if field.is_required()} == {*required}
+    assert {name: field.default for name, field in fields.items() if name not in required} == {
+        name: parameter.default for name, parameter in signature.items() if name not in {"self", *required}
     }
-    model = build(model_spec({"kind": kind}))
+    model = build(model_spec({"kind": kind, **required}))
     assert type(model) is family(kind)
-    assert model.get_params() == family(kind)().get_params()
+    assert model.get_params() == family(kind)(**required).get_params()
 
 
 @pytest.mark.parametrize("kind", OURS)

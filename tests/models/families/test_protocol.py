@@ -18,11 +18,13 @@ from hypothesis import strategies as st
 from masking import ABSURD, assert_unmoved
 
 from models.families.autoencoder import ConditionalAutoencoder
-from models.families.base import FactorModel, ModelState
+from models.families.base import FactorModel, ModelState, contributing
 from models.families.cross_section import CrossSectionalModel
 from models.families.factor_analysis import FactorAnalysis
 from models.families.fama_macbeth.model import FamaMacBeth
+from models.families.hybrid import Hybrid
 from models.families.ipca import IPCA
+from models.families.mean_of_models import MeanOfModels
 from models.families.pca.model import PCA
 from models.families.pca.rppca import RPPCA
 from models.families.penalised import PenalisedModel
@@ -37,15 +39,22 @@ from schemas.statistics import STATISTIC_DIMS, declared
 
 @dataclass(frozen=True)
 class Case:
-    """A model small enough for the panel below.
+    """A model small enough for the panel below, and those that it is fitted on.
 
     ``invariant``: to rounding, a fit depends neither on the order of tickers nor on the units of returns
-    (false for models that are trained by a stochastic method).
+    (false for models that are trained by a stochastic method). ``alone``: a stock's loadings do not depend on which
+    other stocks there are (false where they scale with residuals).
     """
 
     name: str
     build: Callable[[], FactorModel]
     invariant: bool = True
+    bases: Callable[[], tuple[FactorModel, ...]] = tuple
+    alone: bool = True
+
+    def fit(self, panel: Panel) -> FactorModel:
+        """Fit the model to a panel, after those that it is fitted on."""
+        return self.build().on(*(base.fit(panel) for base in self.bases())).fit(panel)
 
 
 CASES = [
@@ -76,6 +85,23 @@ CASES = [
         "autoencoder",
         lambda: ConditionalAutoencoder(n_factors=2, hidden=(8,), max_epochs=20, seeds=(0,)),
         invariant=False,
+    ),
+    Case(
+        "hybrid",
+        lambda: Hybrid("pca", n_factors=1),
+        bases=lambda: (PCA(n_factors=2, min_observations=20, tol=1e-10, max_iter=5000),),
+        alone=False,
+    ),
+    Case(
+        "hybrid_given",
+        lambda: Hybrid("market", n_factors=2),
+        bases=lambda: (MarketModel(min_observations=20),),
+        alone=False,
+    ),
+    Case(
+        "mean_of_models",
+        lambda: MeanOfModels(("one", "other")),
+        bases=lambda: (FactorAnalysis(2, min_observations=20), FactorAnalysis(3, halflives=(40.0,), shares=(1.0,))),
     ),
 ]
 
@@ -114,7 +140,7 @@ def base_panel() -> Panel:
 
 @cache
 def fitted(case: Case) -> FactorModel:
-    return case.build().fit(base_panel().sel(end=DATES[44]))
+    return case.fit(base_panel().sel(end=DATES[44]))
 
 
 def assert_same(left: FactorModel, right: FactorModel, panel: Panel) -> None:
@@ -214,7 +240,7 @@ def test_a_statistic_without_labels_or_along_another_axis_is_refused(value: obje
 def test_scores_are_those_of_the_definition(case: Case) -> None:
     panel, model = base_panel(), fitted(case)
     score = model.score(panel)
-    r, X, f = panel.returns.values, model.loadings(panel).values, model.factor_returns(panel).values
+    r, X, f = panel.returns.values, model.loadings(panel).values, contributing(model.factor_returns(panel).values)
     alpha = model.alpha(panel).values if isinstance(model, IPCA) else 0.0
     for name, fit in (("total_r2", alpha + (X * f[:, None]).sum(axis=2)), ("predictive_r2", alpha + X @ model.premia_)):
         known = panel.mask.values & np.isfinite(fit)
@@ -257,6 +283,8 @@ def test_next_session_has_loadings_but_no_factor_returns(case: Case) -> None:
 def test_loadings_follow_the_tickers_of_the_panel(case: Case) -> None:
     panel, model = base_panel(), fitted(case)
     chosen = [7, 3, 12, 4, 9, 2]
+    if not case.alone:
+        chosen += sorted({*range(N_STOCKS)} - {*chosen})
     some = Panel(panel.data.isel(ticker=chosen))
     np.testing.assert_allclose(model.loadings(some).values, model.loadings(panel).values[:, chosen], atol=1e-12)
     assert model.factor_returns(some).shape == (N_DATES, len(model.factors_))
@@ -284,7 +312,7 @@ def test_a_fit_up_to_a_date_knows_nothing_after_it(case: Case) -> None:
     frame, other = long_frame(), long_frame(1)
     later = frame["date"] > DATES[44]
     frame.loc[later, ["ret", *CHARS]] = other.loc[later, ["ret", *CHARS]]
-    model = case.build().fit(to_panel(frame).sel(end=DATES[44]))
+    model = case.fit(to_panel(frame).sel(end=DATES[44]))
     assert_same(model, fitted(case), base_panel())
 
 
@@ -294,7 +322,7 @@ def test_a_fit_up_to_a_date_knows_nothing_after_it(case: Case) -> None:
 def test_the_order_of_tickers_does_not_matter(case: Case, order: list[int]) -> None:
     panel = base_panel()
     permuted = Panel(panel.data.isel(ticker=list(order)))
-    model = case.build().fit(permuted.sel(end=DATES[44]))
+    model = case.fit(permuted.sel(end=DATES[44]))
     np.testing.assert_allclose(model.premia_, fitted(case).premia_, atol=1e-8)
     np.testing.assert_allclose(
         model.loadings(permuted).values, fitted(case).loadings(panel).values[:, list(order)], atol=1e-6
@@ -307,7 +335,7 @@ def test_the_order_of_tickers_does_not_matter(case: Case, order: list[int]) -> N
 def test_returns_in_other_units_scale_the_factors_alone(case: Case, scale: float) -> None:
     panel = base_panel()
     scaled = Panel(panel.data.assign(returns=panel.returns * scale, factors=panel.factors * scale))
-    model = case.build().fit(scaled.sel(end=DATES[44]))
+    model = case.fit(scaled.sel(end=DATES[44]))
     np.testing.assert_allclose(model.loadings(scaled).values, fitted(case).loadings(panel).values, atol=1e-6)
     np.testing.assert_allclose(model.premia_, scale * fitted(case).premia_, rtol=1e-5)
     factors = scale * fitted(case).factor_returns(panel).values
@@ -334,7 +362,7 @@ def masked_panel(values: tuple[float, ...] | None = None) -> Panel:
 
 def everything(case: Case, panel: Panel) -> dict[str, object]:
     """All that a model says: of its fit, in the rows of a version, and by each other public method of a panel."""
-    model = case.build().fit(panel.sel(end=DATES[44]))
+    model = case.fit(panel.sel(end=DATES[44]))
     found: dict[str, object] = {"state": model.state().arrays, "statistics": model.statistics()}
     for name, method in inspect.getmembers(model, inspect.ismethod):
         needed = [
@@ -399,7 +427,7 @@ def wide_panel() -> Panel:
 @cache
 def fitted_wide(case: Case) -> FactorModel:
     panel = wide_panel()
-    return case.build().fit(panel.sel(end=panel.dates[TRAINED - 1]))
+    return case.fit(panel.sel(end=panel.dates[TRAINED - 1]))
 
 
 def answers(model: FactorModel, panel: Panel) -> dict[str, np.ndarray]:

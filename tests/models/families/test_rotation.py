@@ -10,7 +10,7 @@ from scipy.linalg import orthogonal_procrustes
 from models.families.base import FactorModel
 from models.families.ipca import IPCA
 from models.families.pca.model import PCA
-from models.families.rotation import align
+from models.families.rotation import align, check_rotation
 from models.panel import Panel
 from schemas.errors import ConfigError, DataError, ModelError
 
@@ -72,6 +72,10 @@ def test_what_is_not_a_rotation_is_refused(fitted: FactorModel) -> None:
         fitted.rotate(2.0 * np.eye(3))
     with pytest.raises(ConfigError, match="3 x 3"):
         fitted.rotate(np.eye(2))
+    with pytest.raises(ConfigError, match="may not mix"):
+        check_rotation(random_rotation(3, 0), 3, [slice(0, 2)])
+    with pytest.raises(ConfigError, match="may not mix"):
+        check_rotation(np.diag([1.0, 1.0, -1.0]), 3, [slice(0, 2)])
     with pytest.raises(DataError, match="one shape"):
         align(np.zeros((5, 2)), np.zeros((5, 3)))
     with pytest.raises(ModelError, match="at least 2 common dates; there are 1"):

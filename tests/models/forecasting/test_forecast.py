@@ -2,35 +2,54 @@
 
 from __future__ import annotations
 
+from datetime import date
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 import xarray as xr
 from running import Inline, deliver, ingested, listing_market
+from small_market import SMALL, write_config
 
 from models import Panel, WalkForward, forecast
 from models.families.registry import build
+from schemas.families import ModelSpec
 from schemas.refs import VersionRef
 from schemas.settings import Settings
 from schemas.spec import RunSpec
 from storage import published
+from storage.configs import load_spec
 from storage.cube import Cube
+from tasks.fitting import fit_key
+from tasks.panels import Sample, build_panel
 from tasks.training import train
+from tasks.updating import update_version
 from tasks.workspace import Workspace
 
-MODELS = ("market", "fama_macbeth", "pca", "ipca", "autoencoder")
+MODELS = ("market", "fama_macbeth", "pca", "ipca", "autoencoder", "mixed", "mean")
+OF_OTHERS: list[dict[str, Any]] = [
+    {"kind": "mean_of_models", "name": "mean", "of": ["few", "many"]},
+    {"kind": "hybrid", "name": "mixed", "of": "pca", "n_factors": 2},
+    {"kind": "factor_analysis", "name": "few", "n_factors": 2},
+    {"kind": "factor_analysis", "name": "many", "n_factors": 4, "halflives": [120.0], "shares": [1.0]},
+]
 
 
 class Retrained:
-    """The versions of five models on a market in which a stock is listed late."""
+    """The versions of models, and of models of models, on a market in which a stock is listed late."""
 
     def __init__(self, folder: Path) -> None:
         self.settings = Settings(root=folder / "out")
-        self.spec: RunSpec = deliver(folder, listing_market())
+        deliver(folder, listing_market())
+        self.spec: RunSpec = load_spec(write_config(folder, {"models": [*OF_OTHERS, *SMALL["models"]]}))
         self.snapshot = ingested(self.spec, self.settings)
         refs = train(self.spec, self.spec.models, self.snapshot, None, Inline(), self.settings)
         self.refs: dict[str, VersionRef] = {ref.model: ref for ref in refs}
+
+    def opened(self, ref: VersionRef) -> xr.Dataset:
+        return published.open_version(Workspace.of(self.settings).layout, ref).load()
 
     def cube(self) -> xr.Dataset:
         return Cube.open(Workspace.of(self.settings).layout, "small").open_dataset(self.snapshot.snapshot_id)
@@ -43,14 +62,57 @@ def retrained(tmp_path_factory: pytest.TempPathFactory) -> Retrained:
 
 @pytest.mark.parametrize("name", MODELS)
 def test_three_lines_make_the_published_bits(name: str, retrained: Retrained) -> None:
-    model = build(next(one for one in retrained.spec.models if one.name == name))
+    by_name = {one.name: one for one in retrained.spec.models}
+    model = build(by_name[name])
+    bases = [build(by_name[base]) for base in model.bases]
     cube = retrained.cube()
     panel = Panel.from_cube(cube, next_date="2017-01-03")
-    version = forecast(model, panel, cube, WalkForward(first="2016-06-30", every="quarter"))
-    ref = retrained.refs[name]
-    stored = published.open_version(Workspace.of(retrained.settings).layout, ref).load()
+    version = forecast(model, panel, cube, WalkForward(first="2016-06-30", every="quarter"), bases=bases)
+    stored = retrained.opened(retrained.refs[name])
     assert set(version) == set(stored)
     for variable, array in stored.data_vars.items():
         mine = version[variable].transpose(*array.dims)
         assert mine.dtype == array.dtype
         np.testing.assert_array_equal(mine.values, array.values, err_msg=f"{name}: {variable}")
+
+
+def test_a_hybrid_has_the_published_factors_of_its_model(retrained: Retrained) -> None:
+    mixed, pca = (retrained.opened(retrained.refs[name]) for name in ("mixed", "pca"))
+    assert mixed["factor"].values.tolist() == ["factor_1", "factor_2", "residual_3", "residual_4", "budget"]
+    one, other = (each["loadings"] / each["loading_scale"] for each in (mixed, pca))
+    np.testing.assert_allclose(one[..., :2], other[..., :2], rtol=1e-5, atol=1e-7)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["mixed", "mean"])
+def test_an_update_of_a_model_of_models_is_the_retrain(name: str, retrained: Retrained) -> None:
+    spec = next(one for one in retrained.spec.models if one.name == name)
+    known, until = date(2016, 12, 20), date(2016, 12, 28)
+    (early,) = train(retrained.spec, [spec], retrained.snapshot, known, Inline(), retrained.settings)
+    updated = retrained.opened(
+        update_version("small", name, retrained.snapshot, until, retrained.settings, parent=early)
+    )
+    whole, days = retrained.opened(retrained.refs[name]), updated.indexes["date"][-5:]
+    assert days[0].date() > known
+    for variable in ("loadings", "factor_returns", "omega", "specific_variance", "portfolio_variance"):
+        mine, stored = (each[variable].sel(date=days[:-1]) for each in (updated, whole))
+        np.testing.assert_array_equal(mine, stored, err_msg=variable)
+
+
+def test_the_name_of_a_fit_holds_those_of_all_models_that_it_is_fitted_on(retrained: Retrained) -> None:
+    spec = retrained.spec
+    panel = build_panel(spec, retrained.snapshot, None, retrained.settings)
+    others = {name: [_other(one, name) for one in spec.models] for name in ("few", "many", "pca")}
+    changed = {name: spec.model_copy(update={"models": tuple(models)}) for name, models in others.items()}
+    mean, mixed = (next(one for one in spec.models if one.name == name) for name in ("mean", "mixed"))
+    as_of = pd.Timestamp("2016-09-30")
+
+    def named(spec: RunSpec, model: ModelSpec) -> str:
+        return fit_key(Sample(retrained.settings.root, panel, spec), model, as_of)
+
+    for model, below in ((mean, {"few", "many"}), (mixed, {"pca"})):
+        assert {name for name, other in changed.items() if named(other, model) != named(spec, model)} == below
+
+
+def _other(model: ModelSpec, name: str) -> ModelSpec:
+    return model.model_copy(update={"n_factors": 3}) if model.name == name else model

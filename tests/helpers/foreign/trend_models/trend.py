@@ -12,10 +12,8 @@ from annotated_types import Ge, Le
 from models import FactorModel, ModelState, Panel
 from models.arrays import Float64Array
 from models.families.base import Report
-from models.families.registry import restore
+from models.families.registry import packed, unpacked
 from models.statistics.rowwise import cross_sections
-from schemas.errors import ModelError
-from schemas.families import model_spec
 
 _ROWS = 6
 
@@ -58,14 +56,13 @@ class ResidualTrend(FactorModel):
         return _ROWS - 1
 
     @property
-    def base(self) -> str | None:
+    def bases(self) -> tuple[str, ...]:
         """The model whose residuals are explained."""
-        return self.of
+        return (self.of,)
 
-    def on(self, fitted: FactorModel) -> Self:
-        """Take over the fitted model."""
-        self._base = fitted
-        return self
+    @property
+    def _base(self) -> FactorModel:
+        return self._on()[0]
 
     def pieces(self) -> tuple[str, ...]:
         """Two halves of the training dates."""
@@ -93,8 +90,6 @@ class ResidualTrend(FactorModel):
 
     def fit(self, panel: Panel) -> Self:
         """Do both halves, one after the other."""
-        if not hasattr(self, "_base"):
-            raise ModelError("ResidualTrend needs a fitted model: call on(fitted) first.")
         return self.join(panel, [self.fit_piece(panel, piece) for piece in self.pieces()])
 
     def loadings(self, panel: Panel) -> xr.DataArray:
@@ -117,20 +112,14 @@ class ResidualTrend(FactorModel):
     def state(self) -> ModelState:
         """Keep all of the other model beside its own."""
         self._check_fitted()
-        base = self._base.state()
-        arrays = {f"base.{name}": array for name, array in base.arrays.items()}
-        params = {"kind": self._base.kind, "name": self.of, **self._base.get_params()}
-        return ModelState(
-            arrays | {"premia": self.premia_, "trend_scale": np.array(self.trend_scale_)},
-            {"base": {"params": params, "state": base.meta}},
-        )
+        below = packed(self._on())
+        own = {"premia": self.premia_, "trend_scale": np.array(self.trend_scale_)}
+        return ModelState(below.arrays | own, below.meta)
 
     @classmethod
     def from_state(cls, params: dict[str, Any], state: ModelState) -> Self:
         """Rebuild both."""
-        model, base = cls(**params), state.meta["base"]
-        arrays = {n.removeprefix("base."): array for n, array in state.arrays.items() if n.startswith("base.")}
-        model._base = restore(model_spec(base["params"]), ModelState(arrays, base["state"]))
+        model = cls(**params).on(*unpacked(state))
         model.factors_ = [*model._base.factors_, "trend"]
         model.premia_, model.trend_scale_ = state.arrays["premia"], float(state.arrays["trend_scale"])
         return model

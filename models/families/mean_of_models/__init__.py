@@ -1,0 +1,5 @@
+"""Models that state their own covariance, averaged."""
+
+from models.families.mean_of_models.model import MeanOfModels
+
+__all__ = ["MeanOfModels"]
