@@ -26,9 +26,9 @@ class Hybrid(FactorModel):
 
     X and f are the other model's. B and g are a `FactorAnalysis` of its residuals e[t] = r[t] - X[t-1] f[t] in the
     mask, so that what moves stocks together and has no name in the other model is no longer taken for specific risk.
-    That is the hybrid model of Connor, Goldberg and Korajczyk (2010), Portfolio Risk Analysis, chapter 5, with the
-    maximum-likelihood factors in place of principal components. Omega, of both sets together, and specific variances
-    are estimated from factor returns and residuals, as those of other models are.
+    That is a hybrid model as in Miller (2006), Needles, haystacks, and hidden factors, Journal of Portfolio Management,
+    with maximum-likelihood factors. Omega, of both sets together, and specific variances are estimated from factor
+    returns and residuals, as those of other models are.
 
     A stock is covered where the other model covers it. One of which the factor analysis says nothing, as it has too few
     residuals, has loadings of zero on its factors, so that no stock is lost.
