@@ -14,7 +14,7 @@ from tasks.provenance import key
 from tasks.stages import Stage, family_code
 from tasks.workspace import Workspace
 
-DECISIVE = {"frequency", "calendar", "portfolios", "panel", "walk_forward", "covariance", "specific", "gate"}
+DECISIVE = {"frequency", "calendar", "portfolios", "panel", "walk_forward", "risk", "gate"}
 """Parts of the spec that a version depends on beside its data and its model."""
 
 

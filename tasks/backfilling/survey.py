@@ -14,7 +14,8 @@ import pandas as pd
 from schemas.backfill import BackfillPlan, BackfillRequest, Inputs, Made, PartitionRecord, Step
 from schemas.base import digest
 from schemas.contracts import Manifest
-from schemas.errors import CorruptionError, CubeError
+from schemas.errors import ConfigError, CorruptionError, CubeError
+from schemas.families import model_spec, with_bases
 from schemas.refs import SnapshotRef
 from schemas.settings import Settings
 from schemas.spec import RunSpec
@@ -151,6 +152,11 @@ def _plain(spec: RunSpec) -> dict[str, Any]:
 
 
 def _config(config: Mapping[str, Any], model: str) -> str:
-    """Hash the part of a config that decides the numbers of one model."""
+    """Hash the part of a config that decides the numbers of one model, and of those that it is fitted on."""
     decisive = {name: config.get(name) for name in sorted(DECISIVE)}
-    return digest([decisive, next((item for item in config["models"] if item["name"] == model), None)])
+    try:
+        specs = {item["name"]: model_spec(item) for item in config["models"]}
+        names = {each.name for each in with_bases([specs[model]], [*specs.values()])}
+    except ConfigError:  # of a version whose family or parameters are no longer there: stale by its code
+        names = {model}
+    return digest([decisive, [item for item in config["models"] if item["name"] in names]])

@@ -20,14 +20,15 @@ from models.forecasting.joining import check_axis
 from schemas.errors import ConflictError, CorruptionError, CubeError, DataError, ModelError, ModelsError
 from schemas.families import model_spec
 from schemas.refs import SnapshotRef, VersionRef
+from schemas.risk import RiskSpec
 from schemas.settings import Settings
-from schemas.spec import RunSpec
+from schemas.spec import GateSpec, ReportSpec, RunSpec
 from storage import published
 from tasks import offering, rebuilding
 from tasks.assembling import evaluate_risk
 from tasks.digests import input_digests
 from tasks.ingesting import head_snapshot
-from tasks.naming import planned_version
+from tasks.naming import DECISIVE, planned_version
 from tasks.publishing import publish_version
 from tasks.training import train, train_each
 from tasks.updating import update_version
@@ -281,6 +282,19 @@ def test_a_date_before_the_data_is_refused(trained: Trained) -> None:
     space = Workspace.of(trained.early)
     with pytest.raises(DataError, match=r"2010-01-01.*2015-01-02"):
         planned_version(space, trained.spec, trained.spec.models[0], trained.long, date(2010, 1, 1))
+
+
+def test_whatever_decides_the_numbers_of_a_version_is_in_its_name(trained: Trained) -> None:
+    space, spec = Workspace.of(trained.early), trained.spec
+    in_the_data = {"currency", "data", "delivery", "factors", "industries", "characteristics", "checks"}
+    assert set(RunSpec.model_fields) == DECISIVE | in_the_data | {"universe", "models", "report"}
+    changes = {"risk": RiskSpec(preset="barra_use4s"), "gate": GateSpec(min_total_r2=0.1), "report": ReportSpec()}
+    names = [
+        planned_version(space, spec.model_copy(update=change), spec.models[0], trained.long, None).version
+        for change in ({}, *({name: value} for name, value in changes.items()))
+    ]
+    assert len(set(names[:3])) == 3
+    assert names[3] == names[0]
 
 
 def test_a_factor_that_comes_after_the_first_refit_is_refused_by_name() -> None:
