@@ -126,35 +126,33 @@ def projected(loadings: np.ndarray, returns: np.ndarray) -> np.ndarray:
     return returns - (loadings * slopes[:, None]).sum(axis=2)
 
 
-def mean_outcome(loading: Loading, irrelevant: int, seeds: range, n_waves: int = 200) -> Outcome:
-    """Average over seeds, with the defaults but for the number of waves."""
+def mean_outcome(loading: Loading, irrelevant: int, seeds: range) -> Outcome:
+    """Average over seeds, with the defaults."""
     outcomes = []
     for seed in seeds:
         world = simulate(loading, seed, irrelevant=irrelevant)
-        outcomes.append(astuple(judge(RandomFeatureSDF(n_waves=n_waves).fit(world.train), world)))
+        outcomes.append(astuple(judge(RandomFeatureSDF().fit(world.train), world)))
     return Outcome(*(float(value) for value in np.mean(outcomes, axis=0)))
 
 
-TABLE = [(product, 0), (product, 8), (product, 24), (product, 40), (product, 56)]
-TABLE += [(loading, 8) for loading in (linear, wave, corner, nothing)]
+LOADINGS = {loading.__name__: loading for loading in (product, linear, wave, corner, nothing)}
 
 
 def main() -> None:
     """Print means over seeds, as Markdown."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seeds", type=int, default=8)
-    seeds = range(parser.parse_args().seeds)
-    lines = [
-        "| loading | irrelevant | SR | SR over true | products alone | EV | XS-R2 | XS-R2, regressed | of true beta |",
-        "|---" * 9 + "|",
-    ]
-    for loading, irrelevant in TABLE:
-        mean = mean_outcome(loading, irrelevant, seeds)
-        alone = mean_outcome(loading, irrelevant, seeds, n_waves=0).relative
-        values = (mean.sharpe, mean.relative, alone, mean.ev, mean.xs_r2, mean.projected, mean.attainable)
-        cells = ["" if np.isnan(value) else f"{value:.3f}" for value in values]
-        lines.append(f"| {loading.__name__} | {irrelevant} | {' | '.join(cells)} |")
-    sys.stdout.write("\n".join(lines) + "\n")
+    parser.add_argument("--loadings", nargs="+", choices=LOADINGS, default=[*LOADINGS])
+    parser.add_argument("--irrelevant", type=int, nargs="+", default=[8])
+    options = parser.parse_args()
+    sys.stdout.write("| loading | irrelevant | SR | SR over true | EV | XS-R2 | XS-R2, regressed | of true beta |\n")
+    sys.stdout.write("|---" * 8 + "|\n")
+    for name in options.loadings:
+        for irrelevant in options.irrelevant:
+            mean = astuple(mean_outcome(LOADINGS[name], irrelevant, range(options.seeds)))
+            cells = ["" if np.isnan(value) else f"{value:.3f}" for value in mean]
+            sys.stdout.write(f"| {name} | {irrelevant} | {' | '.join(cells)} |\n")
+            sys.stdout.flush()
 
 
 if __name__ == "__main__":

@@ -214,42 +214,57 @@ def second_moments(features: Features, sections: Sequence[Section]) -> Float64Ar
     return total / count
 
 
-def loadings_of(portfolios: Float64Array, factors: Float64Array, moments: Float64Array, n_folds: int) -> Float64Array:
+def loadings_of(
+    features: Features, sections: Sequence[Section], portfolios: Float64Array, factors: Float64Array, n_folds: int
+) -> Float64Array:
     """Return B (feature, factor) of the loadings X = phi B: the ridge regression of r[i, t] on phi(C_i[t-1]) f[t].
 
-    With equal cross-sections, Phi[t]'Phi[t] / N = E[phi phi'], least squares are B = E[phi phi']^-1 E[F f'] E[ff']^-1;
-    for one factor phi B is E[f r | C] / E[f^2], as in Chen, Pelger and Zhu (2024), eq. 5, whose networks are fitted to
-    the same moment. The ridge is the one with which X f explains most on the dates held out.
+    Dates count alike. For one factor phi B is E[f r | C] / E[f^2] where f does not depend on C, as in Chen, Pelger and
+    Zhu (2024), eq. 5, whose network is fitted to the same moment. Factors are divided by their root mean square, so
+    that one ridge does for all: the one with which X f explains most on the dates held out.
 
     Parameters
     ----------
     portfolios, factors : numpy.ndarray
         (date, feature) F and (date, factor) f.
-    moments : numpy.ndarray
-        (feature, feature) E[phi phi'].
     n_folds : int
         Consecutive blocks of dates, each held out once.
     """
-    values, vectors = np.linalg.eigh(moments)
-    values = np.maximum(values, 0.0)
-    inverses = 1.0 / (values[:, None] + _RIDGES * values.sum() / len(values))
-    turned = portfolios @ vectors
-
-    def slopes(dates: IntArray) -> Float64Array:
-        f = factors[dates]
-        solved: Float64Array = np.linalg.lstsq(f.T @ f, f.T @ turned[dates])[0].T
-        return solved
-
+    unit = np.sqrt(np.square(factors).mean(axis=0))
+    f = factors / unit
+    *folds, _ = samples_of(len(f), n_folds)
+    blocks = [_normal_equations(features, sections, portfolios, f, fold.held) for fold in folds]
+    gram, moment = (np.sum(parts, axis=0) for parts in zip(*blocks, strict=True))
     explained = np.zeros(len(_RIDGES))
-    *folds, whole = samples_of(len(factors), n_folds)
-    for sample in folds:
-        f, along = factors[sample.held], slopes(sample.learnt)
-        for place, inverse in enumerate(inverses.T):
-            fitted = f @ (along * inverse[:, None]).T
-            explained[place] += (2.0 * fitted * turned[sample.held] - np.square(fitted) * values).sum()
-    best = inverses[:, int(explained.argmax())]
-    found: Float64Array = vectors @ (slopes(whole.learnt) * best[:, None])
+    for held_gram, held_moment in blocks:
+        path = _slopes(gram - held_gram, moment - held_moment)
+        explained += (2.0 * held_moment @ path) - (path * (held_gram @ path)).sum(axis=0)
+    best = _slopes(gram, moment)[:, int(explained.argmax())]
+    found: Float64Array = best.reshape(f.shape[1], -1).T / unit
     return found
+
+
+def _normal_equations(
+    features: Features, sections: Sequence[Section], portfolios: Float64Array, f: Float64Array, dates: IntArray
+) -> tuple[Float64Array, Float64Array]:
+    """Return sum_t ff' x Phi'Phi / N (factor feature, factor feature) and sum_t f x F (factor feature,)."""
+    n_factors, size = f.shape[1], features.size
+    gram = np.zeros((n_factors, size, n_factors, size))
+    for date in dates:
+        phi = features(sections[date].rows)
+        own = phi.T @ phi / len(phi)
+        for one in range(n_factors):
+            for other in range(n_factors):
+                gram[one, :, other] += (f[date, one] * f[date, other]) * own
+    return gram.reshape(n_factors * size, -1), (f[dates].T @ portfolios[dates]).ravel()
+
+
+def _slopes(gram: Float64Array, moment: Float64Array) -> Float64Array:
+    """Return (gram + z)^-1 moment for every ridge, as (factor feature, ridge); z is a share of the mean eigenvalue."""
+    values, vectors = np.linalg.eigh(gram)
+    values = np.maximum(values, 0.0)
+    path: Float64Array = vectors @ ((vectors.T @ moment)[:, None] / (values[:, None] + _RIDGES * values.mean()))
+    return path
 
 
 def _kept(theta: Float64Array, products: Products) -> IntArray:

@@ -168,21 +168,18 @@ class Waves:
         sections: Sequence[Section],
     ) -> tuple[Self, Float64Array]:
         """Return waves with mean zero over all rows, and their managed portfolios (date, wave)."""
-        size = len(phases)
-        raw, found, average = cls(projections, phases, np.zeros(size)), np.empty((len(sections), size)), []
-        total = np.zeros(size)
+        sums = np.empty((len(sections), 2, len(phases)))
         for date, (u, section) in enumerate(zip(standardised, sections, strict=True)):
-            values = raw(u)
-            total += values.sum(axis=0)
-            found[date] = section.returns @ values / len(u)
-            average.append(section.returns.mean())
-        mean = total / sum(len(u) for u in standardised)
-        return cls(projections, phases, mean), found - np.asarray(average)[:, None] * mean
+            both = np.stack([section.returns, np.ones(len(u))])
+            sums[date] = np.sqrt(2.0) * (both @ _cosines(u, projections, phases))
+        count = np.array([len(u) for u in standardised])
+        average = np.array([section.returns.mean() for section in sections])
+        mean = sums[:, 1].sum(axis=0) / count.sum()
+        return cls(projections, phases, mean), sums[:, 0] / count[:, None] - average[:, None] * mean
 
     def __call__(self, u: Float64Array) -> Float64Array:
         """Return (stock, wave); cosines have the precision of float32."""
-        angles = (u @ self.projections + self.phases).astype(np.float32)
-        values: Float64Array = np.sqrt(2.0) * np.cos(angles).astype(np.float64) - self.mean
+        values: Float64Array = np.sqrt(2.0) * _cosines(u, self.projections, self.phases) - self.mean
         return values
 
 
@@ -228,3 +225,7 @@ class Features:
 
 def _augmented(u: Float64Array) -> Float64Array:
     return np.concatenate([np.ones((len(u), 1)), u], axis=1)
+
+
+def _cosines(u: Float64Array, projections: Float64Array, phases: Float64Array) -> Float64Array:
+    return np.cos((u @ projections + phases).astype(np.float32)).astype(np.float64)

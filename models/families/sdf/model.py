@@ -137,7 +137,7 @@ class RandomFeatureSDF(SDFModel):
         moments = second_moments(found.features, sections)
         self._theta = self._portfolios_of(found, moments, chars)
         factors = found.portfolios @ self._theta
-        self._slopes = loadings_of(found.portfolios, factors, moments, self.n_folds)
+        self._slopes = loadings_of(found.features, sections, found.portfolios, factors, self.n_folds)
         self._features, self.premia_ = found.features, factors.mean(axis=0)
         counts = dict(zip(chars, found.relevance, strict=True))
         self._name(chars, panel.chars, np.array([counts.get(name, 0.0) for name in panel.chars]))
