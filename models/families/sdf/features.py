@@ -1,0 +1,231 @@
+"""Functions of characteristics, and the portfolios that they manage.
+
+Here belong standardisation, products, random features and managed portfolios. Which of them count, and how much,
+belongs in `estimation`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Self
+
+import numpy as np
+
+from models.arrays import Float64Array, FloatArray, IntArray, NamedArrays
+from models.panel import Panel
+from models.statistics.gram import select_characteristics
+
+_CUT = 4.0
+_VARIES = 1e-6
+
+
+@dataclass(frozen=True, eq=False)
+class Section:
+    """The estimation universe of one date.
+
+    Attributes
+    ----------
+    rows : numpy.ndarray
+        (stock, char) characteristics.
+    returns : numpy.ndarray
+        (stock,) float64.
+    """
+
+    rows: FloatArray
+    returns: Float64Array
+
+
+def sections_of(panel: Panel, chars: Sequence[str], min_stocks: int) -> list[Section]:
+    """Return the dates of a panel with at least so many stocks in the estimation universe, in order."""
+    found = []
+    for block in panel.blocks():
+        values = select_characteristics(block, chars).values
+        returns, mask = block.returns.values, block.mask.values
+        found += [
+            Section(values[date, mask[date]], returns[date, mask[date]].astype(np.float64))
+            for date in np.flatnonzero(mask.sum(axis=1) >= min_stocks)
+        ]
+    return found
+
+
+@dataclass(frozen=True, eq=False)
+class Units:
+    """Mean and standard deviation (char,) of each characteristic over the rows of a sample.
+
+    Standardised values are cut at four standard deviations.
+    """
+
+    mean: Float64Array
+    scale: Float64Array
+
+    @classmethod
+    def of(cls, sections: Sequence[Section]) -> Self:
+        """Take them over all rows."""
+        count = sum(len(section.rows) for section in sections)
+        mean = np.sum([section.rows.sum(axis=0, dtype=np.float64) for section in sections], axis=0) / count
+        square = np.sum([np.square(section.rows - mean).sum(axis=0) for section in sections], axis=0)
+        return cls(mean, np.sqrt(square / count))
+
+    @property
+    def varying(self) -> IntArray:
+        """Positions of the characteristics that are not constant."""
+        return np.flatnonzero(self.scale > _VARIES * np.abs(self.mean))
+
+    def at(self, chars: IntArray) -> Units:
+        """Those of some characteristics alone."""
+        return Units(self.mean[chars], self.scale[chars])
+
+    def __call__(self, rows: FloatArray) -> Float64Array:
+        """Standardise (stock, char)."""
+        return np.clip((rows.astype(np.float64) - self.mean) / self.scale, -_CUT, _CUT)
+
+
+@dataclass(frozen=True, eq=False)
+class Products:
+    """Products A_i A_j of [1, u_1, .., u_L], centred and of unit variance: a constant, u, squares and interactions.
+
+    Attributes
+    ----------
+    first, second : numpy.ndarray
+        (product,) positions i <= j in [1, u]; 0 and 0 is the constant, which stays 1.
+    mean, inverse : numpy.ndarray
+        (product,) what is subtracted, and by what is multiplied: 0 for a product that does not vary.
+    """
+
+    first: IntArray
+    second: IntArray
+    mean: Float64Array
+    inverse: Float64Array
+
+    @classmethod
+    def of(cls, standardised: Sequence[Float64Array]) -> Self:
+        """All products of up to two characteristics, with moments over all rows."""
+        size = standardised[0].shape[1] + 1
+        mean, square, count = np.zeros((size, size)), np.zeros((size, size)), 0
+        for u in standardised:
+            augmented = _augmented(u)
+            mean += augmented.T @ augmented
+            square += np.square(augmented).T @ np.square(augmented)
+            count += len(u)
+        first, second = np.triu_indices(size)
+        centre = (mean / count)[first, second]
+        variance = (square / count)[first, second] - np.square(centre)
+        varies = variance > _VARIES
+        inverse = np.where(varies, 1.0 / np.sqrt(np.where(varies, variance, 1.0)), 0.0)
+        centre[0], inverse[0] = 0.0, 1.0
+        return cls(first.astype(np.int64), second.astype(np.int64), centre, inverse)
+
+    def at(self, places: IntArray) -> Products:
+        """Return some of them alone."""
+        return Products(self.first[places], self.second[places], self.mean[places], self.inverse[places])
+
+    def __call__(self, u: Float64Array) -> Float64Array:
+        """Return (stock, product)."""
+        augmented = _augmented(u)
+        return (augmented[:, self.first] * augmented[:, self.second] - self.mean) * self.inverse
+
+    def portfolios(self, standardised: Sequence[Float64Array], sections: Sequence[Section]) -> Float64Array:
+        """Return F[t] = sum_i phi(u_i) r_i / N as (date, product), from one weighted Gram matrix a date."""
+        found = np.empty((len(sections), len(self.first)))
+        for date, (u, section) in enumerate(zip(standardised, sections, strict=True)):
+            augmented = _augmented(u)
+            gram = (augmented * section.returns[:, None]).T @ augmented / len(u)
+            found[date] = (gram[self.first, self.second] - self.mean * gram[0, 0]) * self.inverse
+        return found
+
+
+@dataclass(frozen=True, eq=False)
+class Waves:
+    """Random Fourier features sqrt(2) cos(u projections + phases) - mean (Rahimi and Recht 2007, algorithm 1).
+
+    Their sum approximates functions that are smooth on the scale of the projections: the kernel is Gaussian, and a
+    characteristic whose projections are small hardly enters (automatic relevance determination).
+
+    Attributes
+    ----------
+    projections : numpy.ndarray
+        (char, wave)
+    phases, mean : numpy.ndarray
+        (wave,)
+    """
+
+    projections: Float64Array
+    phases: Float64Array
+    mean: Float64Array
+
+    @classmethod
+    def none(cls, n_chars: int) -> Self:
+        """No wave at all."""
+        return cls(np.empty((n_chars, 0)), np.empty(0), np.empty(0))
+
+    @classmethod
+    def managed(
+        cls,
+        projections: Float64Array,
+        phases: Float64Array,
+        standardised: Sequence[Float64Array],
+        sections: Sequence[Section],
+    ) -> tuple[Self, Float64Array]:
+        """Return waves with mean zero over all rows, and their managed portfolios (date, wave)."""
+        sums = np.empty((len(sections), 2, len(phases)))
+        for date, (u, section) in enumerate(zip(standardised, sections, strict=True)):
+            both = np.stack([section.returns, np.ones(len(u))])
+            sums[date] = np.sqrt(2.0) * (both @ _cosines(u, projections, phases))
+        count = np.array([len(u) for u in standardised])
+        average = np.array([section.returns.mean() for section in sections])
+        mean = sums[:, 1].sum(axis=0) / count.sum()
+        return cls(projections, phases, mean), sums[:, 0] / count[:, None] - average[:, None] * mean
+
+    def __call__(self, u: Float64Array) -> Float64Array:
+        """Return (stock, wave); cosines have the precision of float32."""
+        values: Float64Array = np.sqrt(2.0) * _cosines(u, self.projections, self.phases) - self.mean
+        return values
+
+
+@dataclass(frozen=True, eq=False)
+class Features:
+    """Products and waves of characteristics, side by side.
+
+    They take the characteristics that vary, in the order of ``units``.
+    """
+
+    units: Units
+    products: Products
+    waves: Waves
+
+    @property
+    def size(self) -> int:
+        """Number of features."""
+        return len(self.products.first) + len(self.waves.phases)
+
+    def __call__(self, rows: FloatArray) -> Float64Array:
+        """Return (stock, feature) of (stock, char)."""
+        u = self.units(rows)
+        return np.concatenate([self.products(u), self.waves(u)], axis=1)
+
+    def arrays(self) -> NamedArrays:
+        """Return all that `from_arrays` needs."""
+        return {
+            **{f"units_{name}": value for name, value in vars(self.units).items()},
+            **{f"products_{name}": value for name, value in vars(self.products).items()},
+            **{f"waves_{name}": value for name, value in vars(self.waves).items()},
+        }
+
+    @classmethod
+    def from_arrays(cls, arrays: NamedArrays) -> Self:
+        """Rebuild the features."""
+
+        def part(prefix: str) -> NamedArrays:
+            return {name.removeprefix(prefix): value for name, value in arrays.items() if name.startswith(prefix)}
+
+        units, products, waves = Units(**part("units_")), Products(**part("products_")), Waves(**part("waves_"))
+        return cls(units, products, waves)
+
+
+def _augmented(u: Float64Array) -> Float64Array:
+    return np.concatenate([np.ones((len(u), 1)), u], axis=1)
+
+
+def _cosines(u: Float64Array, projections: Float64Array, phases: Float64Array) -> Float64Array:
+    return np.cos((u @ projections + phases).astype(np.float32)).astype(np.float64)

@@ -1,0 +1,206 @@
+"""The SDF of random features as a factor model: parameters, fitting, and what a fitted one answers.
+
+Here belongs the class that users meet. Features and estimation have modules of their own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Any, ClassVar, Self
+
+import numpy as np
+import xarray as xr
+from annotated_types import Ge, Gt, Le, MinLen
+
+from models.arrays import Float64Array, FloatArray
+from models.families.base import ModelState
+from models.families.sdf.estimation import Learnt, learn, loadings_of, second_moments
+from models.families.sdf.features import Features, Units, sections_of
+from models.families.sdf.pricing import SDF, SDFModel
+from models.panel import Panel
+from models.panel.assembly import CONSTANT
+from schemas.errors import ModelError
+
+_DATES_PER_FOLD = 8
+
+
+class RandomFeatureSDF(SDFModel):
+    """Stochastic discount factor whose weights are a ridge regression on random features of the characteristics.
+
+    M[t] = 1 - w(C[t-1])'r[t] with w = theta'phi(C) and theta = (E[FF'] + z)^-1 E[F], where F[t] = sum_i phi(C_i[t-1])
+    r_i[t] / N are the portfolios that the features manage (Didisheim, Ke, Kelly and Malamud 2024, "Complexity in factor
+    pricing models"; Kozak, Nagel and Santosh 2020, "Shrinking the cross-section"). Features are a constant, the
+    characteristics, their squares and pairwise products, and random Fourier features. A first ridge on the products
+    finds how much each characteristic counts; random features look at each in this measure, so that irrelevant
+    characteristics do not drown them. Ridges, the bandwidth, and whether random features enter at all are those that do
+    best on consecutive blocks of the training dates, held out in turn.
+
+    The first factor, ``sdf``, is the SDF's portfolio, with weights of mean square one. Those that follow are the
+    portfolios of ``beside`` less their projection on it, sum_t f f_sdf / sum_t f_sdf^2 times f_sdf: were the SDF exact,
+    their premia would be zero. They describe risk that has no price. Loadings are functions of the same features:
+    `models.families.sdf.estimation.loadings_of`.
+
+    What neither a characteristic, a square nor a product shows, such as a product of three, the first ridge cannot
+    find; then random features look at all characteristics alike.
+
+    Parameters
+    ----------
+    beside : tuple of str
+        Factors beside the SDF factor: the portfolio that a characteristic manages, or with ``constant`` the average
+        return, whether or not the panel has this characteristic.
+    n_waves : int
+        Number of random Fourier features; 0 for products alone.
+    bandwidths : tuple of float
+        Frequencies that are tried, as standard deviations of the projections of the most relevant characteristic, per
+        standard deviation of it.
+    n_folds : int
+        Blocks of consecutive dates on which choices are judged.
+    min_stocks : int
+        Fewest returns of a date that enters the fit and has factor returns.
+    seed : int
+        Of the random features.
+
+    Attributes
+    ----------
+    relevance_ : xarray.DataArray
+        (char,) how much a characteristic counts, beside the one that counts most; 0 if it is constant.
+    bandwidth_ : float
+        The frequency that did best; 0 if products did better alone.
+    validated_sharpe_ratio_ : float
+        Of the SDF factor, per period, on the dates held out; choices are made by it, so that it is somewhat too high.
+    """
+
+    kind: ClassVar[str] = "random_feature_sdf"
+    STATISTICS: ClassVar[Mapping[str, str]] = {
+        "relevance": "how much the characteristic counts in the stochastic discount factor, beside the first",
+        "bandwidth": "frequency of the random features, 0 for none",
+        "validated_sharpe_ratio": "Sharpe ratio of the SDF factor per period, on training dates held out in turn",
+    }
+    effort: ClassVar[int] = 20
+
+    def __init__(
+        self,
+        beside: tuple[str, ...] = (CONSTANT,),
+        n_waves: Annotated[int, Ge(0), Le(5000)] = 200,
+        bandwidths: Annotated[tuple[Annotated[float, Gt(0.0)], ...], MinLen(1)] = (0.5, 1.0, 2.0),
+        n_folds: Annotated[int, Ge(2), Le(20)] = 3,
+        min_stocks: Annotated[int, Ge(2)] = 10,
+        seed: Annotated[int, Ge(0)] = 0,
+    ) -> None:
+        self.beside = beside
+        self.n_waves = n_waves
+        self.bandwidths = bandwidths
+        self.n_folds = n_folds
+        self.min_stocks = min_stocks
+        self.seed = seed
+
+    relevance_: xr.DataArray
+    bandwidth_: float
+    validated_sharpe_ratio_: float
+    _features: Features
+    _theta: Float64Array
+    _slopes: Float64Array
+
+    def fit(self, panel: Panel) -> Self:
+        """Fit to the returns in ``panel.mask``.
+
+        Raises
+        ------
+        ModelError
+            If no characteristic varies, ``beside`` names one that does not, dates are too few, or all managed
+            portfolios are worth nothing.
+        """
+        sections = sections_of(panel, panel.chars, self.min_stocks)
+        least = _DATES_PER_FOLD * self.n_folds
+        if len(sections) < least:
+            raise ModelError(
+                f"An SDF with n_folds={self.n_folds} needs {least} dates with min_stocks={self.min_stocks} returns; "
+                f"the panel has {len(sections)}. Give more dates, or lower n_folds or min_stocks."
+            )
+        every = Units.of(sections)
+        varying = every.varying
+        if not len(varying):
+            raise ModelError(f"An SDF needs a characteristic that varies; the panel has {panel.chars}. Add one.")
+        chars = [panel.chars[place] for place in varying]
+        unknown = [name for name in self.beside if name not in {*chars, CONSTANT}]
+        if unknown:
+            raise ModelError(f"beside={unknown} are no characteristics that vary; choose among {[CONSTANT, *chars]}.")
+        sections = [type(section)(section.rows[:, varying], section.returns) for section in sections]
+        found = learn(
+            sections,
+            every.at(varying),
+            n_waves=self.n_waves,
+            bandwidths=self.bandwidths,
+            n_folds=self.n_folds,
+            seed=self.seed,
+        )
+        moments = second_moments(found.features, sections)
+        self._theta = self._portfolios_of(found, moments, chars)
+        factors = found.portfolios @ self._theta
+        self._slopes = loadings_of(found.features, sections, found.portfolios, factors, self.n_folds)
+        self._features, self.premia_ = found.features, factors.mean(axis=0)
+        counts = dict(zip(chars, found.relevance, strict=True))
+        self._name(chars, panel.chars, np.array([counts.get(name, 0.0) for name in panel.chars]))
+        self.bandwidth_ = found.bandwidth
+        self.validated_sharpe_ratio_ = _sharpe_ratio(found.value)
+        return self
+
+    def state(self) -> ModelState:
+        """Keep the features, the weights of the factors and the slopes of the loadings."""
+        self._check_fitted()
+        arrays = self._features.arrays() | {
+            "theta": self._theta,
+            "slopes": self._slopes,
+            "premia": self.premia_,
+            "relevance": self.relevance_.values,
+        }
+        meta = {
+            "chars": self.chars_,
+            "all_chars": self.relevance_["char"].values.tolist(),
+            "bandwidth": self.bandwidth_,
+            "validated_sharpe_ratio": self.validated_sharpe_ratio_,
+        }
+        return ModelState(arrays, meta)
+
+    @classmethod
+    def from_state(cls, params: dict[str, Any], state: ModelState) -> Self:
+        """Rebuild a fitted model."""
+        model = cls(**params)
+        model._features = Features.from_arrays(state.arrays)
+        model._theta, model._slopes = state.arrays["theta"], state.arrays["slopes"]
+        model.premia_ = state.arrays["premia"]
+        model._name(list(state.meta["chars"]), list(state.meta["all_chars"]), state.arrays["relevance"])
+        model.bandwidth_ = state.meta["bandwidth"]
+        model.validated_sharpe_ratio_ = state.meta["validated_sharpe_ratio"]
+        return model
+
+    def _weights(self, rows: FloatArray) -> Float64Array:
+        return self._features(rows) @ self._theta
+
+    def _exposures(self, rows: FloatArray) -> Float64Array:
+        return self._features(rows) @ self._slopes
+
+    def _name(self, chars: list[str], among: list[str], relevance: FloatArray) -> None:
+        self.chars_ = chars
+        self.factors_ = [SDF, *self.beside]
+        self.relevance_ = xr.DataArray(relevance, {"char": among}, ("char",), name="relevance")
+
+    def _portfolios_of(self, found: Learnt, moments: Float64Array, chars: list[str]) -> Float64Array:
+        """Return theta (feature, factor) of the SDF factor and those beside it."""
+        square = float(found.theta @ moments @ found.theta)
+        if not square > 0.0:
+            raise ModelError("The managed portfolios of the SDF earn nothing: check the returns of the panel.")
+        theta = found.theta / np.sqrt(square)
+        sdf = found.portfolios @ theta
+        products = found.features.products
+        own = np.zeros((len(theta), len(self.beside)))
+        for column, name in enumerate(self.beside):
+            place = 0 if name == CONSTANT else 1 + chars.index(name)
+            own[np.flatnonzero((products.first == 0) & (products.second == place)), column] = 1.0
+        share = sdf @ (found.portfolios @ own) / (sdf @ sdf)
+        return np.column_stack([theta, own - theta[:, None] * share])
+
+
+def _sharpe_ratio(value: float) -> float:
+    """S of S^2 / (1 + S^2), with its sign."""
+    return float(np.sign(value) * np.sqrt(abs(value) / max(1.0 - abs(value), np.finfo(np.float64).eps)))
