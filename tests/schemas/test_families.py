@@ -24,8 +24,8 @@ from schemas.families import kinds, model_spec, spec_class
 from schemas.spec import RunSpec
 
 OURS = [
-    "autoencoder", "cross_section", "factor_analysis", "fama_macbeth", "ipca", "market", "pca", "penalised", "rp_pca",
-    "time_series",
+    "autoencoder", "coskewness_pca", "cross_section", "factor_analysis", "fama_macbeth", "ipca", "market", "pca",
+    "penalised", "rp_pca", "time_series",
 ]  # fmt: skip
 RUN = {
     "universe": "us_test",
