@@ -37,6 +37,7 @@ from models.evaluation.protocol import Dense, FactorForm, Forecast, Rules, judge
 from models.evaluation.superiority import diebold_mariano, model_confidence_set  # noqa: E402
 from models.families.autoencoder import ConditionalAutoencoder  # noqa: E402
 from models.families.base import FactorModel, ModelState  # noqa: E402
+from models.families.coskewness import CoskewnessPCA  # noqa: E402
 from models.families.cross_section import CrossSectionalModel  # noqa: E402
 from models.families.factor_analysis import FactorAnalysis  # noqa: E402
 from models.families.fama_macbeth import FamaMacBeth  # noqa: E402
@@ -81,6 +82,7 @@ __all__ = [
     "RPPCA",
     "ConditionalAutoencoder",
     "Constraints",
+    "CoskewnessPCA",
     "CrossSectionalModel",
     "Dense",
     "FactorAnalysis",

@@ -179,6 +179,7 @@ class PCA(FactorModel):
         self._explained = np.diag(self.spectrum_.eigenvalues[: vectors.shape[1]])
         unit = float((divisors / self.scale_)[self.estimation_][0])
         self.expected_ = Expected.of(found, self._gamma, divisors, self.estimation_, unit)
+        vectors = self._with_further(returns, divisors, vectors)
         loadings = self._all_loadings(returns, vectors)
         factors = factor_scores(returns, loadings, self.scale_, self.expected_)
         factors = factors[np.isfinite(factors).all(axis=1)]
@@ -309,6 +310,13 @@ class PCA(FactorModel):
     def _gamma(self) -> float:
         """Weight of the means in the decomposed matrix: -1 leaves them out."""
         return -1.0
+
+    def _with_further(self, returns: FloatArray, divisors: FloatArray, vectors: FloatArray) -> FloatArray:  # noqa: ARG002
+        """Add orthonormal vectors (ticker, factor) of the stocks that entered, and what is expected along them.
+
+        Returns are (date, ticker) of all stocks, the divisors theirs; principal components alone add none.
+        """
+        return vectors
 
     def _train(self, panel: Panel) -> Panel:
         """Return the dates from the first of the window on."""

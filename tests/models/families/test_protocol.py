@@ -19,6 +19,7 @@ from masking import ABSURD, assert_unmoved
 
 from models.families.autoencoder import ConditionalAutoencoder
 from models.families.base import FactorModel, ModelState, contributing
+from models.families.coskewness import CoskewnessPCA
 from models.families.cross_section import CrossSectionalModel
 from models.families.factor_analysis import FactorAnalysis
 from models.families.fama_macbeth.model import FamaMacBeth
@@ -77,6 +78,7 @@ CASES = [
     Case("pca_correlation", lambda: PCA("bai_ng", max_factors=3, scale="correlation", tol=1e-10, max_iter=5000)),
     Case("pca_pairwise", lambda: PCA(n_factors=2, min_observations=20, missing="pairwise")),
     Case("rp_pca", lambda: RPPCA(n_factors=2, min_observations=20, tol=1e-10, max_iter=5000)),
+    Case("coskewness_pca", lambda: CoskewnessPCA(2, n_skewed=1, min_observations=20, tol=1e-10, max_iter=5000)),
     Case("factor_analysis", lambda: FactorAnalysis(n_factors=2, min_observations=20)),
     Case("random_feature_sdf", lambda: RandomFeatureSDF(n_waves=20)),
     Case("ipca", lambda: IPCA(n_factors=2, tol=1e-10)),
