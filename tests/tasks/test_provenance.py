@@ -21,7 +21,7 @@ from tasks.stages import Stage, family_code
 OF_A_FAMILY = {Stage.FITS, Stage.VERSIONS, Stage.STATES, Stage.UPDATES}
 FAMILIES = [kind for kind in kinds() if family_code(kind).startswith("models.")]
 BEFORE_FITS = {Stage.READING, Stage.INGEST, Stage.DIGESTS, Stage.PANELS}
-BUILT_ON = {"pca": {"rp_pca"}, "time_series": {"market"}}
+BUILT_ON = {"pca": {"coskewness_pca", "rp_pca"}, "factor_analysis": {"hybrid"}, "time_series": {"market"}}
 """Families that use the module of another one."""
 Codes = dict[tuple[Stage, str], str]
 
