@@ -164,6 +164,7 @@ def test_after_enough_failures_nothing_more_is_started(config: Path, monkeypatch
     assert set(states(config, "retrain", "pca").values()) == {"missing", "failed"}
 
 
+@pytest.mark.slow
 def test_a_retrain_of_the_past_never_takes_the_place_of_the_champion(config: Path) -> None:
     run(config, what="ingest")
     run(config, what="retrain", start="2016-12-01", models=["market"])
