@@ -153,6 +153,7 @@ def over_dates(
         spare.remove()
     most = max(4, int(1.8 * width / columns))
     locator = mdates.AutoDateLocator(minticks=3, maxticks=most)  # type: ignore[no-untyped-call]  # matplotlib.dates is not typed
+    locator.intervald[mdates.MONTHLY] = [1, 2, 3, 4, 6, 12]  # a narrow panel of three years finds none without 12
     axes[0].xaxis.set_major_locator(locator)
     axes[0].xaxis.set_major_formatter(mdates.ConciseDateFormatter(locator))  # type: ignore[no-untyped-call]
     axes[0].set_xlim(dates[0] - pd.Timedelta(days=1), dates[-1] + pd.Timedelta(days=1))
