@@ -1,4 +1,4 @@
-"""Names for the types of arrays that the maths passes around, and nothing else.
+"""Names for the types of arrays that the maths passes around, and how those kept by name are told apart.
 
 Dimensions are said where an array is: ``(date, ticker, factor)``.
 """
@@ -22,3 +22,8 @@ CodeArray = npt.NDArray[np.integer[Any]]
 
 NamedArrays = dict[str, npt.NDArray[Any]]
 """What a model or an estimator remembers, by name, as it is stored."""
+
+
+def under(prefix: str, arrays: NamedArrays) -> NamedArrays:
+    """Return the arrays whose names begin with a prefix, by the rest of their names."""
+    return {name.removeprefix(prefix): array for name, array in arrays.items() if name.startswith(prefix)}

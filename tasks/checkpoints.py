@@ -10,6 +10,7 @@ import hashlib
 from collections.abc import Mapping
 from typing import Any
 
+from models.arrays import under
 from models.families.base import ModelState
 from models.forecasting.following import KEPT_DATES, RiskState
 from models.panel.digests import DataDigests
@@ -57,12 +58,7 @@ class KeptStates:
         for count in (*range(n_dates, block, -1), *range(block, 0, -KEPT_DATES)):
             if self._space.work.has(Kind.RISK_STATES, self._name(count)):
                 arrays, meta = self._space.work.get_arrays(Kind.RISK_STATES, self._name(count))
-                parts = {
-                    part: {
-                        name.removeprefix(f"{part}."): array for name, array in arrays.items() if name.startswith(part)
-                    }
-                    for part in ("covariance", "specific")
-                }
+                parts = {part: under(f"{part}.", arrays) for part in ("covariance", "specific")}
                 return RiskState(n_dates=count, tickers=tuple(meta["tickers"]), **parts)
         return None
 

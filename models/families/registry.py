@@ -6,8 +6,8 @@ Here belongs what needs a family by its name. How families are found and checked
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
+from models.arrays import NamedArrays, under
 from models.families.base import FactorModel, ModelState
 from schemas import families
 from schemas.families import ModelSpec, model_spec
@@ -34,7 +34,7 @@ def packed(models: Sequence[FactorModel]) -> ModelState:
 
     The arrays of the model at a place are called ``place.name``; its kind, parameters and facts are in ``meta``.
     """
-    arrays: dict[str, Any] = {}
+    arrays: NamedArrays = {}
     facts = []
     for place, model in enumerate(models):
         state = model.state()
@@ -47,7 +47,6 @@ def unpacked(state: ModelState) -> tuple[FactorModel, ...]:
     """Rebuild the models whose states `packed` has put into this one, in their order."""
     models = []
     for place, facts in enumerate(state.meta["models"]):
-        begin = f"{place}."
-        arrays = {n.removeprefix(begin): array for n, array in state.arrays.items() if n.startswith(begin)}
-        models.append(restore(model_spec(facts["params"]), ModelState(arrays, facts["state"])))
+        own = ModelState(under(f"{place}.", state.arrays), facts["state"])
+        models.append(restore(model_spec(facts["params"]), own))
     return tuple(models)

@@ -7,11 +7,10 @@ beside that of a model. What the stages do is said there.
 from __future__ import annotations
 
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 import xarray as xr
 
-from models.arrays import Float64Array, NamedArrays
+from models.arrays import Float64Array, NamedArrays, under
 from models.risk.calibration import BUDGET, Calibration
 from schemas.calibration import CalibrationSpec
 
@@ -109,7 +108,6 @@ def named(state: NamedArrays) -> NamedArrays:
     return {f"{_PREFIX}{name}": array for name, array in state.items()}
 
 
-def parted(arrays: dict[str, npt.NDArray[np.generic]]) -> tuple[NamedArrays, NamedArrays]:
+def parted(arrays: NamedArrays) -> tuple[NamedArrays, NamedArrays]:
     """Part the arrays that are kept with a version: those of its model, and the state of its calibration."""
-    calibration = {name.removeprefix(_PREFIX): value for name, value in arrays.items() if name.startswith(_PREFIX)}
-    return {name: value for name, value in arrays.items() if not name.startswith(_PREFIX)}, calibration
+    return {name: value for name, value in arrays.items() if not name.startswith(_PREFIX)}, under(_PREFIX, arrays)

@@ -30,7 +30,7 @@ from functools import lru_cache
 
 import numpy as np
 
-from models.arrays import BoolArray, Float64Array, FloatArray, IntArray, NamedArrays
+from models.arrays import BoolArray, Float64Array, FloatArray, IntArray, NamedArrays, under
 from models.risk.volatility import StockVolatility
 from schemas.base import Argued
 from schemas.calibration import BudgetSpec, CalibrationSpec, CurveSpec, MarketSpec, VolatilitySpec
@@ -213,8 +213,7 @@ class Calibration(CalibrationSpec, Argued):
         }
 
     def _volatility(self, state: NamedArrays) -> NamedArrays:
-        prefix = "volatility."
-        return {name.removeprefix(prefix): array for name, array in state.items() if name.startswith(prefix)}
+        return under("volatility.", state)
 
     def _whitened(self, loaded: Float64Array, d: Float64Array) -> tuple[Float64Array, Float64Array]:
         """Return A (ticker, factor), and the specific variance with its floor."""

@@ -16,7 +16,7 @@ import xarray as xr
 from annotated_types import Ge, Gt, Le
 from sklearn.exceptions import ConvergenceWarning
 
-from models.arrays import FloatArray
+from models.arrays import FloatArray, under
 from models.families.base import ModelState
 from models.families.ipca.bootstrap import BootstrapTest, characteristic_test, given_test
 from models.families.ipca.checks import check_capacity, check_collinearity, check_given
@@ -384,9 +384,7 @@ class IPCA(GramModel):
         for name in _CERTIFICATE:
             setattr(model, f"{name}_", state.meta[name])
         arrays = state.arrays
-        model.p_values_ = {
-            name.removeprefix("p_value_"): values for name, values in arrays.items() if name.startswith("p_value_")
-        }
+        model.p_values_ = under("p_value_", arrays)
         model._restore(arrays["gamma"], arrays["gamma_alpha"], arrays["premia"], tuple(state.meta["chars"]))
         return model
 

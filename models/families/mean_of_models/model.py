@@ -5,6 +5,7 @@ Here belongs how they are averaged. How a model comes to its Omega and specific 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from itertools import pairwise
 from typing import Annotated, Any, ClassVar, Self
 
@@ -93,18 +94,14 @@ class MeanOfModels(FactorModel):
     def loadings(self, panel: Panel) -> xr.DataArray:
         """Those of all models, each over sqrt(m), as (date, ticker, factor); NaN where one does not cover a stock."""
         self._check_fitted()
-        each = [model.loadings(panel).transpose("date", "ticker", "factor").values for model in self._on()]
-        values = self._share * np.concatenate([one.astype(np.float64) for one in each], axis=2)
-        values[np.isnan(values).any(axis=2)] = np.nan
+        values = self._shares([model.loadings(panel).transpose("date", "ticker", "factor") for model in self._on()])
         coords = {"date": panel.dates, "ticker": panel.tickers, "factor": self.factors_}
         return xr.DataArray(values, coords, ("date", "ticker", "factor"), name="loadings")
 
     def factor_returns(self, panel: Panel) -> xr.DataArray:
         """Those of all models, each over sqrt(m), as (date, factor); NaN where one model has none."""
         self._check_fitted()
-        each = [model.factor_returns(panel).transpose("date", "factor").values for model in self._on()]
-        values = self._share * np.concatenate([one.astype(np.float64) for one in each], axis=1)
-        values[np.isnan(values).any(axis=1)] = np.nan
+        values = self._shares([model.factor_returns(panel).transpose("date", "factor") for model in self._on()])
         coords = {"date": panel.dates, "factor": self.factors_}
         return xr.DataArray(values, coords, ("date", "factor"), name="factor_returns")
 
@@ -145,6 +142,12 @@ class MeanOfModels(FactorModel):
         self.factors_ = [f"{name}:{factor}" for name, model in named for factor in model.factors_]
         self.premia_ = self._share * np.concatenate([model.premia_ for model in models])
         return self
+
+    def _shares(self, each: Sequence[xr.DataArray]) -> Float64Array:
+        """Put arrays (..., factor) of the models side by side, each over sqrt(m); NaN where one of them has none."""
+        values: Float64Array = self._share * np.concatenate([one.values.astype(np.float64) for one in each], axis=-1)
+        values[np.isnan(values).any(axis=-1)] = np.nan
+        return values
 
     @property
     def _share(self) -> float:

@@ -12,7 +12,7 @@ from typing import Self
 
 import numpy as np
 
-from models.arrays import Float64Array, FloatArray, IntArray, NamedArrays
+from models.arrays import Float64Array, FloatArray, IntArray, NamedArrays, under
 from models.panel import Panel
 from models.statistics.gram import select_characteristics
 
@@ -215,12 +215,9 @@ class Features:
     @classmethod
     def from_arrays(cls, arrays: NamedArrays) -> Self:
         """Rebuild the features."""
-
-        def part(prefix: str) -> NamedArrays:
-            return {name.removeprefix(prefix): value for name, value in arrays.items() if name.startswith(prefix)}
-
-        units, products, waves = Units(**part("units_")), Products(**part("products_")), Waves(**part("waves_"))
-        return cls(units, products, waves)
+        return cls(
+            Units(**under("units_", arrays)), Products(**under("products_", arrays)), Waves(**under("waves_", arrays))
+        )
 
 
 def _augmented(u: Float64Array) -> Float64Array:
