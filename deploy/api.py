@@ -9,8 +9,8 @@ import os
 import socket
 import tempfile
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -63,10 +63,12 @@ def require_server() -> None:
 
 
 @contextmanager
-def prefect_server() -> Iterator[None]:
+def prefect_server() -> Iterator[Callable[[], None]]:
     """Run flows inside: on the server of PREFECT_API_URL, or on one that lasts as long as the block.
 
-    A server that goes away later is waited for by Prefect's own client, about a minute for each call.
+    The block is given a function that waits until the server answers, to be called before the first flow: a server of
+    its own takes seconds to start, in which the command can load and read what it needs. A server that goes away later
+    is waited for by Prefect's own client, about a minute for each call.
 
     Raises
     ------
@@ -81,11 +83,8 @@ def prefect_server() -> Iterator[None]:
 
     require_server()
     try:
-        if PREFECT_API_URL.value():
-            yield
-        else:
-            with _own_server():
-                yield
+        with nullcontext(_is_there) if PREFECT_API_URL.value() else _own_server() as serving:
+            yield serving
     except TransportError as error:
         raise ExecutionError(
             f"the Prefect server was lost in the middle of the run ({_line(error)}); nothing is half-written: run "
@@ -105,8 +104,12 @@ def _refuses(client: SyncPrefectClient) -> bool:
     return False
 
 
+def _is_there() -> None:
+    """Wait for a server that has answered already."""
+
+
 @contextmanager
-def _own_server() -> Iterator[None]:
+def _own_server() -> Iterator[Callable[[], None]]:
     """Start a server on loopback, behind doors of its own, in a session of its own, and with time to start."""
     from prefect.settings import PREFECT_API_AUTH_STRING, PREFECT_API_URL, get_current_settings, temporary_settings
 
@@ -120,23 +123,30 @@ def _own_server() -> Iterator[None]:
         "PREFECT__SERVER_EPHEMERAL": "1",
         **closed,
     }
-    with tempfile.NamedTemporaryFile(prefix="factorcube-") as log, processes(_STOP_SECONDS) as start:
+    with (
+        tempfile.NamedTemporaryFile(prefix="factorcube-") as log,
+        processes(_STOP_SECONDS) as start,
+        ExitStack() as while_serving,
+    ):
         server = start(command, variables, Path(log.name))
 
         def still_running() -> None:
             if server.poll() is not None:
                 raise ExecutionError(f"it ended with status {server.returncode}")
 
-        try:
-            await_health(api, float(os.environ.get(_PATIENCE, START_SECONDS)), still_running, threading.Event().wait)
-        except ExecutionError as error:
-            raise ExecutionError(
-                f"the run's own Prefect server could not be started: {error}{_last_line(Path(log.name))}; set "
-                f"{_PATIENCE} to give it more time, or PREFECT_API_URL to use a server that is there"
-            ) from None
-        with temporary_settings({PREFECT_API_URL: api, PREFECT_API_AUTH_STRING: password}):
-            yield
-            _drain()
+        def serving() -> None:
+            seconds = float(os.environ.get(_PATIENCE, START_SECONDS))
+            try:
+                await_health(api, seconds, still_running, threading.Event().wait)
+            except ExecutionError as error:
+                raise ExecutionError(
+                    f"the run's own Prefect server could not be started: {error}{_last_line(Path(log.name))}; set "
+                    f"{_PATIENCE} to give it more time, or PREFECT_API_URL to use a server that is there"
+                ) from None
+            while_serving.enter_context(temporary_settings({PREFECT_API_URL: api, PREFECT_API_AUTH_STRING: password}))
+
+        yield serving
+        _drain()
 
 
 def _drain() -> None:

@@ -21,8 +21,8 @@ from deploy import (
     cli_upkeep,
     cli_versions,
 )
-from deploy.api import prefect_server, require_server, send_no_telemetry
-from deploy.ending import GO_ON, told_to_end
+from deploy.api import prefect_server, send_no_telemetry
+from deploy.ending import GO_ON, leaving_at_once, told_to_end
 from deploy.terminal import Terminal
 from schemas.errors import FactorcubeError, ModelsError
 from schemas.settings import load_settings
@@ -55,16 +55,15 @@ def run(
     spec = load_spec(config)
     settings = load_settings()
     send_no_telemetry()
-    with told_to_end(GO_ON):
+    with told_to_end(GO_ON), prefect_server() as serving:
         from deploy.console import hush_foreseeable_errors, print_run
         from flows.pipeline import pipeline
 
         hush_foreseeable_errors()
-        require_server()
         cli_check.read_first(spec, settings)
+        serving()
         try:
-            with prefect_server():
-                versions = pipeline(spec, promote_first=promote_first, as_of=as_of and as_of.date())
+            versions = pipeline(spec, promote_first=promote_first, as_of=as_of and as_of.date())
         except ModelsError as error:
             if error.versions:
                 print_run(Terminal(), spec, error.versions, settings)
@@ -100,7 +99,13 @@ for area in AREAS:
 
 
 def main() -> None:
-    """Run the command line; a foreseeable failure prints one message and exits with 1.
+    """Be the command line of a process of its own."""
+    with leaving_at_once():
+        obey()
+
+
+def obey() -> None:
+    """Obey the arguments of this process; a foreseeable failure prints one message and exits with 1.
 
     A file that the system refuses is foreseeable wherever it happens: no permission, a folder in its place.
     """

@@ -7,7 +7,7 @@ from typing import Annotated, get_args
 
 import typer
 
-from deploy.api import prefect_server, require_server, send_no_telemetry
+from deploy.api import prefect_server, send_no_telemetry
 from deploy.ending import GO_ON, told_to_end
 from deploy.terminal import say
 from schemas.allocation import AllocationSpec, Method
@@ -54,15 +54,14 @@ def allocate(
     )
     settings = load_settings()
     send_no_telemetry()
-    with told_to_end(GO_ON):
+    with told_to_end(GO_ON), prefect_server() as serving:
         from deploy.console import hush_foreseeable_errors
         from flows.allocate import allocate as flow
         from storage.allocations import locate_allocation
         from tasks.workspace import Workspace
 
         hush_foreseeable_errors()
-        require_server()
-        with prefect_server():
-            ref = flow(version, spec)
+        serving()
+        ref = flow(version, spec)
     where = locate_allocation(Workspace.of(settings).layout, ref)
     say(f"{ref} {'is published' if ref.changed else 'was published already'}: {where}")

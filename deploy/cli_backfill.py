@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from deploy.api import prefect_server, require_server, send_no_telemetry
+from deploy.api import prefect_server, send_no_telemetry
 from deploy.cli_check import read_first
 from deploy.ending import GO_ON, told_to_end
 from deploy.terminal import Terminal
@@ -103,19 +103,18 @@ def run(
     )
     spec = load_spec(config)
     send_no_telemetry()
-    with told_to_end(GO_ON):
+    with told_to_end(GO_ON), prefect_server() as serving:
         from deploy.console import hush_foreseeable_errors
         from deploy.console_backfill import print_summary
         from flows.backfill import backfill
 
         hush_foreseeable_errors()
-        require_server()
         settings = load_settings()
         if "ingest" in request.steps:
             read_first(spec, settings)
+        serving()
         try:
-            with prefect_server():
-                summary = backfill(spec, request)
+            summary = backfill(spec, request)
         except BackfillError as error:
             if error.summary is not None:
                 print_summary(Terminal(), error.summary)

@@ -44,6 +44,7 @@ def deploy(config: _Config = None, promote_first: _PromoteFirst = False) -> None
     """Register work pool, deployments and automations with the Prefect server of PREFECT_API_URL."""
     from deploy.deployments import deploy_all
 
-    with prefect_server():
+    with prefect_server() as serving:
+        serving()
         for name in deploy_all(load_settings(), config, promote_first=promote_first):
             typer.echo(f"deployed {name}")

@@ -6,17 +6,16 @@ Here belong the contracts that writers validate against and readers rely on. Mov
 from __future__ import annotations
 
 from datetime import date, datetime
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
-import numpy as np
-import pandera.xarray as pa
-import xarray as xr
-from pandera.errors import SchemaErrors
 from pydantic import AwareDatetime, Field
 
 from schemas.base import Frozen, Name
 from schemas.checks import SuspectedReturns
 from schemas.errors import FactorcubeError
+
+if TYPE_CHECKING:
+    import xarray as xr
 
 FORMAT_VERSION = 1
 """Version of the layout of cubes, published versions and manifests."""
@@ -399,6 +398,10 @@ def validate(dataset: xr.Dataset, contract: dict[str, Variable], error: type[Fac
     FactorcubeError
         Of the given type, if a variable is missing, unknown, or of another shape or type.
     """
+    import numpy as np  # not at the top: most commands validate no dataset, and this takes a second
+    import pandera.xarray as pa
+    from pandera.errors import SchemaErrors
+
     unknown = sorted(set(map(str, dataset.data_vars)) - set(contract))
     if unknown:
         raise error(f"{what}: variables {', '.join(unknown)} are not in the contract")

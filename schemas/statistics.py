@@ -8,10 +8,12 @@ factor, or of each stock and factor: the axes are the array's own.
 from __future__ import annotations
 
 from collections.abc import Mapping
-
-import xarray as xr
+from typing import TYPE_CHECKING
 
 from schemas.contracts import VERSION, Variable
+
+if TYPE_CHECKING:
+    import xarray as xr
 
 STATISTIC_DIMS = ("ticker", "penalty", "char", "observed_factor", "factor")
 """Axes that a statistic may have, in the order in which they are stored."""

@@ -105,7 +105,8 @@ def test_the_server_of_a_run_is_given_a_password_of_its_own(monkeypatch: pytest.
     for name in ("await_health", "_drain"):
         monkeypatch.setattr(f"deploy.api.{name}", lambda *_: None)
     for _ in range(2):
-        with temporary_settings(restore_defaults={PREFECT_API_URL}), prefect_server():
+        with temporary_settings(restore_defaults={PREFECT_API_URL}), prefect_server() as serving:
+            serving()
             given = get_current_settings().to_environment_variables(exclude_unset=True)
             port = given["PREFECT_API_URL"].removeprefix("http://127.0.0.1:").removesuffix("/api")
             assert given["PREFECT_API_AUTH_STRING"] == started[-1]["PREFECT_SERVER_API_AUTH_STRING"]

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from storing import publish_one
 
-from deploy.cli import main
+from deploy.cli import obey
 from schemas.base import CONTROL
 from schemas.errors import ConfigError
 from schemas.settings import Settings
@@ -33,7 +33,7 @@ def told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Capture
     def told(*arguments: str) -> tuple[int, str]:
         monkeypatch.setattr(sys, "argv", ["factorcube", *arguments])
         with pytest.raises(SystemExit) as ended:
-            main()
+            obey()
         shown = capsys.readouterr()
         assert "Traceback" not in shown.err
         return int(ended.value.code or 0), shown.out + shown.err

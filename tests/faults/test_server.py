@@ -102,8 +102,9 @@ def test_a_server_of_its_own_that_does_not_come_up_is_one_line(
     with (
         temporary_settings(restore_defaults={PREFECT_API_URL}),
         pytest.raises(ExecutionError) as told,
-        prefect_server(),
+        prefect_server() as serving,
     ):
+        serving()
         pytest.fail("it has begun without a server")
     assert str(told.value).startswith(f"the run's own Prefect server could not be started: {reason}")
     assert "\n" not in str(told.value)

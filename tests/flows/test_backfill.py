@@ -126,7 +126,7 @@ def test_a_failure_takes_nothing_else_along_and_can_be_repaired(
     monkeypatch.setattr(sys, "argv", ["factorcube", "backfill", "run", *arguments])
     monkeypatch.setenv("COLUMNS", "200")
     with pytest.raises(SystemExit) as ended:
-        cli.main()
+        cli.obey()
     assert ended.value.code == 1
     shown = capsys.readouterr()
     assert "retrain pca 2016-10: pca: singular <in> October" in " ".join(shown.err.split())
