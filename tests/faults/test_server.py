@@ -99,9 +99,12 @@ def test_a_server_of_its_own_that_does_not_come_up_is_one_line(
     before = servers_of_this_process()
     monkeypatch.setattr(sys, "executable", program)
     monkeypatch.setenv("PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS", seconds)
-    with temporary_settings(restore_defaults={PREFECT_API_URL}), prefect_server() as serving:
-        with pytest.raises(ExecutionError) as told:
-            serving()
+    with (
+        temporary_settings(restore_defaults={PREFECT_API_URL}),
+        prefect_server() as serving,
+        pytest.raises(ExecutionError) as told,
+    ):
+        serving()
     assert str(told.value).startswith(f"the run's own Prefect server could not be started: {reason}")
     assert "\n" not in str(told.value)
     assert servers_of_this_process() == before
