@@ -27,6 +27,19 @@ def instrumented(
     return returns + noise * rng.standard_normal(returns.shape), characteristics, gamma
 
 
+def given_panel(seed: int = 0, *, alpha: float = 0.01, **sizes: int) -> Panel:
+    """Unbalanced panel with two latent factors, one observed factor, and a true Gamma_alpha."""
+    returns, characteristics, gamma = instrumented(seed=seed, **sizes)
+    rng = np.random.default_rng(seed + 100)
+    n_chars = characteristics.shape[2]
+    market = 0.01 + 0.05 * rng.standard_normal((len(returns), 1))
+    beside = rng.standard_normal((n_chars, 2))
+    beside -= gamma @ (gamma.T @ beside)
+    returns += characteristics @ (alpha * beside[:, 0]) + characteristics @ beside[:, 1] * market
+    returns[rng.random(returns.shape) < 0.1] = np.nan
+    return Panel.from_arrays(returns, characteristics, factors=market, observed_factors=["mkt"])
+
+
 def grunfeld_panel(*, constant: bool) -> Panel:
     """Grunfeld's investment of firms on their value and capital, untransformed and of the same date."""
     data = grunfeld.load_pandas().data

@@ -1,4 +1,4 @@
-"""IPCA with an intercept and observed factors: against the `ipca` package, and what follows from the definition."""
+"""IPCA with an intercept and observed factors: what follows from the definition."""
 
 from __future__ import annotations
 
@@ -8,72 +8,13 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from instrumented import grunfeld_panel, instrumented
-from ipca import InstrumentedPCA
+from instrumented import given_panel, instrumented
 
 from models.families.ipca import IPCA, walk_forward
 from models.families.rotation import align
 from models.panel import Panel
 from models.statistics.gram import gram_statistics
 from schemas.errors import ModelError
-
-
-def given_panel(seed: int = 0, *, alpha: float = 0.01, **sizes: int) -> Panel:
-    """Unbalanced panel with two latent factors, one observed factor, and a true Gamma_alpha."""
-    returns, characteristics, gamma = instrumented(seed=seed, **sizes)
-    rng = np.random.default_rng(seed + 100)
-    n_chars = characteristics.shape[2]
-    market = 0.01 + 0.05 * rng.standard_normal((len(returns), 1))
-    beside = rng.standard_normal((n_chars, 2))
-    beside -= gamma @ (gamma.T @ beside)
-    returns += characteristics @ (alpha * beside[:, 0]) + characteristics @ beside[:, 1] * market
-    returns[rng.random(returns.shape) < 0.1] = np.nan
-    return Panel.from_arrays(returns, characteristics, factors=market, observed_factors=["mkt"])
-
-
-def given_grunfeld_panel() -> Panel:
-    panel = grunfeld_panel(constant=True)
-    market = 1.0 + np.random.default_rng(0).standard_normal((len(panel.dates), 1))
-    return Panel(
-        panel.data.assign(factors=(("date", "observed_factor"), market)).assign_coords(observed_factor=["mkt"])
-    )
-
-
-def peer_fit(
-    panel: Panel, n_latent: int, *, intercept: bool, observed: bool, data_type: str = "portfolio"
-) -> InstrumentedPCA:
-    date, stock = np.nonzero(panel.mask.values)
-    Z = panel.characteristics.values[date, stock].astype(float)
-    r = panel.returns.values[date, stock].astype(float)
-    peer = InstrumentedPCA(n_latent + observed, intercept=intercept, iter_tol=1e-12, max_iter=5000)
-    factors = panel.factors.values.T if observed else None
-    peer.fit(Z, r, np.column_stack([stock, date]), PSF=factors, data_type=data_type, quiet=True)
-    return peer
-
-
-@pytest.mark.parametrize("mode", ["portfolio", "panel"])
-@pytest.mark.parametrize(
-    ("intercept", "observed"), [(True, False), (False, True), (True, True)], ids=["intercept", "observed", "both"]
-)
-@pytest.mark.parametrize("source", ["random", "grunfeld"])
-def test_agrees_with_the_ipca_package(source: str, intercept: bool, observed: bool, mode: str) -> None:
-    panel, n_latent = (given_panel(), 2) if source == "random" else (given_grunfeld_panel(), 1)
-    chosen = ("mkt",) if observed else ()
-    model = IPCA(n_latent, intercept=intercept, observed=chosen, mode=mode, tol=1e-12, max_iter=5000).fit(panel)
-    peer = peer_fit(panel, n_latent, intercept=intercept, observed=observed)
-    ours = model.gamma_.values
-    np.testing.assert_allclose(ours, peer.Gamma[:, : ours.shape[1]], atol=1e-6)
-    if intercept:
-        np.testing.assert_allclose(model.gamma_alpha_.values, peer.Gamma[:, -1], atol=1e-6)
-    known = panel.mask.values
-    date, _ = np.nonzero(known)
-    r, Z = panel.returns.values[known], panel.characteristics.values[known].astype(float)
-    factors = peer.Factors[: peer.Gamma.shape[1]]
-    fitted = np.einsum("il,lk,ki->i", Z, peer.Gamma, factors[:, date])
-    expected = Z @ peer.Gamma @ factors.mean(axis=1)
-    for name, values in (("total_r2", fitted), ("predictive_r2", expected)):
-        theirs = 1.0 - np.square(r - values).sum() / np.square(r).sum()
-        assert model.score(panel)[name] == pytest.approx(theirs, abs=1e-6)
 
 
 def test_scores_and_factors_come_from_statistics_alone() -> None:

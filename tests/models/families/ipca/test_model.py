@@ -4,57 +4,12 @@ import warnings
 
 import numpy as np
 import pytest
-from instrumented import grunfeld_panel, instrumented
-from ipca import InstrumentedPCA
+from instrumented import instrumented
 from sklearn.exceptions import ConvergenceWarning
 
 from models.families.ipca import IPCA
 from models.panel import Panel
 from schemas.errors import ModelError
-
-
-def peer_fit(panel: Panel, n_factors: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Gamma, fitted and predicted returns of the `ipca` package on the rows of the mask, (date, ticker)."""
-    date, stock = np.nonzero(panel.mask.values)
-    Z = panel.characteristics.values[date, stock].astype(float)
-    r = panel.returns.values[date, stock].astype(float)
-    index = np.column_stack([stock, date])
-    peer = InstrumentedPCA(n_factors, iter_tol=1e-12, max_iter=20_000)
-    peer.fit(Z, r, index.copy(), quiet=True)
-    fitted, predicted = (np.full(panel.returns.shape, np.nan) for _ in range(2))
-    fitted[date, stock] = peer.predict(Z, index.copy())
-    predicted[date, stock] = peer.predict(Z, index.copy(), mean_factor=True)
-    return peer.Gamma, fitted, predicted
-
-
-def assert_agrees(panel: Panel, n_factors: int) -> None:
-    model = IPCA(n_factors, tol=1e-12, max_iter=20_000).fit(panel)
-    assert model.converged_
-    gamma, fitted, predicted = peer_fit(panel, n_factors)
-    ours = model.gamma_.values
-    np.testing.assert_allclose(ours @ ours.T, gamma @ gamma.T, atol=1e-6)  # the spaces
-    np.testing.assert_allclose(ours, gamma, atol=1e-6)  # and the normalisation within
-    scale = np.nanmax(np.abs(fitted))
-    known = panel.mask.values
-    np.testing.assert_allclose(model.fitted_returns(panel).values[known], fitted[known], atol=1e-6 * scale)
-    np.testing.assert_allclose(model.expected_returns(panel).values[known], predicted[known], atol=1e-6 * scale)
-    r = panel.returns.values[known]
-    for name, values in (("total_r2", fitted), ("predictive_r2", predicted)):
-        theirs = 1.0 - np.square(r - values[known]).sum() / np.square(r).sum()
-        assert model.score(panel)[name] == pytest.approx(theirs, abs=1e-6)
-
-
-def test_grunfeld_agrees_with_the_ipca_package() -> None:
-    assert_agrees(grunfeld_panel(constant=False), 1)
-
-
-@pytest.mark.parametrize(("seed", "n_factors"), [(0, 1), (1, 2), (2, 3)])
-def test_random_unbalanced_panels_agree_with_the_ipca_package(seed: int, n_factors: int) -> None:
-    returns, characteristics, _ = instrumented(n_factors=3, seed=seed)
-    rng = np.random.default_rng(seed)
-    returns[rng.random(returns.shape) < 0.2] = np.nan
-    characteristics[rng.random(returns.shape) < 0.1] = np.nan
-    assert_agrees(Panel.from_arrays(returns, characteristics), n_factors)
 
 
 def test_one_missing_return_is_the_same_as_its_row_deleted() -> None:
