@@ -11,7 +11,7 @@ and uncentred.
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -24,8 +24,20 @@ N_STOCKS, N_CHARS, SPAN = 200, 50, 60  # one span each of training, validation a
 Loadings = Literal["a", "b"]
 
 
-def simulate(kind: Loadings, seed: int) -> GramStatistics:
-    """Simulate one panel of 180 months, as its statistics."""
+class Draw(NamedTuple):
+    """One simulated panel of 180 months.
+
+    Characteristics (date, ticker, char), loadings (date, ticker, factor) and returns (date, ticker).
+    """
+
+    characteristics: np.ndarray
+    beta: np.ndarray
+    returns: np.ndarray
+    dates: pd.DatetimeIndex
+
+
+def draw(kind: Loadings, seed: int) -> Draw:
+    """Simulate one panel."""
     rng = np.random.default_rng(seed)
     n_dates = 3 * SPAN
     rho = rng.uniform(0.9, 1.0, N_CHARS)
@@ -42,13 +54,20 @@ def simulate(kind: Loadings, seed: int) -> GramStatistics:
         "b": np.stack([first**2, 2.0 * first * second, 0.6 * np.sign(third)], axis=2),
     }[kind]
     returns = (beta @ factors[..., None])[..., 0] + 0.1 * rng.standard_t(5, (n_dates, N_STOCKS))
+    return Draw(c, beta, returns, pd.date_range("2000-01-31", periods=n_dates, freq="ME"))
+
+
+def simulate(kind: Loadings, seed: int) -> GramStatistics:
+    """Simulate one panel, as its statistics."""
+    c, _, returns, dates = draw(kind, seed)
+    n_dates = len(dates)
     return GramStatistics(
         zz=c.transpose(0, 2, 1) @ c,
         zr=(returns[:, None, :] @ c)[:, 0],
         rr=np.square(returns).sum(axis=1),
         n=np.full(n_dates, N_STOCKS),
         weight=np.full(n_dates, float(N_STOCKS)),
-        dates=pd.date_range("2000-01-31", periods=n_dates, freq="ME"),
+        dates=dates,
         chars=tuple(f"c{i + 1}" for i in range(N_CHARS)),
     )
 

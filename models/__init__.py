@@ -43,6 +43,7 @@ from models.families.factor_analysis import FactorAnalysis  # noqa: E402
 from models.families.fama_macbeth import FamaMacBeth  # noqa: E402
 from models.families.hybrid import Hybrid  # noqa: E402
 from models.families.ipca import IPCA  # noqa: E402
+from models.families.kernel import KernelIPCA, kernel_covariance  # noqa: E402
 from models.families.mean_of_models import MeanOfModels  # noqa: E402
 from models.families.pca import PCA, RPPCA  # noqa: E402
 from models.families.penalised import PenalisedModel  # noqa: E402
@@ -92,6 +93,7 @@ __all__ = [
     "FamaMacBeth",
     "Forecast",
     "Hybrid",
+    "KernelIPCA",
     "MarketModel",
     "MeanOfModels",
     "ModelState",
@@ -122,6 +124,7 @@ __all__ = [
     "historical_stress",
     "incremental_risk",
     "judge",
+    "kernel_covariance",
     "link",
     "managed_returns",
     "managed_weights",

@@ -11,6 +11,7 @@ regress on given loadings                   `models.families.fama_macbeth`, `.cr
 choose regressors by a penalty              `models.families.penalised`
 take principal components                   `models.families.pca`
 instrument loadings by characteristics      `models.families.ipca`
+let loadings be nonlinear, in closed form    `models.families.kernel`
 learn loadings by a network                 `models.families.autoencoder`
 add statistical factors to any model        `models.families.hybrid`
 average models with a covariance            `models.families.mean_of_models`

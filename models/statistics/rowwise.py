@@ -7,6 +7,8 @@ whichever stocks that do not enter stand on its axis. Sums of squares and cross-
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 
 from models.arrays import BoolArray, Float64Array, FloatArray, IntArray
@@ -29,11 +31,36 @@ def covered_product(values: FloatArray, covered: BoolArray, matrix: FloatArray) 
     numpy.ndarray
         (date, ticker, factor) in float64; NaN where not covered.
     """
-    product = np.full((*covered.shape, matrix.shape[1]), np.nan)
     matrix = np.ascontiguousarray(matrix, dtype=np.float64)
+    return covered_values(values, covered, lambda rows: rows.astype(np.float64) @ matrix, matrix.shape[1])
+
+
+def covered_values(
+    values: FloatArray, covered: BoolArray, function: Callable[[FloatArray], Float64Array], width: int
+) -> Float64Array:
+    """Apply a function of one cross-section to the rows of covered stocks, each date by itself.
+
+    Parameters
+    ----------
+    values : numpy.ndarray
+        (date, ticker, char), finite where covered.
+    covered : numpy.ndarray
+        (date, ticker)
+    function : callable
+        Takes (stock, char) of a date with a stock, and returns (stock, factor).
+    width : int
+        Number of factors.
+
+    Returns
+    -------
+    numpy.ndarray
+        (date, ticker, factor) in float64; NaN where not covered.
+    """
+    found = np.full((*covered.shape, width), np.nan)
     for date, inside in enumerate(covered):
-        product[date, inside] = values[date, inside].astype(np.float64) @ matrix
-    return product
+        if inside.any():
+            found[date, inside] = function(values[date, inside])
+    return found
 
 
 def ordered_product(values: FloatArray, matrix: FloatArray) -> Float64Array:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from models.arrays import Float64Array, IntArray
-from models.families.sdf.features import Features, Products, Section, Units, Waves
+from models.statistics.features import Features, Products, Section, Units, Waves
 
 _RIDGES = 10.0 ** np.arange(-4.0, 1.5, 0.5)
 """Ridges z, as shares of the trace of the second moments of the portfolios."""

@@ -15,10 +15,10 @@ from annotated_types import Ge, Gt, Le, MinLen
 from models.arrays import Float64Array, FloatArray
 from models.families.base import ModelState
 from models.families.sdf.estimation import Learnt, learn, loadings_of, second_moments
-from models.families.sdf.features import Features, Units, sections_of
 from models.families.sdf.pricing import SDF, SDFModel
 from models.panel import Panel
 from models.panel.assembly import CONSTANT
+from models.statistics.features import Features, Units, sections_of
 from schemas.errors import ModelError
 
 _DATES_PER_FOLD = 8

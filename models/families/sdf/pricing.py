@@ -16,6 +16,7 @@ from models.arrays import BoolArray, Float64Array, FloatArray
 from models.families.base import FactorModel
 from models.panel import Panel
 from models.statistics.gram import select_characteristics
+from models.statistics.rowwise import covered_values
 
 SDF = "sdf"
 """Name of the first factor."""
@@ -93,16 +94,14 @@ class SDFModel(FactorModel):
     def _of_rows(self, panel: Panel, function: Callable[[FloatArray], Float64Array]) -> xr.DataArray:
         """Apply a function of one cross-section, date by date, to the stocks that are covered."""
         self._check_fitted()
-        values = np.full((len(panel.dates), len(panel.tickers), len(self.factors_)), np.nan)
-        date = 0
-        for block in panel.blocks():
-            sections = select_characteristics(block, self.chars_).values
-            for covered, section in zip(block.coverage.values, sections, strict=True):
-                if covered.any():
-                    values[date, covered] = function(section[covered])
-                date += 1
+        parts = [
+            covered_values(
+                select_characteristics(block, self.chars_).values, block.coverage.values, function, len(self.factors_)
+            )
+            for block in panel.blocks()
+        ]
         coords = {"date": panel.dates, "ticker": panel.tickers, "factor": self.factors_}
-        return xr.DataArray(values, coords, ("date", "ticker", "factor"))
+        return xr.DataArray(np.concatenate(parts), coords, ("date", "ticker", "factor"))
 
 
 def sharpe_ratio(factor: FloatArray) -> float:

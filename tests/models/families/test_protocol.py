@@ -25,6 +25,7 @@ from models.families.factor_analysis import FactorAnalysis
 from models.families.fama_macbeth.model import FamaMacBeth
 from models.families.hybrid import Hybrid
 from models.families.ipca import IPCA
+from models.families.kernel import KernelIPCA
 from models.families.mean_of_models import MeanOfModels
 from models.families.pca.model import PCA
 from models.families.pca.rppca import RPPCA
@@ -81,6 +82,7 @@ CASES = [
     Case("coskewness_pca", lambda: CoskewnessPCA(2, n_skewed=1, min_observations=20, tol=1e-10, max_iter=5000)),
     Case("factor_analysis", lambda: FactorAnalysis(n_factors=2, min_observations=20)),
     Case("random_feature_sdf", lambda: RandomFeatureSDF(n_waves=20)),
+    Case("kernel_ipca", lambda: KernelIPCA(n_factors=2, n_features=10, n_waves=20, tol=1e-10)),
     Case("ipca", lambda: IPCA(n_factors=2, tol=1e-10)),
     Case("ipca_intercept", lambda: IPCA(n_factors=2, intercept=True, tol=1e-10)),
     Case("ipca_observed", lambda: IPCA(n_factors=1, observed=("average",), tol=1e-10)),

@@ -8,9 +8,9 @@ from sdf_worlds import corner, judge, linear, mean_outcome, nothing, product, si
 
 from models.families.sdf import RandomFeatureSDF
 from models.families.sdf.estimation import loadings_of, ridge_path, samples_of
-from models.families.sdf.features import Features, Products, Section, Units, Waves
 from models.families.sdf.pricing import cross_sectional_r2, explained_variation
 from models.panel import Panel
+from models.statistics.features import Features, Products, Section, Units, Waves
 from schemas.errors import ModelError
 
 SMALL = {"n_stocks": 200, "n_train": 150, "n_test": 100}

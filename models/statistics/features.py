@@ -1,7 +1,7 @@
 """Functions of characteristics, and the portfolios that they manage.
 
 Here belong standardisation, products, random features and managed portfolios. Which of them count, and how much,
-belongs in `estimation`.
+belongs to each family.
 """
 
 from __future__ import annotations
@@ -120,6 +120,10 @@ class Products:
         """Return some of them alone."""
         return Products(self.first[places], self.second[places], self.mean[places], self.inverse[places])
 
+    def beside(self, other: Products) -> Products:
+        """Return these products, then others."""
+        return Products(**{name: np.concatenate([value, vars(other)[name]]) for name, value in vars(self).items()})
+
     def __call__(self, u: Float64Array) -> Float64Array:
         """Return (stock, product)."""
         augmented = _augmented(u)
@@ -158,6 +162,16 @@ class Waves:
     def none(cls, n_chars: int) -> Self:
         """No wave at all."""
         return cls(np.empty((n_chars, 0)), np.empty(0), np.empty(0))
+
+    def at(self, places: IntArray) -> Waves:
+        """Return some of them alone."""
+        return Waves(self.projections[:, places], self.phases[places], self.mean[places])
+
+    def beside(self, other: Waves) -> Waves:
+        """Return these waves, then others of the same characteristics."""
+        return Waves(
+            **{name: np.concatenate([value, vars(other)[name]], axis=-1) for name, value in vars(self).items()}
+        )
 
     @classmethod
     def managed(
