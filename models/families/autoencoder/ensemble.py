@@ -15,8 +15,9 @@ D D' and the singular value decomposition C'D = U s V',
 
     loadings X = B P with P = D V_K / s_K,   factors f = Q'F with Q = C U_K,
 
-so that E[X'X / n] = P'G P = I. No member is a reference and no matrix is inverted, and since all f_s are
-linear in the managed portfolios, so are the reduced factors: their weights are [W_1 ... W_S] Q.
+so that E[X'X / n] = P'G P = I. No member is a reference and no matrix is inverted, and where all f_s are
+linear in the managed portfolios, so are the reduced factors: their weights are [W_1 ... W_S] Q. Where f_s are the
+regressions of each date on beta_s, the model keeps X alone, and its factors are the regressions on X.
 """
 
 from __future__ import annotations
@@ -31,6 +32,7 @@ import numpy.typing as npt
 from models.arrays import FloatArray
 from models.families.autoencoder.networks import Member
 from models.panel import Panel
+from models.statistics.gram import solve_gram
 from models.statistics.rowwise import ordered_product
 
 _CHUNK = 16_384  # rows that are pushed through the networks at once
@@ -96,7 +98,7 @@ class Ensemble:
     networks : LoadingsNetworks
         From characteristics to loadings.
     factor_weight : numpy.ndarray
-        (portfolio, factor) float32, from managed portfolios to factors.
+        (portfolio, factor) float32, from managed portfolios to factors; of no portfolio if factors are profiled.
     factor_bias : numpy.ndarray
         (factor,) float32; zero unless the target is one_ahead.
     """
@@ -106,7 +108,7 @@ class Ensemble:
     factor_bias: FloatArray
 
     @classmethod
-    def of(cls, members: Sequence[Member], gram: FloatArray, portfolios: FloatArray) -> Self:
+    def of(cls, members: Sequence[Member], gram: FloatArray, factors: FloatArray) -> Self:
         """Take the nearest K-factor model to the average of the members; see the module for the formula.
 
         Parameters
@@ -115,11 +117,11 @@ class Ensemble:
             Trained on the same panel.
         gram : numpy.ndarray
             Their `mean_gram`.
-        portfolios : numpy.ndarray
-            (date, portfolio) finite inputs of the factor network over the training dates.
+        factors : numpy.ndarray
+            (date, member x factor) finite factors of all members over the training dates, side by side.
         """
         n_members, n_factors = len(members), len(members[0].factor_bias)
-        balance = _Balance.of(gram / n_members**2, member_factors(members, portfolios))
+        balance = _Balance.of(gram / n_members**2, factors)
         to_loadings = balance.factor_root @ balance.right[:, :n_factors] / balance.singular[:n_factors]
         to_factors = balance.loading_root @ balance.left[:, :n_factors]
         weight = np.hstack([member.factor_weight for member in members]) @ to_factors
@@ -191,13 +193,34 @@ def member_factors(members: Sequence[Member], portfolios: FloatArray) -> FloatAr
     return np.hstack([portfolios @ member.factor_weight + member.factor_bias for member in members])
 
 
-def collapsed(members: Sequence[Member], gram: FloatArray, portfolios: FloatArray) -> list[int]:
-    """Return the positions of members whose systematic returns have fewer than K factors."""
+def profiled_factors(members: Sequence[Member], panel: Panel) -> FloatArray:
+    """Return the regressions of r[t] on the loadings of each member, side by side, (date, member x factor) float64.
+
+    Of the dates of the panel with more stocks than factors. Collinear loadings have the solution of the smallest norm.
+    """
+    networks = LoadingsNetworks.stack(members)
+    n_factors = len(members[0].factor_bias)
+    parts: list[FloatArray] = []
+    for block in panel.blocks():
+        mask, returns, rows = block.mask.values, block.returns.values, block.characteristics.values
+        for date in np.flatnonzero(mask.sum(axis=1) > n_factors):
+            loadings = networks.outputs(rows[date, mask[date]]).astype(np.float64)
+            transposed = loadings.transpose(0, 2, 1)
+            moment = transposed @ returns[date, mask[date]].astype(np.float64)
+            parts.append(solve_gram(transposed @ loadings, moment[..., None])[0].reshape(-1))
+    return np.array(parts)
+
+
+def collapsed(members: Sequence[Member], gram: FloatArray, factors: FloatArray) -> list[int]:
+    """Return the positions of members whose systematic returns have fewer than K factors.
+
+    ``gram`` and ``factors`` are those of `Ensemble.of`.
+    """
     n_factors = len(members[0].factor_bias)
     found = []
-    for position, member in enumerate(members):
+    for position in range(len(members)):
         own = slice(position * n_factors, (position + 1) * n_factors)
-        singular = _Balance.of(gram[own, own], member_factors([member], portfolios)).singular
+        singular = _Balance.of(gram[own, own], np.ascontiguousarray(factors[:, own])).singular
         if not singular[-1] > _COLLAPSED * singular[0]:
             found.append(position)
     return found

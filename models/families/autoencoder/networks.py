@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -18,7 +18,8 @@ import torch
 from torch import nn
 
 from models.arrays import FloatArray
-from models.families.autoencoder.data import Scales
+from models.families.autoencoder.data import Scales, TrainingData
+from models.families.autoencoder.profiling import profiled_errors
 from models.families.base import ModelState
 
 
@@ -63,7 +64,7 @@ class Member:
         (output,) per layer; ReLU follows every layer but the last.
     factor_weight : numpy.ndarray
         (portfolio, factor) float64: factors are ``portfolios @ factor_weight + factor_bias``, in decimals per
-        period.
+        period; of no portfolio if factors are profiled.
     factor_bias : numpy.ndarray
         (factor,) float64; zero unless the target is one_ahead.
     history : tuple of EpochReport
@@ -96,17 +97,18 @@ class Member:
         )
 
 
-class Autoencoder(nn.Module):
-    """beta(z)' f(x): a feed-forward network of characteristics times a linear map of managed portfolios.
+class LoadingsNetwork(nn.Module):
+    """beta(z): a feed-forward network of characteristics, and factors that are profiled.
 
-    Gu, Kelly and Xiu (2021), figure 2: ReLU and batch normalisation in the hidden layers, both outputs
-    linear.
+    Gu, Kelly and Xiu (2021), figure 2, left: ReLU and batch normalisation in the hidden layers, a linear output. The
+    factors of a date are the least squares of its returns on beta: see `profiling`.
     """
 
-    def __init__(
-        self, n_chars: int, n_portfolios: int, n_factors: int, hidden: Sequence[int], *, intercept: bool
-    ) -> None:
+    whole_dates: ClassVar[bool] = True
+
+    def __init__(self, n_chars: int, n_factors: int, hidden: Sequence[int]) -> None:
         super().__init__()
+        self.n_factors = n_factors
         layers: list[nn.Module] = []
         width = n_chars
         for units in hidden:
@@ -114,9 +116,8 @@ class Autoencoder(nn.Module):
             layers += [linear, nn.BatchNorm1d(units), nn.ReLU()]
             width = units
         self.beta = nn.Sequential(*layers, _linear(width, n_factors))
-        self.factor = _linear(n_portfolios, n_factors, bias=intercept)
 
-    def initialise(self, generator: torch.Generator) -> Autoencoder:
+    def initialise(self, generator: torch.Generator) -> Self:
         """Draw all weights uniformly within 1 / sqrt(inputs) from the generator, and from nothing else."""
         for layer in self.modules():
             if isinstance(layer, nn.Linear):
@@ -126,10 +127,9 @@ class Autoencoder(nn.Module):
                     nn.init.zeros_(layer.bias)
         return self
 
-    def forward(self, characteristics: torch.Tensor, portfolios: torch.Tensor) -> torch.Tensor:
-        """Return the systematic return of each row."""
-        systematic: torch.Tensor = torch.linalg.vecdot(self.beta(characteristics), self.factor(portfolios))
-        return systematic
+    def errors(self, data: TrainingData, rows: torch.Tensor | slice) -> torch.Tensor:
+        """Return what is left of the returns of some rows: all rows of some dates, date by date."""
+        return profiled_errors(self.beta(data.characteristics[rows]), data.returns[rows], data.dates[rows])
 
     def penalised(self) -> list[torch.Tensor]:
         """Weights of the linear layers, on which the L1 penalty lies."""
@@ -156,15 +156,48 @@ class Autoencoder(nn.Module):
         first = weights[0] / scales.char_scale[:, None]
         biases[0] = biases[0] - scales.char_mean @ first
         weights[0] = first
-        factor_weight = _array(self.factor.weight).T * (scales.returns / scales.portfolios[:, None])
-        bias = np.zeros(self.factor.out_features) if self.factor.bias is None else _array(self.factor.bias)
+        factor_weight, factor_bias = self._folded_factors(scales)
         return Member(
             weights=tuple(weight.astype(np.float32) for weight in weights),
             biases=tuple(offset.astype(np.float32) for offset in biases),
             factor_weight=factor_weight,
-            factor_bias=bias * scales.returns,
+            factor_bias=factor_bias,
             history=history,
         )
+
+    def _folded_factors(self, scales: Scales) -> tuple[FloatArray, FloatArray]:
+        """Weights (portfolio, factor) and offsets (factor,) of the factors, in decimals; here of no portfolio."""
+        return np.zeros((len(scales.portfolios), self.n_factors)), np.zeros(self.n_factors)
+
+
+class Autoencoder(LoadingsNetwork):
+    """beta(z)' f(x): a feed-forward network of characteristics times a linear map of managed portfolios.
+
+    Gu, Kelly and Xiu (2021), figure 2: both networks, whose outputs are linear.
+    """
+
+    whole_dates: ClassVar[bool] = False
+
+    def __init__(
+        self, n_chars: int, n_portfolios: int, n_factors: int, hidden: Sequence[int], *, intercept: bool
+    ) -> None:
+        super().__init__(n_chars, n_factors, hidden)
+        self.factor = _linear(n_portfolios, n_factors, bias=intercept)
+
+    def forward(self, characteristics: torch.Tensor, portfolios: torch.Tensor) -> torch.Tensor:
+        """Return the systematic return of each row."""
+        systematic: torch.Tensor = torch.linalg.vecdot(self.beta(characteristics), self.factor(portfolios))
+        return systematic
+
+    def errors(self, data: TrainingData, rows: torch.Tensor | slice) -> torch.Tensor:
+        """Return what is left of the returns of any rows."""
+        systematic: torch.Tensor = self(data.characteristics[rows], data.portfolios[data.dates[rows]])
+        return data.returns[rows] - systematic
+
+    def _folded_factors(self, scales: Scales) -> tuple[FloatArray, FloatArray]:
+        weight = _array(self.factor.weight).T * (scales.returns / scales.portfolios[:, None])
+        bias = np.zeros(self.factor.out_features) if self.factor.bias is None else _array(self.factor.bias)
+        return weight, bias * scales.returns
 
 
 def _linear(inputs: int, outputs: int, *, bias: bool = True) -> nn.Linear:
