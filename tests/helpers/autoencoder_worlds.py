@@ -53,8 +53,8 @@ def scores(
 def main() -> None:
     """Print means over draws, as Markdown."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--draws", type=int, default=10)
-    parser.add_argument("--kinds", nargs="+", choices=["a", "b", *LOADINGS], default=["a", "b", *LOADINGS])
+    parser.add_argument("--draws", type=int, default=5)
+    parser.add_argument("--kinds", nargs="+", choices=["a", "b", *LOADINGS], default=["a", "b"])
     options = parser.parse_args()
     sys.stdout.write(f"| loadings ({N_STOCKS} stocks) | R2 | {' | '.join(COLUMNS)} |\n{'|---' * (2 + len(COLUMNS))}|\n")
     for kind in options.kinds:

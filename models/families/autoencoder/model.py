@@ -44,8 +44,9 @@ class ConditionalAutoencoder(FactorModel):
     the loss as in `factor_returns`, and the loss sum_t min_f |r[t] - beta(Z[t-1])' f|^2 is differentiated through it
     (variable projection; Golub and Pereyra 1973, "The differentiation of pseudo-inverses and nonlinear least squares
     problems whose variables separate", SIAM Journal on Numerical Analysis 10). With linear loadings that is the
-    criterion of IPCA. Managed portfolios hold only those factors that are linear in the characteristics, and the noise
-    of all of them; a regression on nonlinear loadings has neither limit. A minibatch is then all stocks of a few dates.
+    criterion of IPCA. Managed portfolios hold no factor whose loadings are uncorrelated with every characteristic, such
+    as a product of two, and each has its own noise; a regression on the loadings finds such factors, with the noise of
+    K portfolios. A minibatch is then all stocks of a few dates.
 
     Returns, portfolios and characteristics are divided by their scale for training, so that no parameter has
     a unit: the model of returns in percent is the model of returns in decimals times 100.

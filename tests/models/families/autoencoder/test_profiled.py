@@ -140,7 +140,7 @@ def test_errors_say_what_to_do(panel: Panel) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("kind", "bound"), [("a", 39.5), ("b", 37.5)])
+@pytest.mark.parametrize(("kind", "bound"), [("a", 39.0), ("b", 38.5)])
 def test_the_monte_carlo_of_gu_kelly_and_xiu(kind: str, bound: float) -> None:
     """Total R2 out of sample of the best setting, means over 5 draws; docs/nonlinear.md has the table."""
     found = np.mean([scores(kind, seed, settings=SETTINGS[:1]) for seed in range(5)], axis=0)
