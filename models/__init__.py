@@ -65,6 +65,7 @@ from models.risk.benchmark import active_weights, beta, covariance, incremental_
 from models.risk.contributions import volatility_by_factor, volatility_by_group, volatility_by_ticker  # noqa: E402
 from models.risk.covariance import FactorCovariance  # noqa: E402
 from models.risk.many import portfolio_variances  # noqa: E402
+from models.risk.nonlinear import local_loadings, nonlinear_risk  # noqa: E402
 from models.risk.portfolio import RiskModel  # noqa: E402
 from models.risk.specific import SpecificRisk  # noqa: E402
 from models.risk.stress import historical_stress, scenario_stress  # noqa: E402
@@ -126,12 +127,14 @@ __all__ = [
     "judge",
     "kernel_covariance",
     "link",
+    "local_loadings",
     "managed_returns",
     "managed_weights",
     "maximum_diversification",
     "mean_variance",
     "minimum_variance",
     "model_confidence_set",
+    "nonlinear_risk",
     "portfolio_variances",
     "quantile_sort",
     "risk_parity",
