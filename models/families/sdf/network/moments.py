@@ -57,9 +57,8 @@ class MomentLoss:
         return k
 
     def best(self, factor: torch.Tensor) -> torch.Tensor:
-        """Return the loss at the best k > 0, and two less that of -F where there is none: it has no kink."""
-        cross = self.linear @ factor
-        best: torch.Tensor = 1.0 - cross * cross.abs() / (factor @ self.quadratic @ factor)
+        """Return the loss of M = 1 - k F at the best k, of whichever sign."""
+        best: torch.Tensor = 1.0 - (self.linear @ factor).square() / (factor @ self.quadratic @ factor)
         return best
 
     def at(self, factor: torch.Tensor) -> torch.Tensor:

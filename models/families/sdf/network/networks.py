@@ -43,10 +43,15 @@ class Players(nn.Module):
 
     def weights(self, inputs: torch.Tensor) -> torch.Tensor:
         """Return w (row,), some rows at a time; of many rows the hidden layers are made again for the gradient."""
-        chunks = inputs.split(CHUNK)
+        chunks = torch.split(inputs, CHUNK)
         remade = len(chunks) > _CHUNKS_IN_MEMORY
         parts = [checkpoint(self.sdf, chunk, use_reentrant=False) if remade else self.sdf(chunk) for chunk in chunks]
         return torch.cat(parts)[:, 0]
+
+    def turn(self) -> None:
+        """Change the sign of w."""
+        for parameter in self.sdf[-1].parameters():
+            parameter.data.neg_()
 
     def conditions(self, inputs: torch.Tensor) -> torch.Tensor:
         """Return g (row, moment)."""

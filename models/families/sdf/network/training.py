@@ -37,7 +37,8 @@ def train(data: TrainingData, options: TrainingOptions, seed: int, report: Repor
     2. The adversary makes the loss of that SDF large by its conditions g.
     3. The SDF network, which goes on from 1, makes the moments under g small.
 
-    In 1 and 3 the weights of the epoch count that has the lowest loss on the dates held out.
+    In 1 and 3 the weights of the epoch count that has the lowest loss on the dates held out. The loss does not
+    depend on their sign, which is then the one with k > 0.
 
     Raises
     ------
@@ -88,6 +89,9 @@ def _minimise(
         torch.autograd.backward(current)
         optimizer.step()
     best.restore()
+    with torch.no_grad():
+        if loss.scale(data.learnt.factor(players.weights(data.learnt.inputs))) < 0.0:
+            players.turn()
 
 
 def _maximise(players: Players, rows: Rows, options: TrainingOptions, step: str, report: Report | None) -> None:
