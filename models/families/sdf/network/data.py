@@ -58,7 +58,7 @@ class Rows:
 
     @property
     def stock_shares(self) -> torch.Tensor:
-        """(stock,) T_i / T over the number of stocks: what stock i counts in the loss, eq. 6 of the paper."""
+        """(stock,) T_i / T over the number of stocks: what stock i counts in the loss."""
         shares: torch.Tensor = self.spans / (len(self.counts) * int((self.spans > 0.0).sum()))
         return shares
 

@@ -2,7 +2,7 @@
 
 Here belong the two views of one number. What makes it small or large belongs in `training`.
 
-The loss of Chen, Pelger and Zhu (2024), eq. 6, is
+The loss of Chen, Pelger and Zhu (2024), who weigh stock i by T_i / T, is
 
     L = 1/N sum_i T_i/T || 1/T_i sum_t M[t] r_i[t] g(C_i[t-1]) ||^2,   M[t] = 1 - k F[t].
 

@@ -27,7 +27,7 @@ class Players(nn.Module):
     """The SDF's weights w(C), and the conditions g(C) of the adversary.
 
     Both take standardised characteristics. w is a feed-forward network with ReLU, linear in the end; g is tanh of a
-    linear layer, as in the configuration that Chen, Pelger and Zhu (2024) chose (their table A.3).
+    linear layer, bounded as in Chen, Pelger and Zhu (2024).
     """
 
     def __init__(self, n_chars: int, hidden: Sequence[int], n_moments: int, generator: torch.Generator) -> None:

@@ -31,7 +31,7 @@ class TrainingOptions:
 
 
 def train(data: TrainingData, options: TrainingOptions, seed: int, report: Report | None = None) -> Member:
-    """Train the networks of one seed on one thread, in the three steps of Chen, Pelger and Zhu (2024), section 3.3.
+    """Train the networks of one seed on one thread, in the three steps of Chen, Pelger and Zhu (2024).
 
     1. The SDF network makes the unconditional moments small, g = 1.
     2. The adversary makes the loss of that SDF large by its conditions g.

@@ -34,7 +34,7 @@ def flat(n_dates: int = 30) -> Rows:
 
 
 def written_out(rows: Rows, kernel: np.ndarray, conditions: np.ndarray) -> float:
-    """Equation 6 of the paper, stock by stock."""
+    """Sum the loss of the paper stock by stock."""
     dates, stocks, returns = rows.dates.numpy(), rows.stocks.numpy(), rows.returns.numpy()
     total = 0.0
     for stock in np.unique(stocks):
