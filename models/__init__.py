@@ -47,7 +47,7 @@ from models.families.kernel import KernelIPCA, kernel_covariance  # noqa: E402
 from models.families.mean_of_models import MeanOfModels  # noqa: E402
 from models.families.pca import PCA, RPPCA  # noqa: E402
 from models.families.penalised import PenalisedModel  # noqa: E402
-from models.families.sdf import RandomFeatureSDF  # noqa: E402
+from models.families.sdf import RandomFeatureSDF, SDFNetwork  # noqa: E402
 from models.families.time_series import MarketModel, TimeSeriesModel  # noqa: E402
 from models.forecasting.forecast import forecast  # noqa: E402
 from models.inference.factor_premia import TwoPass, two_pass  # noqa: E402
@@ -103,6 +103,7 @@ __all__ = [
     "RandomFeatureSDF",
     "RiskModel",
     "Rules",
+    "SDFNetwork",
     "SortedPortfolios",
     "SpecificRisk",
     "TimeSeriesModel",

@@ -13,6 +13,8 @@ take principal components                   `models.families.pca`
 instrument loadings by characteristics      `models.families.ipca`
 let loadings be nonlinear, in closed form    `models.families.kernel`
 learn loadings by a network                 `models.families.autoencoder`
+learn a stochastic discount factor          `models.families.sdf`
+train networks of a family of your own      `models.families.neural`
 add statistical factors to any model        `models.families.hybrid`
 average models with a covariance            `models.families.mean_of_models`
 =========================================  ==========================================

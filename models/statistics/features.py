@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Self
+from typing import Protocol, Self
 
 import numpy as np
 
@@ -30,10 +30,28 @@ class Section:
         (stock, char) characteristics.
     returns : numpy.ndarray
         (stock,) float64.
+    stocks : numpy.ndarray
+        (stock,) positions on the panel's axis.
     """
 
     rows: FloatArray
     returns: Float64Array
+    stocks: IntArray
+
+    def of(self, chars: IntArray) -> Section:
+        """Return it with some characteristics alone."""
+        return Section(self.rows[:, chars], self.returns, self.stocks)
+
+
+class FeatureMap(Protocol):
+    """Functions of characteristics: first a constant and each characteristic in standard deviations, then others."""
+
+    @property
+    def size(self) -> int:
+        """Number of features."""
+
+    def __call__(self, rows: FloatArray) -> Float64Array:
+        """Return (stock, feature) of the characteristics (stock, char) of one date."""
 
 
 def sections_of(panel: Panel, chars: Sequence[str], min_stocks: int) -> list[Section]:
@@ -43,7 +61,7 @@ def sections_of(panel: Panel, chars: Sequence[str], min_stocks: int) -> list[Sec
         values = select_characteristics(block, chars).values
         returns, mask = block.returns.values, block.mask.values
         found += [
-            Section(values[date, mask[date]], returns[date, mask[date]].astype(np.float64))
+            Section(values[date, mask[date]], returns[date, mask[date]].astype(np.float64), np.flatnonzero(mask[date]))
             for date in np.flatnonzero(mask.sum(axis=1) >= min_stocks)
         ]
     return found
@@ -199,7 +217,7 @@ class Waves:
 
 @dataclass(frozen=True, eq=False)
 class Features:
-    """Products and waves of characteristics, side by side.
+    """Products and waves of characteristics, side by side; the first products are a constant and each characteristic.
 
     They take the characteristics that vary, in the order of ``units``.
     """

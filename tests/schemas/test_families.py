@@ -25,7 +25,8 @@ from schemas.spec import RunSpec
 
 OURS = [
     "autoencoder", "coskewness_pca", "cross_section", "factor_analysis", "fama_macbeth", "hybrid", "ipca",
-    "kernel_ipca", "market", "mean_of_models", "pca", "penalised", "random_feature_sdf", "rp_pca", "time_series",
+    "kernel_ipca", "market", "mean_of_models", "pca", "penalised", "random_feature_sdf", "rp_pca", "sdf_network",
+    "time_series",
 ]  # fmt: skip
 REQUIRED: dict[str, dict[str, Any]] = {"hybrid": {"of": "pca"}, "mean_of_models": {"of": ("one", "other")}}
 RUN = {

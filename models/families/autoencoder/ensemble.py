@@ -30,61 +30,11 @@ import numpy.typing as npt
 
 from models.arrays import FloatArray
 from models.families.autoencoder.networks import Member
+from models.families.neural import CHUNK, SideBySide
 from models.panel import Panel
 from models.statistics.rowwise import ordered_product
 
-_CHUNK = 16_384  # rows that are pushed through the networks at once
 _COLLAPSED = 1e-4  # smallest singular value of a member that has K factors, relative to its largest
-
-
-@dataclass(frozen=True, eq=False)
-class LoadingsNetworks:
-    """The loadings networks of the members, side by side; their outputs add up.
-
-    Attributes
-    ----------
-    weights : tuple of numpy.ndarray
-        Per layer (member, input, output) float32.
-    biases : tuple of numpy.ndarray
-        Per layer (member, 1, output) float32.
-    """
-
-    weights: tuple[FloatArray, ...]
-    biases: tuple[FloatArray, ...]
-
-    @classmethod
-    def stack(cls, members: Sequence[Member]) -> Self:
-        """Put networks of equal shape side by side."""
-        weights = zip(*(member.weights for member in members), strict=True)
-        biases = zip(*(member.biases for member in members), strict=True)
-        return cls(
-            weights=tuple(np.stack(layer) for layer in weights),
-            biases=tuple(np.stack(layer)[:, None, :] for layer in biases),
-        )
-
-    def outputs(self, characteristics: FloatArray) -> FloatArray:
-        """Return what each member gives for each row, as (member, row, factor) float32."""
-        layer = characteristics[None]
-        for depth, (weight, bias) in enumerate(zip(self.weights, self.biases, strict=True)):
-            if depth:
-                layer = np.maximum(layer, np.float32(0.0))
-            layer = layer @ weight + bias
-        return layer
-
-    def __call__(self, characteristics: FloatArray) -> FloatArray:
-        """Return the sum over members for each row, as (row, factor) float32, some rows at a time."""
-        loadings = np.empty((len(characteristics), self.weights[-1].shape[2]), dtype=np.float32)
-        for start in range(0, len(characteristics), _CHUNK):
-            rows = slice(start, start + _CHUNK)
-            loadings[rows] = self.outputs(characteristics[rows]).sum(axis=0)
-        return loadings
-
-    def mapped(self, matrices: FloatArray) -> LoadingsNetworks:
-        """Multiply the output of each member by its matrix (member, factor, factor), in the last layer."""
-        return LoadingsNetworks(
-            weights=(*self.weights[:-1], (self.weights[-1] @ matrices).astype(np.float32)),
-            biases=(*self.biases[:-1], (self.biases[-1] @ matrices).astype(np.float32)),
-        )
 
 
 @dataclass(frozen=True, eq=False)
@@ -93,7 +43,7 @@ class Ensemble:
 
     Attributes
     ----------
-    networks : LoadingsNetworks
+    networks : SideBySide
         From characteristics to loadings.
     factor_weight : numpy.ndarray
         (portfolio, factor) float32, from managed portfolios to factors.
@@ -101,7 +51,7 @@ class Ensemble:
         (factor,) float32; zero unless the target is one_ahead.
     """
 
-    networks: LoadingsNetworks
+    networks: SideBySide
     factor_weight: FloatArray
     factor_bias: FloatArray
 
@@ -125,9 +75,7 @@ class Ensemble:
         weight = np.hstack([member.factor_weight for member in members]) @ to_factors
         bias = np.hstack([member.factor_bias for member in members]) @ to_factors
         return cls(
-            networks=LoadingsNetworks.stack(members).mapped(
-                to_loadings.reshape(n_members, n_factors, n_factors) / n_members
-            ),
+            networks=SideBySide.stack(members).mapped(to_loadings.reshape(n_members, n_factors, n_factors) / n_members),
             factor_weight=weight.astype(np.float32),
             factor_bias=bias.astype(np.float32),
         )
@@ -157,7 +105,7 @@ class Ensemble:
     def from_arrays(cls, arrays: Mapping[str, npt.NDArray[Any]]) -> Self:
         """Rebuild from `arrays`."""
         depths = range(sum(name.startswith("weight_") for name in arrays))
-        networks = LoadingsNetworks(
+        networks = SideBySide(
             weights=tuple(arrays[f"weight_{depth}"] for depth in depths),
             biases=tuple(arrays[f"bias_{depth}"] for depth in depths),
         )
@@ -169,7 +117,7 @@ def mean_gram(members: Sequence[Member], panel: Panel) -> FloatArray:
 
     The average is over the dates of the panel that have an estimation universe; in float64, block by block.
     """
-    networks = LoadingsNetworks.stack(members)
+    networks = SideBySide.stack(members)
     size = len(members) * len(members[0].factor_bias)
     gram, n_dates = np.zeros((size, size)), 0
     for block in panel.blocks():
@@ -178,8 +126,8 @@ def mean_gram(members: Sequence[Member], panel: Panel) -> FloatArray:
         n_dates += int((counts > 0).sum())
         characteristics = block.characteristics.values[mask]
         share = np.repeat(1.0 / np.maximum(counts, 1), counts)[:, None]
-        for start in range(0, len(characteristics), _CHUNK):
-            rows = slice(start, start + _CHUNK)
+        for start in range(0, len(characteristics), CHUNK):
+            rows = slice(start, start + CHUNK)
             outputs = np.moveaxis(networks.outputs(characteristics[rows]), 0, 1)
             flat = outputs.reshape(len(outputs), size).astype(np.float64)
             gram += flat.T @ (flat * share[rows])

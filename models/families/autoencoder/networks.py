@@ -7,7 +7,6 @@ several networks become one model belongs in `ensemble`.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Self
@@ -20,6 +19,7 @@ from torch import nn
 from models.arrays import FloatArray
 from models.families.autoencoder.data import Scales
 from models.families.base import ModelState
+from models.families.neural import array, draw, linear
 
 
 @dataclass(frozen=True)
@@ -110,20 +110,14 @@ class Autoencoder(nn.Module):
         layers: list[nn.Module] = []
         width = n_chars
         for units in hidden:
-            linear = _linear(width, units, bias=False)
-            layers += [linear, nn.BatchNorm1d(units), nn.ReLU()]
+            layers += [linear(width, units, bias=False), nn.BatchNorm1d(units), nn.ReLU()]
             width = units
-        self.beta = nn.Sequential(*layers, _linear(width, n_factors))
-        self.factor = _linear(n_portfolios, n_factors, bias=intercept)
+        self.beta = nn.Sequential(*layers, linear(width, n_factors))
+        self.factor = linear(n_portfolios, n_factors, bias=intercept)
 
     def initialise(self, generator: torch.Generator) -> Autoencoder:
         """Draw all weights uniformly within 1 / sqrt(inputs) from the generator, and from nothing else."""
-        for layer in self.modules():
-            if isinstance(layer, nn.Linear):
-                bound = 1.0 / math.sqrt(layer.in_features)
-                nn.init.uniform_(layer.weight, -bound, bound, generator=generator)
-                if layer.bias is not None:
-                    nn.init.zeros_(layer.bias)
+        draw(self, generator)
         return self
 
     def forward(self, characteristics: torch.Tensor, portfolios: torch.Tensor) -> torch.Tensor:
@@ -145,19 +139,19 @@ class Autoencoder(nn.Module):
         biases: list[FloatArray] = []
         for layer in self.beta:
             if isinstance(layer, nn.Linear):
-                weights.append(_array(layer.weight).T)
-                biases.append(np.zeros(layer.out_features) if layer.bias is None else _array(layer.bias))
+                weights.append(array(layer.weight).T)
+                biases.append(np.zeros(layer.out_features) if layer.bias is None else array(layer.bias))
             elif isinstance(layer, nn.BatchNorm1d):
                 if layer.running_mean is None or layer.running_var is None:  # pragma: no cover
                     raise TypeError("Batch normalisation must track running statistics.")
-                gain = _array(layer.weight) / np.sqrt(_array(layer.running_var) + layer.eps)
+                gain = array(layer.weight) / np.sqrt(array(layer.running_var) + layer.eps)
                 weights[-1] = weights[-1] * gain
-                biases[-1] = _array(layer.bias) - _array(layer.running_mean) * gain
+                biases[-1] = array(layer.bias) - array(layer.running_mean) * gain
         first = weights[0] / scales.char_scale[:, None]
         biases[0] = biases[0] - scales.char_mean @ first
         weights[0] = first
-        factor_weight = _array(self.factor.weight).T * (scales.returns / scales.portfolios[:, None])
-        bias = np.zeros(self.factor.out_features) if self.factor.bias is None else _array(self.factor.bias)
+        factor_weight = array(self.factor.weight).T * (scales.returns / scales.portfolios[:, None])
+        bias = np.zeros(self.factor.out_features) if self.factor.bias is None else array(self.factor.bias)
         return Member(
             weights=tuple(weight.astype(np.float32) for weight in weights),
             biases=tuple(offset.astype(np.float32) for offset in biases),
@@ -165,13 +159,3 @@ class Autoencoder(nn.Module):
             factor_bias=bias * scales.returns,
             history=history,
         )
-
-
-def _linear(inputs: int, outputs: int, *, bias: bool = True) -> nn.Linear:
-    """Return a layer that is not initialised, so that the process-wide random numbers are left alone."""
-    return nn.Linear(inputs, outputs, bias=bias, device="meta").to_empty(device="cpu")
-
-
-def _array(tensor: torch.Tensor) -> FloatArray:
-    values: FloatArray = tensor.detach().numpy().astype(np.float64)
-    return values

@@ -6,7 +6,6 @@ state: the same data, parameters and seed give the same member in any process.
 
 from __future__ import annotations
 
-import copy
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -16,7 +15,7 @@ import torch
 from models.blas import one_thread
 from models.families.autoencoder.data import TrainingData
 from models.families.autoencoder.networks import Autoencoder, EpochReport, Member
-from schemas.errors import ModelError
+from models.families.neural import BestEpoch, check_finite
 
 Callback = Callable[[EpochReport], None]
 
@@ -56,24 +55,18 @@ def train(data: TrainingData, options: TrainingOptions, seed: int, callback: Cal
         ).initialise(generator)
         optimizer = torch.optim.Adam(network.parameters(), lr=options.learning_rate, fused=True)
         history: list[EpochReport] = []
-        best_loss, best_epoch, best_state = math.inf, 0, network.state_dict()
+        best = BestEpoch(network, options.patience)
         for epoch in range(1, options.max_epochs + 1):
             train_loss = _epoch(network, optimizer, data, options.l1, generator)
             validation_loss = _validation_loss(network, data)
-            _check_finite(seed, epoch, train_loss, validation_loss)
-            better = validation_loss < best_loss
-            if better:
-                best_loss, best_epoch, best_state = (
-                    validation_loss,
-                    epoch,
-                    copy.deepcopy(network.state_dict()),
-                )
+            check_finite(seed, epoch, train_loss, validation_loss)
+            better = best.see(epoch, validation_loss)
             history.append(EpochReport(seed, epoch, train_loss, validation_loss, better))
             if callback is not None:
                 callback(history[-1])
-            if epoch - best_epoch >= options.patience:
+            if best.over(epoch):
                 break
-        network.load_state_dict(best_state)
+        best.restore()
         return network.folded(data.scales, tuple(history))
 
 
@@ -124,11 +117,3 @@ def _validation_loss(network: Autoencoder, data: TrainingData) -> float:
         total += float((returns - systematic).square().sum())
         count += float(returns.square().sum())
     return total / count if count else math.nan
-
-
-def _check_finite(seed: int, epoch: int, train_loss: float, validation_loss: float) -> None:
-    if not (math.isfinite(train_loss) and math.isfinite(validation_loss)):
-        raise ModelError(
-            f"The loss of seed {seed} is not finite at epoch {epoch} (training {train_loss}, validation "
-            f"{validation_loss}): lower learning_rate, or look for absurd returns in the panel."
-        )

@@ -19,7 +19,7 @@ from models.arrays import Float64Array, FloatArray
 from models.families.base import FactorModel, ModelState
 from models.families.kernel.estimation import Options, Sample, learn
 from models.panel import Panel
-from models.statistics.features import Features, Section, Units, sections_of
+from models.statistics.features import Features, Units, sections_of
 from models.statistics.gram import select_characteristics, solve_gram
 from models.statistics.rowwise import covered_values, cross_sections
 from schemas.errors import ModelError
@@ -163,7 +163,7 @@ class KernelIPCA(FactorModel):
                 "most as many factors as they are. Lower n_factors, or add characteristics that vary."
             )
         known = panel.mask.values.sum(axis=1) >= self.min_stocks
-        sample = Sample([Section(one.rows[:, varying], one.returns) for one in sections], panel.dates[known])
+        sample = Sample([one.of(varying) for one in sections], panel.dates[known])
         options = Options(
             self.n_factors, self.n_features, self.n_waves, self.bandwidths, self.ridges, self.max_iter, self.tol,
             self.seed,

@@ -61,8 +61,8 @@ def test_linear_loadings_lose_nothing() -> None:
 def sample(n_dates: int = 5, n_stocks: int = 12, n_chars: int = 3) -> Sample:
     rng = np.random.default_rng(3)
     sections = [
-        Section(rng.standard_normal((n_stocks + date, n_chars)), rng.standard_normal(n_stocks + date))
-        for date in range(n_dates)
+        Section(rng.standard_normal((n, n_chars)), rng.standard_normal(n), np.arange(n))
+        for n in range(n_stocks, n_stocks + n_dates)
     ]
     return Sample(sections, pd.bdate_range("2020-01-01", periods=n_dates))
 
