@@ -13,6 +13,9 @@ take principal components                   `models.families.pca`
 instrument loadings by characteristics      `models.families.ipca`
 learn loadings by a network                 `models.families.autoencoder`
 add statistical factors to any model        `models.families.hybrid`
+find clusters in the residuals of any model `models.families.residual_som`
+find nonlinear loadings of its residuals    `models.families.residual_network`
+share what models on residuals share        `models.families.residuals`
 average models with a covariance            `models.families.mean_of_models`
 =========================================  ==========================================
 """
