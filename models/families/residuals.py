@@ -1,7 +1,7 @@
 """Models on the residuals of another model: its factors, and further ones found in what it leaves.
 
-Here belong how the two sets are put together, factor returns by regression on given loadings, and the test by which
-further factors stay or go. How they are found belongs in the modules of the families: `models.families.hybrid`,
+Here belong how the two sets are put together, and the test by which further factors stay or go. How they are found
+belongs in the modules of the families: `models.families.hybrid`,
 `.residual_som`, `.residual_network`.
 """
 
@@ -16,18 +16,15 @@ import numpy as np
 import xarray as xr
 from annotated_types import Gt, Lt
 
-from models.arrays import BoolArray, Float64Array, FloatArray, under
+from models.arrays import Float64Array, FloatArray, under
 from models.families.base import FactorModel, ModelState
 from models.families.registry import packed, unpacked
 from models.inference.diebold_mariano import diebold_mariano
 from models.panel import Panel
-from models.statistics.gram import solve_gram
-from models.statistics.rowwise import cross_sections
 from schemas.errors import ModelError
 
 Fraction = Annotated[float, Gt(0.0), Lt(0.9)]
 _FURTHER = "further."
-_DECIDES_ITSELF = 1e-8  # 1 - leverage below which a stock decides the factor return by itself
 _ROWS = 256
 
 
@@ -129,11 +126,11 @@ class ModelOnResiduals(FactorModel):
         return Panel(panel.data.assign(returns=(dims, np.where(inside, left, np.nan)), mask=(dims, inside)))
 
 
-class RegressedFactors(FactorModel):
-    """Factors of residuals whose returns are date-by-date regressions on loadings that are known before.
+class FurtherFactors(FactorModel):
+    """Factors of residuals.
 
-    It takes panels with residuals in the place of returns, stands in no config and is kept by the model that it is part
-    of. A class says what loadings are, and with which weights stocks enter.
+    They take panels with residuals in the place of returns, stand in no config, and are kept by the model that they are
+    part of.
     """
 
     latent: ClassVar[bool] = True
@@ -156,24 +153,16 @@ class RegressedFactors(FactorModel):
         self.premia_ = returns[known].mean(axis=0)
         return self
 
-    def factor_returns(self, panel: Panel) -> xr.DataArray:
-        """Regress residuals on loadings at each date: (date, factor), NaN where stocks are too few or alike."""
-        self._check_fitted()
-        parts = []
-        for block in panel.blocks():
-            loadings, returns, weights = self.entering(block)
-            gram, moment = cross_sections(loadings, returns, weights)
-            solution, rank = solve_gram(gram, moment[..., None])
-            parts.append(np.where((rank == self._n_factors)[:, None], solution[..., 0], np.nan))
-        coords = {"date": panel.dates, "factor": self.factors_}
-        return xr.DataArray(np.concatenate(parts), coords, ("date", "factor"), name="factor_returns")
+    @abstractmethod
+    def losses(self, panel: Panel) -> Float64Array:
+        """Mean squares of residuals, and of what is left when each is explained by the factor returns of the others.
 
-    def entering(self, panel: Panel) -> tuple[FloatArray, Float64Array, Float64Array]:
-        """Return loadings (date, ticker, factor), residuals and weights (date, ticker), zero where not in the mask."""
-        loadings = self.loadings(panel).values
-        inside: BoolArray = panel.mask.values & np.isfinite(loadings).all(axis=2)
-        returns = np.where(inside, panel.returns.values, 0.0).astype(np.float64)
-        return loadings, returns, np.where(inside, self._weights(panel), 0.0)
+        Returns
+        -------
+        numpy.ndarray
+            (date, 2), weighted means over the stocks in the mask: without factors and with them; NaN on dates without a
+            stock.
+        """
 
     @property
     @abstractmethod
@@ -183,44 +172,56 @@ class RegressedFactors(FactorModel):
     def _name(self) -> None:
         self.factors_ = [f"factor_{k + 1}" for k in range(self._n_factors)]
 
-    def _weights(self, panel: Panel) -> Float64Array:
-        """Weights of the regression, that broadcast to (date, ticker)."""
-        return np.ones(len(panel.tickers))
+    def _over_tickers(self, panel: Panel, values: FloatArray) -> xr.DataArray:
+        """Label loadings (date, ticker, factor)."""
+        coords = {"date": panel.dates, "ticker": panel.tickers, "factor": self.factors_}
+        return xr.DataArray(values, coords, ("date", "ticker", "factor"), name="loadings")
+
+    def _over_dates(self, panel: Panel, values: FloatArray) -> xr.DataArray:
+        """Label factor returns (date, factor)."""
+        coords = {"date": panel.dates, "factor": self.factors_}
+        return xr.DataArray(values, coords, ("date", "factor"), name="factor_returns")
 
 
-class NoFactors(RegressedFactors):
+class NoFactors(FurtherFactors):
     """No further factor: what a model of residuals comes to where there is nothing."""
-
-    @property
-    def _n_factors(self) -> int:
-        return 0
 
     def fit(self, panel: Panel) -> Self:  # noqa: ARG002  # of the protocol
         """Have no factors."""
-        self.factors_, self.premia_ = [], np.zeros(0)
+        self.premia_ = np.zeros(0)
+        self._name()
         return self
 
     def loadings(self, panel: Panel) -> xr.DataArray:
         """(date, ticker, 0)."""
-        coords = {"date": panel.dates, "ticker": panel.tickers, "factor": self.factors_}
-        values = np.zeros((len(panel.dates), len(panel.tickers), 0))
-        return xr.DataArray(values, coords, ("date", "ticker", "factor"), name="loadings")
+        return self._over_tickers(panel, np.zeros((len(panel.dates), len(panel.tickers), 0)))
 
     def factor_returns(self, panel: Panel) -> xr.DataArray:
         """(date, 0)."""
-        coords = {"date": panel.dates, "factor": self.factors_}
-        return xr.DataArray(np.zeros((len(panel.dates), 0)), coords, ("date", "factor"), name="factor_returns")
+        return self._over_dates(panel, np.zeros((len(panel.dates), 0)))
+
+    def losses(self, panel: Panel) -> Float64Array:
+        """Twice the same."""
+        returns = panel.estimation_returns().astype(np.float64)
+        count = np.isfinite(returns).sum(axis=1)
+        means = np.where(count > 0, np.nansum(np.square(returns), axis=1) / np.maximum(count, 1), np.nan)
+        return np.column_stack([means, means])
 
     def state(self) -> ModelState:
         """Nothing."""
         return ModelState({})
 
     @classmethod
-    def from_state(cls, params: dict[str, Any], state: ModelState) -> Self:  # noqa: ARG003  # of the protocol
+    def from_state(cls, params: dict[str, Any], state: ModelState) -> Self:  # noqa: ARG003  # it has none
         """Rebuild it out of nothing."""
-        model = cls(**params)
-        model.factors_, model.premia_ = [], np.zeros(0)
+        model = cls()
+        model.premia_ = np.zeros(0)
+        model._name()
         return model
+
+    @property
+    def _n_factors(self) -> int:
+        return 0
 
     def _turn(self, rotation: FloatArray) -> None:
         """There is nothing to turn."""
@@ -250,50 +251,17 @@ class Trial:
         return cls(float("nan"), float("nan"), float("nan"))
 
     @classmethod
-    def of(cls, factors: RegressedFactors, left: Panel) -> Self:
+    def of(cls, factors: FurtherFactors, left: Panel) -> Self:
         """Try factors on residuals; NaN where these are of fewer than two dates.
 
-        Losses are the mean squares of a date. That of the factors is of leave-one-out residuals: a regression explains
-        some of any return, and by the other stocks alone it explains nothing where there is nothing.
+        Each residual is explained by the factor returns of the other stocks alone: its own return is some of a factor
+        return, and would be explained by it where there is nothing.
         """
-        losses = np.concatenate([leave_one_out(*factors.entering(block)) for block in left.blocks()])
+        losses = factors.losses(left)
         test = diebold_mariano(losses[:, 1], losses[:, 0])
         without, with_them = losses[np.isfinite(losses).all(axis=1)].sum(axis=0)
         r2 = float(1.0 - with_them / without) if without > 0.0 else float("nan")
         return cls(-test.statistic, 1.0 - test.p_worse, r2)
-
-
-def leave_one_out(loadings: FloatArray, returns: Float64Array, weights: Float64Array) -> Float64Array:
-    """Mean squares of returns, and of what is left when each is explained by the factor returns of all others.
-
-    With leverages h_i = w_i x_i'(X'WX)^-1 x_i the residual without the stock itself is (e_i - x_i'f) / (1 - h_i), so
-    that nothing is fitted again (Allen 1974, The relationship between variable selection and data augmentation). A
-    stock without which a factor has no return is left unexplained.
-
-    Parameters
-    ----------
-    loadings : numpy.ndarray
-        (date, ticker, factor)
-    returns, weights : numpy.ndarray
-        (date, ticker); loadings and returns are finite where the weight is positive.
-
-    Returns
-    -------
-    numpy.ndarray
-        (date, 2), weighted means over stocks: without factors and with them; NaN on dates without a stock.
-    """
-    gram, moment = cross_sections(loadings, returns, weights)
-    inverse, _ = solve_gram(gram, np.broadcast_to(np.eye(gram.shape[1]), gram.shape))
-    losses = np.full((len(returns), 2), np.nan)
-    for date in np.flatnonzero((weights > 0.0).any(axis=1)):
-        inside = weights[date] > 0.0
-        rows, own, weight = loadings[date, inside].astype(np.float64), returns[date, inside], weights[date, inside]
-        towards = rows @ inverse[date]
-        slack = 1.0 - weight * (towards * rows).sum(axis=1)
-        known = slack > _DECIDES_ITSELF
-        left = np.where(known, (own - towards @ moment[date]) / np.where(known, slack, 1.0), own)
-        losses[date] = weight @ np.square(own) / weight.sum(), weight @ np.square(left) / weight.sum()
-    return losses
 
 
 class ProvenFactors(ModelOnResiduals):
@@ -367,17 +335,17 @@ class ProvenFactors(ModelOnResiduals):
 
     @classmethod
     @abstractmethod
-    def _part(cls) -> type[RegressedFactors]:
+    def _part(cls) -> type[FurtherFactors]:
         """Class of the further factors."""
 
-    def _decide(self, trial: Trial, further: RegressedFactors | None, left: Panel) -> Self:
+    def _decide(self, trial: Trial, further: FurtherFactors | None, left: Panel) -> Self:
         """Become the fitted model, with the further factors or without, and remember why.
 
         Parameters
         ----------
         trial : Trial
             What they add on dates held out.
-        further : RegressedFactors, optional
+        further : FurtherFactors, optional
             Not named yet. None if none were found.
         left : Panel
             Residuals of all dates.

@@ -17,8 +17,9 @@ import pandas as pd
 from models.families.base import FactorModel
 from models.families.fama_macbeth import FamaMacBeth
 from models.families.residual_network import ResidualNetwork
+from models.families.residual_network.leaving_out import leave_one_out
 from models.families.residual_som import ResidualSOM
-from models.families.residuals import ProvenFactors, leave_one_out
+from models.families.residuals import ProvenFactors
 from models.families.time_series import TimeSeriesModel
 from models.panel import Panel
 
@@ -39,6 +40,8 @@ class World:
         (date, ticker, factor) true loadings of the test panel on what is planted.
     factors : numpy.ndarray
         (date, factor) true factor returns of the test panel.
+    weights : numpy.ndarray
+        (ticker,) of squared residuals: one over the variance.
     """
 
     train: Panel
@@ -46,6 +49,7 @@ class World:
     base: FactorModel
     loadings: np.ndarray
     factors: np.ndarray
+    weights: np.ndarray
 
     def fit(self, model: ProvenFactors) -> ProvenFactors:
         """Fit a model on the linear one."""
@@ -82,6 +86,7 @@ def product(
         FamaMacBeth(),
         hidden[n_train:, :, None],
         factor[n_train:, None],
+        np.ones(n_stocks),
     )
 
 
@@ -107,6 +112,7 @@ def clusters(seed: int, *, share: float = 0.1, n_stocks: int = 120, n_train: int
         TimeSeriesModel(("market",)),
         loadings,
         factors[n_train:],
+        1.0 / np.square(scale),
     )
 
 
@@ -130,16 +136,14 @@ def judge(model: ProvenFactors, world: World) -> Outcome:
     left = model._left(world.test)
     inside = left.mask.values
     returns = np.where(inside, left.returns.values, 0.0)
-    true = _explained(leave_one_out(world.loadings, returns, inside.astype(np.float64)))
+    true = _explained(leave_one_out(world.loadings, returns, inside * world.weights))
     if not model.adds_:
         return Outcome(0.0, 0.0, 0.0, true)
-    loadings, _, weights = model._further.entering(left)
     found = model._further.factor_returns(left).values
     design = np.column_stack([np.ones(len(found)), found])
     fitted = design @ np.linalg.lstsq(design, world.factors, rcond=None)[0]
     shares = fitted.var(axis=0) / world.factors.var(axis=0) if world.factors.any() else np.zeros(1)
-    own = leave_one_out(loadings, returns, np.where(weights > 0.0, 1.0, 0.0))
-    return Outcome(1.0, float(np.sqrt(shares).mean()), _explained(own), true)
+    return Outcome(1.0, float(np.sqrt(shares).mean()), _explained(model._further.losses(left)), true)
 
 
 def _explained(losses: np.ndarray) -> float:

@@ -19,9 +19,12 @@ from models.families.autoencoder.ensemble import LoadingsNetworks, collapsed, me
 from models.families.autoencoder.networks import EpochReport, Layers
 from models.families.autoencoder.training import DescentOptions
 from models.families.base import ModelState, Report
+from models.families.residual_network.leaving_out import leave_one_out
 from models.families.residual_network.training import ResidualRows, learn
-from models.families.residuals import Fraction, ProvenFactors, RegressedFactors, Trial, parts_of
+from models.families.residuals import Fraction, FurtherFactors, ProvenFactors, Trial, parts_of
 from models.panel import Panel
+from models.statistics.gram import solve_gram
+from models.statistics.rowwise import cross_sections
 from schemas.base import Name
 from schemas.errors import ModelError
 
@@ -145,7 +148,7 @@ class ResidualNetwork(ProvenFactors):
         return model
 
     @classmethod
-    def _part(cls) -> type[RegressedFactors]:
+    def _part(cls) -> type[FurtherFactors]:
         return _NetworkFactors
 
     def _parts(self, left: Panel) -> list[Panel]:
@@ -173,7 +176,7 @@ class ResidualNetwork(ProvenFactors):
         return self._decide(Trial.none() if found is None else Trial.of(found, trying), found, left)
 
 
-class _NetworkFactors(RegressedFactors):
+class _NetworkFactors(FurtherFactors):
     """Factors of residuals on loadings that networks make of characteristics."""
 
     _networks: LoadingsNetworks
@@ -207,9 +210,20 @@ class _NetworkFactors(RegressedFactors):
 
     def loadings(self, panel: Panel) -> xr.DataArray:
         """Return g(C[t-1]) as (date, ticker, factor) float32; NaN where not covered."""
-        values = self._networks.of_panel(panel, self._chars)
-        coords = {"date": panel.dates, "ticker": panel.tickers, "factor": self.factors_}
-        return xr.DataArray(values, coords, ("date", "ticker", "factor"), name="loadings")
+        return self._over_tickers(panel, self._networks.of_panel(panel, self._chars))
+
+    def factor_returns(self, panel: Panel) -> xr.DataArray:
+        """Regress residuals on loadings at each date: (date, factor), NaN where stocks are too few or alike."""
+        parts = []
+        for block in panel.blocks():
+            gram, moment = cross_sections(*self._entering(block))
+            solution, rank = solve_gram(gram, moment[..., None])
+            parts.append(np.where((rank == self._n_factors)[:, None], solution[..., 0], np.nan))
+        return self._over_dates(panel, np.concatenate(parts))
+
+    def losses(self, panel: Panel) -> Float64Array:
+        """Mean squares without factors and with them; see the base class."""
+        return np.concatenate([leave_one_out(*self._entering(block)) for block in panel.blocks()])
 
     def state(self) -> ModelState:
         """Keep the networks and premia."""
@@ -225,6 +239,12 @@ class _NetworkFactors(RegressedFactors):
     @property
     def _n_factors(self) -> int:
         return int(self._networks.weights[-1].shape[2])
+
+    def _entering(self, block: Panel) -> tuple[FloatArray, Float64Array, Float64Array]:
+        """Return loadings (date, ticker, factor), residuals and weights (date, ticker), zero where not in the mask."""
+        inside = block.mask.values
+        returns = np.where(inside, block.returns.values, 0.0).astype(np.float64)
+        return self.loadings(block).values, returns, inside.astype(np.float64)
 
     def _turn(self, rotation: FloatArray) -> None:
         self._networks = self._networks.rotated(rotation)

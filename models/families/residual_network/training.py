@@ -100,7 +100,7 @@ class ProfiledLoss:
     def validation_loss(self) -> float:
         """Leave-one-out squares over squares, on the dates on which it stops.
 
-        As `models.families.residuals.leave_one_out`, with all weights equal.
+        As `models.families.residual_network.leaving_out`, with all weights equal.
         """
         n_dates = len(self.rows.begins) - 1
         dates = torch.arange(self.rows.n_train, n_dates)

@@ -26,6 +26,8 @@ class Map:
     ----------
     node : numpy.ndarray
         (ticker,) the node whose series is most like the history of the stock.
+    weights : numpy.ndarray
+        (ticker, node) of the stock in the mean of the node.
     memberships : numpy.ndarray
         (ticker, node) how near each node is to that of the stock; they sum to one.
     slopes : numpy.ndarray
@@ -33,6 +35,7 @@ class Map:
     """
 
     node: IntArray
+    weights: Float64Array
     memberships: Float64Array
     slopes: Float64Array
 
@@ -65,15 +68,15 @@ def organise(z: Float64Array, rows: int, columns: int, width: float) -> Map:
     node = _start(filled, rows, columns)
     widest = max(rows, columns, 2.0 * width) / 2.0
     for kernel in width * (widest / width) ** np.linspace(1.0, 0.0, _ROUNDS):
-        node = _nearest(filled, known, _kernel(apart, kernel)[node])
+        node = _nearest(filled, known, _weights(apart[node], kernel))
     for _ in range(_MOST_FURTHER):
-        before, node = node, _nearest(filled, known, _kernel(apart, width)[node])
+        before, node = node, _nearest(filled, known, _weights(apart[node], width))
         if np.array_equal(before, node):
             break
-    weights = _kernel(apart, width)[node]
+    weights, near = _weights(apart[node], width), _kernel(apart[node], width)
     moments = _moments(filled, known, weights)
     slopes = np.column_stack([product / np.where(square > 0.0, square, 1.0) for product, square in moments])
-    return Map(node, weights / weights.sum(axis=1, keepdims=True), slopes)
+    return Map(node, weights, near / near.sum(axis=1, keepdims=True), slopes)
 
 
 def _distances(rows: int, columns: int) -> Float64Array:
@@ -86,6 +89,11 @@ def _distances(rows: int, columns: int) -> Float64Array:
 def _kernel(squared: Float64Array, width: float) -> Float64Array:
     kernel: Float64Array = np.exp(-squared / (2.0 * width**2))
     return kernel
+
+
+def _weights(squared: Float64Array, width: float) -> Float64Array:
+    """Weights (ticker, node) in the means of nodes, 1 for the stocks nearest to a node: none is a mean of nothing."""
+    return _kernel(squared - squared.min(axis=0), width)
 
 
 def _start(filled: Float64Array, rows: int, columns: int) -> IntArray:
@@ -124,8 +132,22 @@ def _moments(
         (ticker, node) of the histories in the series.
     """
     for own in weights.T:
-        weighted = filled * own
-        mass = (known @ own)[:, None] - known * own
-        total = weighted.sum(axis=1, keepdims=True) - weighted
-        series = np.where(known & (mass > _ALONE), total / np.where(mass > _ALONE, mass, 1.0), 0.0)
+        series = means_of_others(filled, known, own)
         yield (filled * series).sum(axis=0), np.square(series).sum(axis=0)
+
+
+def means_of_others(filled: Float64Array, known: BoolArray, weights: Float64Array) -> Float64Array:
+    """Weighted mean of all other stocks at each date, for each stock where it is known: (date, ticker), else zero.
+
+    Parameters
+    ----------
+    filled, known : numpy.ndarray
+        (date, ticker) values, zero where missing, and where they are known.
+    weights : numpy.ndarray
+        (ticker,)
+    """
+    weighted = filled * weights
+    mass = (known @ weights)[:, None] - known * weights
+    total = weighted.sum(axis=1, keepdims=True) - weighted
+    enough = known & (mass > _ALONE)
+    return np.where(enough, total / np.where(enough, mass, 1.0), 0.0)

@@ -13,11 +13,12 @@ import numpy as np
 import xarray as xr
 from annotated_types import Ge, Gt, Le, Lt
 
-from models.arrays import Float64Array, FloatArray, IntArray
+from models.arrays import BoolArray, Float64Array, FloatArray
 from models.families.base import ModelState
-from models.families.residual_som.estimation import organise
-from models.families.residuals import Fraction, ProvenFactors, RegressedFactors, Trial, parts_of
+from models.families.residual_som.estimation import Map, means_of_others, organise
+from models.families.residuals import Fraction, FurtherFactors, ProvenFactors, Trial, parts_of
 from models.panel import Panel
+from models.statistics.rowwise import ordered_product
 from schemas.base import Name
 from schemas.errors import ConfigError, ModelError
 
@@ -123,10 +124,10 @@ class ResidualSOM(ProvenFactors):
     @property
     def node_(self) -> xr.DataArray | None:
         """(ticker,) node of each stock of the map; None if the factors are not in the model."""
-        return self._further.node if isinstance(self._further, _Nodes) else None
+        return self._further.map["node_of"] if isinstance(self._further, _Nodes) else None
 
     @classmethod
-    def _part(cls) -> type[RegressedFactors]:
+    def _part(cls) -> type[FurtherFactors]:
         return _Nodes
 
     def _organised(self, left: Panel) -> _Nodes:
@@ -143,62 +144,101 @@ class ResidualSOM(ProvenFactors):
                 "grid or more dates, or lower min_observations."
             )
         found = organise(residuals[:, used] / scale[used], self.rows, self.columns, self.width)
-        own, unit = scale[used], float(np.sqrt(np.square(scale[used]).mean()))
-        loadings = (own / unit)[:, None] * found.memberships * found.slopes
         tickers = [name for name, inside in zip(left.tickers, used, strict=True) if inside]
-        return _Nodes.of(tickers, found.node, loadings, unit / own)
+        return _Nodes.of(tickers, found, scale[used])
 
 
-class _Nodes(RegressedFactors):
-    """Factors of residuals on loadings by ticker that the nodes of a map give."""
+class _Nodes(FurtherFactors):
+    """Factors of residuals that are means of the stocks about the nodes of a map."""
 
-    node: xr.DataArray
-    _loadings: xr.DataArray
-    _inverse_scale: xr.DataArray
+    map: xr.Dataset
+    _rotation: FloatArray
 
     @classmethod
-    def of(cls, tickers: list[str], node: IntArray, loadings: FloatArray, inverse_scale: FloatArray) -> Self:
-        """Take nodes (ticker,), loadings (ticker, factor), and roots of the weights (ticker,) of the regressions."""
+    def of(cls, tickers: list[str], found: Map, scale: FloatArray) -> Self:
+        """Take a map of stocks, whose residuals have root mean squares (ticker,)."""
+        by_node = {name: (("ticker", "node"), getattr(found, name)) for name in ("weights", "memberships", "slopes")}
+        own = {"node_of": ("ticker", found.node), "scale": ("ticker", scale)}
+        return cls._from(xr.Dataset(by_node | own, coords={"ticker": tickers}), np.eye(found.weights.shape[1]))
+
+    @classmethod
+    def _from(cls, found: xr.Dataset, rotation: FloatArray) -> Self:
         factors = cls()
-        coords = {"ticker": tickers}
-        factors.node = xr.DataArray(node, coords, ("ticker",))
-        factors._loadings = xr.DataArray(loadings, coords, ("ticker", "factor"))
-        factors._inverse_scale = xr.DataArray(inverse_scale, coords, ("ticker",))
+        factors.map, factors._rotation = found, rotation
         factors._name()
         return factors
 
     def loadings(self, panel: Panel) -> xr.DataArray:
-        """Return loadings as (date, ticker, factor); NaN for stocks that the map does not have."""
-        by_ticker = self._loadings.reindex(ticker=panel.tickers).values
-        values = np.broadcast_to(by_ticker, (len(panel.dates), *by_ticker.shape))
-        coords = {"date": panel.dates, "ticker": panel.tickers, "factor": self.factors_}
-        return xr.DataArray(values, coords, ("date", "ticker", "factor"), name="loadings")
+        """Return s h b / c as (date, ticker, factor); NaN for stocks that the map does not have."""
+        there = self.map.reindex(ticker=panel.tickers)
+        own = there["memberships"].values * there["slopes"].values * there["scale"].values[:, None] / self._unit
+        turned = np.full(own.shape, np.nan)
+        known = np.isfinite(own).all(axis=1)
+        turned[known] = ordered_product(own[known], self._rotation)
+        return self._over_tickers(panel, np.broadcast_to(turned, (len(panel.dates), *turned.shape)))
+
+    def factor_returns(self, panel: Panel) -> xr.DataArray:
+        """Return c times the mean of e / s about each node: (date, factor), NaN where nobody near is known."""
+        parts = []
+        for block in panel.blocks():
+            filled, known, weights = self._entering(block)
+            means = np.full((len(filled), self._n_factors), np.nan)
+            for date in np.flatnonzero(known.any(axis=1)):
+                inside = known[date]
+                near = np.ascontiguousarray(weights[inside])
+                mass = near.sum(axis=0)
+                if (mass > 0.0).all():
+                    means[date] = near.T @ filled[date, inside] / mass
+            parts.append(self._unit * ordered_product(means, self._rotation))
+        return self._over_dates(panel, np.concatenate(parts))
+
+    def losses(self, panel: Panel) -> Float64Array:
+        """Mean squares of e / s without factors and with them; see the base class."""
+        parts = []
+        for block in panel.blocks():
+            filled, known, weights = self._entering(block)
+            there = self.map.reindex(ticker=block.tickers)
+            said = np.nan_to_num((there["memberships"] * there["slopes"]).values)
+            left = filled.copy()
+            for own, slope in zip(weights.T, said.T, strict=True):
+                left -= slope * means_of_others(filled, known, own)
+            count = known.sum(axis=1)
+            sums = np.column_stack([np.square(each).sum(axis=1, where=known) for each in (filled, left)])
+            parts.append(np.where(count[:, None] > 0, sums / np.maximum(count, 1)[:, None], np.nan))
+        return np.concatenate(parts)
 
     def state(self) -> ModelState:
-        """Keep loadings, weights and premia."""
-        arrays = {
-            "node": self.node.values,
-            "loadings": self._loadings.values,
-            "inverse_scale": self._inverse_scale.values,
-            "premia": self.premia_,
-        }
-        return ModelState(arrays, {"tickers": self._loadings["ticker"].values.tolist()})
+        """Keep the map, rotation and premia."""
+        arrays = {str(name): array.values for name, array in self.map.data_vars.items()}
+        own = {"rotation": self._rotation, "premia": self.premia_}
+        return ModelState(arrays | own, {"tickers": self.map["ticker"].values.tolist()})
 
     @classmethod
     def from_state(cls, params: dict[str, Any], state: ModelState) -> Self:  # noqa: ARG003  # it has no parameters
         """Rebuild the factors."""
-        kept = (state.arrays[name] for name in ("node", "loadings", "inverse_scale"))
-        factors = cls.of(list(state.meta["tickers"]), *kept)
+        arrays = {
+            name: (("ticker", "node")[: array.ndim], array)
+            for name, array in state.arrays.items()
+            if name not in ("rotation", "premia")
+        }
+        factors = cls._from(xr.Dataset(arrays, coords={"ticker": state.meta["tickers"]}), state.arrays["rotation"])
         factors.premia_ = state.arrays["premia"]
         return factors
 
     @property
     def _n_factors(self) -> int:
-        return int(self._loadings.shape[1])
+        return int(self._rotation.shape[1])
 
-    def _weights(self, panel: Panel) -> Float64Array:
-        weights: Float64Array = np.square(self._inverse_scale.reindex(ticker=panel.tickers).values)
-        return weights
+    @property
+    def _unit(self) -> float:
+        return float(np.sqrt(np.square(self.map["scale"].values).mean()))
+
+    def _entering(self, block: Panel) -> tuple[Float64Array, BoolArray, Float64Array]:
+        """Return e / s (date, ticker), zero where not known, where it is, and weights (ticker, node)."""
+        there = self.map.reindex(ticker=block.tickers)
+        z = np.where(block.mask.values, block.returns.values, np.nan) / there["scale"].values
+        known = np.isfinite(z)
+        return np.where(known, z, 0.0), known, np.nan_to_num(there["weights"].values)
 
     def _turn(self, rotation: FloatArray) -> None:
-        self._loadings = self._loadings.copy(data=self._loadings.values @ rotation)
+        self._rotation = self._rotation @ rotation
