@@ -57,7 +57,7 @@ class World:
 
 
 def product(
-    seed: int, *, share: float = 0.1, n_stocks: int = 200, n_train: int = 500, n_test: int = 250, irrelevant: int = 0
+    seed: int, *, share: float = 0.1, n_stocks: int = 100, n_train: int = 300, n_test: int = 150, irrelevant: int = 0
 ) -> World:
     """Draw r = f0 + C1 f1 + C2 f2 + C1 C2 g + u.
 
@@ -161,7 +161,6 @@ def mean_outcome(world: Callable[[int], World], model: Callable[[], ProvenFactor
 
 
 CASES: dict[str, tuple[Callable[[int], World], Callable[[], ProvenFactors]]] = {
-    "product, 20 %": (lambda seed: product(seed, share=0.2), lambda: ResidualNetwork("base")),
     "product, 10 %": (product, lambda: ResidualNetwork("base")),
     "product, 10 %, 8 irrelevant": (lambda seed: product(seed, irrelevant=8), lambda: ResidualNetwork("base")),
     "product, 3 %": (lambda seed: product(seed, share=0.03), lambda: ResidualNetwork("base")),

@@ -11,7 +11,8 @@ from models.arrays import Float64Array, FloatArray
 from models.statistics.gram import solve_gram
 from models.statistics.rowwise import cross_sections
 
-_DECIDES_ITSELF = 1e-8  # 1 - leverage below which a stock decides the factor return by itself
+DECIDES_ITSELF = 1e-8
+"""1 - leverage below which a stock decides the factor return by itself."""
 
 
 def leave_one_out(loadings: FloatArray, returns: Float64Array, weights: Float64Array) -> Float64Array:
@@ -41,7 +42,7 @@ def leave_one_out(loadings: FloatArray, returns: Float64Array, weights: Float64A
         rows, own, weight = loadings[date, inside].astype(np.float64), returns[date, inside], weights[date, inside]
         towards = rows @ inverse[date]
         slack = 1.0 - weight * (towards * rows).sum(axis=1)
-        known = slack > _DECIDES_ITSELF
+        known = slack > DECIDES_ITSELF
         left = np.where(known, (own - towards @ moment[date]) / np.where(known, slack, 1.0), own)
         losses[date] = weight @ np.square(own) / weight.sum(), weight @ np.square(left) / weight.sum()
     return losses

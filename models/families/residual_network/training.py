@@ -18,10 +18,10 @@ from models.blas import one_thread
 from models.families.autoencoder.data import flat_rows, moments
 from models.families.autoencoder.networks import Layers, LoadingsNetwork
 from models.families.autoencoder.training import Callback, DescentOptions, batch_rows, descend
+from models.families.residual_network.leaving_out import DECIDES_ITSELF
 from models.panel import Panel
 
 _RIDGE = 1e-8  # of the mean of the diagonal of G'G, so that loadings of fewer dimensions than factors can be solved
-_DECIDES_ITSELF = 1e-8
 
 
 @dataclass(frozen=True, eq=False)
@@ -110,7 +110,7 @@ class ProfiledLoss:
         towards = torch.linalg.solve(gram[date], known)
         slack = 1.0 - torch.linalg.vecdot(towards, known)
         left = (residuals - torch.linalg.vecdot(towards, moment[date])) / slack
-        left = torch.where(slack > _DECIDES_ITSELF, left, residuals)
+        left = torch.where(slack > DECIDES_ITSELF, left, residuals)
         return float(left.square().sum() / residuals.square().sum())
 
     def _section(self, dates: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:

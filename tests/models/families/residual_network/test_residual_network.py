@@ -147,5 +147,7 @@ def test_the_aims_of_the_simulation() -> None:
 
 @pytest.mark.slow
 def test_nothing_is_found_on_linear_data_in_95_of_100_draws() -> None:
-    found = [product(seed, share=0.0, **SMALL).fit(ResidualNetwork("base", **QUICK)).adds_ for seed in range(100)]
+    brief = QUICK | {"hidden": (8,), "max_epochs": 10, "patience": 3}
+    worlds = (product(seed, share=0.0, n_stocks=40, n_train=150, n_test=2) for seed in range(100))
+    found = [world.fit(ResidualNetwork("base", **brief)).adds_ for world in worlds]
     assert sum(found) <= 5

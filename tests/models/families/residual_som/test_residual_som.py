@@ -119,5 +119,6 @@ def test_what_cannot_be_fitted_is_said() -> None:
 
 @pytest.mark.slow
 def test_nothing_is_found_without_clusters_in_95_of_100_draws() -> None:
-    found = [clusters(seed, share=0.0, **SMALL).fit(ResidualSOM("base")).adds_ for seed in range(100)]
+    worlds = (clusters(seed, share=0.0, n_stocks=40, n_train=160, n_test=2) for seed in range(100))
+    found = [world.fit(ResidualSOM("base")).adds_ for world in worlds]
     assert sum(found) <= 5
