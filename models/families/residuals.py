@@ -391,7 +391,7 @@ def parts_of(left: Panel, fractions: tuple[float, ...]) -> list[Panel]:
     if min(cuts[0], *sizes) < 2:
         raise ModelError(
             f"{len(known)} dates with residuals leave fewer than two to learn from or for one of the shares "
-            f"{fractions} that are held out: give a longer panel."
+            f"{fractions} that are held out: lower these, or give a longer panel."
         )
     begins = [0, *known[cuts[:-1]]]
     return [

@@ -80,8 +80,8 @@ class TrainingData:
                 f"n_factors={n_factors}, but {len(panel.chars)} characteristics and a constant give "
                 f"managed portfolios for 1 to {inputs.shape[1]} factors; change it, or add characteristics."
             )
-        known: BoolArray = np.isfinite(inputs).all(axis=1)
-        characteristics, returns, dates = flat_rows(panel, panel.mask.values & known[:, None])
+        mask = panel.mask.values & np.isfinite(inputs).all(axis=1, keepdims=True)
+        characteristics, returns, dates = flat_rows(panel, mask)
         n_train = _split(dates, validation_fraction, n_factors)
         train_dates = np.unique(dates[:n_train])
         mean, std = moments(characteristics[:n_train])

