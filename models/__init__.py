@@ -34,7 +34,7 @@ from models.allocation import (  # noqa: E402
     risk_parity,
 )
 from models.evaluation.protocol import Dense, FactorForm, Forecast, Rules, judge  # noqa: E402
-from models.evaluation.superiority import diebold_mariano, model_confidence_set  # noqa: E402
+from models.evaluation.superiority import model_confidence_set  # noqa: E402
 from models.families.autoencoder import ConditionalAutoencoder  # noqa: E402
 from models.families.base import FactorModel, ModelState  # noqa: E402
 from models.families.coskewness import CoskewnessPCA  # noqa: E402
@@ -47,9 +47,12 @@ from models.families.kernel import KernelIPCA, kernel_covariance  # noqa: E402
 from models.families.mean_of_models import MeanOfModels  # noqa: E402
 from models.families.pca import PCA, RPPCA  # noqa: E402
 from models.families.penalised import PenalisedModel  # noqa: E402
+from models.families.residual_network import ResidualNetwork  # noqa: E402
+from models.families.residual_som import ResidualSOM  # noqa: E402
 from models.families.sdf import RandomFeatureSDF, SDFNetwork  # noqa: E402
 from models.families.time_series import MarketModel, TimeSeriesModel  # noqa: E402
 from models.forecasting.forecast import forecast  # noqa: E402
+from models.inference.diebold_mariano import diebold_mariano  # noqa: E402
 from models.inference.factor_premia import TwoPass, two_pass  # noqa: E402
 from models.inference.two_pass import full_sample_betas  # noqa: E402
 from models.panel import Panel  # noqa: E402
@@ -101,6 +104,8 @@ __all__ = [
     "Panel",
     "PenalisedModel",
     "RandomFeatureSDF",
+    "ResidualNetwork",
+    "ResidualSOM",
     "RiskModel",
     "Rules",
     "SDFNetwork",

@@ -16,6 +16,9 @@ learn loadings by a network                 `models.families.autoencoder`
 learn a stochastic discount factor          `models.families.sdf`
 train networks of a family of your own      `models.families.neural`
 add statistical factors to any model        `models.families.hybrid`
+find clusters in the residuals of any model `models.families.residual_som`
+find nonlinear loadings of its residuals    `models.families.residual_network`
+share what models on residuals share        `models.families.residuals`
 average models with a covariance            `models.families.mean_of_models`
 =========================================  ==========================================
 """

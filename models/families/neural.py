@@ -98,9 +98,9 @@ class SideBySide:
             loadings[rows] = self.outputs(characteristics[rows]).sum(axis=0)
         return loadings
 
-    def mapped(self, matrices: FloatArray) -> SideBySide:
+    def mapped(self, matrices: FloatArray) -> Self:
         """Multiply the output of each member by its matrix (member, output, output), in the last layer."""
-        return SideBySide(
+        return type(self)(
             weights=(*self.weights[:-1], (self.weights[-1] @ matrices).astype(np.float32)),
             biases=(*self.biases[:-1], (self.biases[-1] @ matrices).astype(np.float32)),
         )

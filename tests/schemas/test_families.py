@@ -25,10 +25,14 @@ from schemas.spec import RunSpec
 
 OURS = [
     "autoencoder", "coskewness_pca", "cross_section", "factor_analysis", "fama_macbeth", "hybrid", "ipca",
-    "kernel_ipca", "market", "mean_of_models", "pca", "penalised", "random_feature_sdf", "rp_pca", "sdf_network",
+    "kernel_ipca", "market", "mean_of_models", "pca", "penalised", "random_feature_sdf", "residual_network",
+    "residual_som", "rp_pca", "sdf_network",
     "time_series",
 ]  # fmt: skip
-REQUIRED: dict[str, dict[str, Any]] = {"hybrid": {"of": "pca"}, "mean_of_models": {"of": ("one", "other")}}
+REQUIRED: dict[str, dict[str, Any]] = {
+    **{kind: {"of": "pca"} for kind in ("hybrid", "residual_network", "residual_som")},
+    "mean_of_models": {"of": ("one", "other")},
+}
 RUN = {
     "universe": "us_test",
     "data": {"shape": "wide_prices", "origin": {"kind": "files", "paths": ["prices.csv"]}},

@@ -29,12 +29,55 @@ import numpy as np
 import numpy.typing as npt
 
 from models.arrays import FloatArray
-from models.families.autoencoder.networks import Member
+from models.families.autoencoder.networks import Layers, Member
 from models.families.neural import CHUNK, SideBySide
 from models.panel import Panel
+from models.statistics.gram import select_characteristics
 from models.statistics.rowwise import ordered_product
 
 _COLLAPSED = 1e-4  # smallest singular value of a member that has K factors, relative to its largest
+
+
+class LoadingsNetworks(SideBySide):
+    """The loadings networks of the members; their outputs add up."""
+
+    def rotated(self, rotation: FloatArray) -> Self:
+        """Turn the sum of the outputs by an orthogonal (factor, factor) R."""
+        return self.mapped(np.repeat(rotation[None], len(self.weights[-1]), axis=0))
+
+    def of_panel(self, panel: Panel, chars: Sequence[str]) -> FloatArray:
+        """Return loadings (date, ticker, factor) float32, block by block; NaN where a stock is not covered.
+
+        Raises
+        ------
+        ModelError
+            The panel lacks one of the characteristics, which the networks take in this order.
+        """
+        shape = (len(panel.dates), len(panel.tickers), self.weights[-1].shape[2])
+        values = np.full(shape, np.nan, dtype=np.float32)
+        date = 0
+        for block in panel.blocks():
+            rows = select_characteristics(block, chars).values
+            for covered, section in zip(block.coverage.values, rows, strict=True):
+                values[date, covered] = self(section[covered])
+                date += 1
+        return values
+
+    def arrays(self) -> dict[str, npt.NDArray[Any]]:
+        """Return everything by name, for `from_arrays`."""
+        found: dict[str, npt.NDArray[Any]] = {}
+        for depth, (weight, bias) in enumerate(zip(self.weights, self.biases, strict=True)):
+            found |= {f"weight_{depth}": weight, f"bias_{depth}": bias}
+        return found
+
+    @classmethod
+    def from_arrays(cls, arrays: Mapping[str, npt.NDArray[Any]]) -> Self:
+        """Rebuild from `arrays`."""
+        depths = range(sum(name.startswith("weight_") for name in arrays))
+        return cls(
+            weights=tuple(arrays[f"weight_{depth}"] for depth in depths),
+            biases=tuple(arrays[f"bias_{depth}"] for depth in depths),
+        )
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,7 +86,7 @@ class Ensemble:
 
     Attributes
     ----------
-    networks : SideBySide
+    networks : LoadingsNetworks
         From characteristics to loadings.
     factor_weight : numpy.ndarray
         (portfolio, factor) float32, from managed portfolios to factors.
@@ -51,7 +94,7 @@ class Ensemble:
         (factor,) float32; zero unless the target is one_ahead.
     """
 
-    networks: SideBySide
+    networks: LoadingsNetworks
     factor_weight: FloatArray
     factor_bias: FloatArray
 
@@ -68,14 +111,11 @@ class Ensemble:
         portfolios : numpy.ndarray
             (date, portfolio) finite inputs of the factor network over the training dates.
         """
-        n_members, n_factors = len(members), len(members[0].factor_bias)
-        balance = _Balance.of(gram / n_members**2, member_factors(members, portfolios))
-        to_loadings = balance.factor_root @ balance.right[:, :n_factors] / balance.singular[:n_factors]
-        to_factors = balance.loading_root @ balance.left[:, :n_factors]
+        networks, to_factors = nearest(members, gram, member_factors(members, portfolios))
         weight = np.hstack([member.factor_weight for member in members]) @ to_factors
         bias = np.hstack([member.factor_bias for member in members]) @ to_factors
         return cls(
-            networks=SideBySide.stack(members).mapped(to_loadings.reshape(n_members, n_factors, n_factors) / n_members),
+            networks=networks,
             factor_weight=weight.astype(np.float32),
             factor_bias=bias.astype(np.float32),
         )
@@ -95,30 +135,48 @@ class Ensemble:
 
     def arrays(self) -> dict[str, npt.NDArray[Any]]:
         """Return everything by name, for `from_arrays`."""
-        layers = enumerate(zip(self.networks.weights, self.networks.biases, strict=True))
-        arrays = {"factor_weight": self.factor_weight, "factor_bias": self.factor_bias}
-        for depth, (weight, bias) in layers:
-            arrays |= {f"weight_{depth}": weight, f"bias_{depth}": bias}
-        return arrays
+        return {"factor_weight": self.factor_weight, "factor_bias": self.factor_bias} | self.networks.arrays()
 
     @classmethod
     def from_arrays(cls, arrays: Mapping[str, npt.NDArray[Any]]) -> Self:
         """Rebuild from `arrays`."""
-        depths = range(sum(name.startswith("weight_") for name in arrays))
-        networks = SideBySide(
-            weights=tuple(arrays[f"weight_{depth}"] for depth in depths),
-            biases=tuple(arrays[f"bias_{depth}"] for depth in depths),
-        )
-        return cls(networks, arrays["factor_weight"], arrays["factor_bias"])
+        return cls(LoadingsNetworks.from_arrays(arrays), arrays["factor_weight"], arrays["factor_bias"])
 
 
-def mean_gram(members: Sequence[Member], panel: Panel) -> FloatArray:
+def nearest(members: Sequence[Layers], gram: FloatArray, factors: FloatArray) -> tuple[LoadingsNetworks, FloatArray]:
+    """Take the nearest K-factor model to the average of the members; see the module for the formula.
+
+    Parameters
+    ----------
+    members : sequence of Layers
+        Trained on the same panel.
+    gram : numpy.ndarray
+        Their `mean_gram`.
+    factors : numpy.ndarray
+        (date, member x factor) finite factors of all members over the training dates.
+
+    Returns
+    -------
+    networks : LoadingsNetworks
+        Whose sum is X.
+    to_factors : numpy.ndarray
+        (member x factor, factor) Q: the reduced factors are ``factors @ to_factors``.
+    """
+    n_members, n_factors = len(members), members[0].n_factors
+    balance = _Balance.of(gram / n_members**2, factors)
+    to_loadings = balance.factor_root @ balance.right[:, :n_factors] / balance.singular[:n_factors]
+    to_factors: FloatArray = balance.loading_root @ balance.left[:, :n_factors]
+    networks = LoadingsNetworks.stack(members).mapped(to_loadings.reshape(n_members, n_factors, n_factors) / n_members)
+    return networks, to_factors
+
+
+def mean_gram(members: Sequence[Layers], panel: Panel) -> FloatArray:
     """Return E[beta'beta / n] of all members side by side, (member x factor, member x factor).
 
     The average is over the dates of the panel that have an estimation universe; in float64, block by block.
     """
-    networks = SideBySide.stack(members)
-    size = len(members) * len(members[0].factor_bias)
+    networks = LoadingsNetworks.stack(members)
+    size = len(members) * members[0].n_factors
     gram, n_dates = np.zeros((size, size)), 0
     for block in panel.blocks():
         mask = block.mask.values
@@ -139,16 +197,23 @@ def member_factors(members: Sequence[Member], portfolios: FloatArray) -> FloatAr
     return np.hstack([portfolios @ member.factor_weight + member.factor_bias for member in members])
 
 
-def collapsed(members: Sequence[Member], gram: FloatArray, portfolios: FloatArray) -> list[int]:
-    """Return the positions of members whose systematic returns have fewer than K factors."""
-    n_factors = len(members[0].factor_bias)
+def collapsed(members: Sequence[Layers], gram: FloatArray, factors: FloatArray) -> list[int]:
+    """Return the positions of members whose systematic returns have fewer than K factors; see `nearest`."""
+    n_factors = members[0].n_factors
     found = []
-    for position, member in enumerate(members):
+    for position in range(len(members)):
         own = slice(position * n_factors, (position + 1) * n_factors)
-        singular = _Balance.of(gram[own, own], member_factors([member], portfolios)).singular
+        singular = _Balance.of(gram[own, own], factors[:, own]).singular
         if not singular[-1] > _COLLAPSED * singular[0]:
             found.append(position)
     return found
+
+
+def principal_axes(factor_returns: FloatArray) -> FloatArray:
+    """Rotation of (date, factor) to uncorrelated factors with positive means, the largest variance first."""
+    covariance = np.atleast_2d(np.cov(factor_returns.T))
+    axes = np.linalg.eigh(covariance)[1][:, ::-1]
+    return axes * np.where(factor_returns.mean(axis=0) @ axes < 0.0, -1.0, 1.0)
 
 
 @dataclass(frozen=True, eq=False)

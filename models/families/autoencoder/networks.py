@@ -51,61 +51,85 @@ class EpochReport:
         )
 
 
-@dataclass(frozen=True)
-class Member:
-    """One trained network of the ensemble, as plain arrays: small, and safe to send between processes.
+@dataclass(frozen=True, kw_only=True)
+class Layers:
+    """A trained network of loadings, as plain arrays: small, and safe to send between processes.
 
     Attributes
     ----------
     weights : tuple of numpy.ndarray
-        Layers (input, output) of the loadings network, which takes the panel's characteristics as they are.
+        Layers (input, output) of the network, which takes the panel's characteristics as they are.
     biases : tuple of numpy.ndarray
         (output,) per layer; ReLU follows every layer but the last.
-    factor_weight : numpy.ndarray
-        (portfolio, factor) float64: factors are ``portfolios @ factor_weight + factor_bias``, in decimals per
-        period.
-    factor_bias : numpy.ndarray
-        (factor,) float64; zero unless the target is one_ahead.
     history : tuple of EpochReport
         Every epoch of the training.
     """
 
     weights: tuple[FloatArray, ...]
     biases: tuple[FloatArray, ...]
-    factor_weight: FloatArray
-    factor_bias: FloatArray
     history: tuple[EpochReport, ...]
+
+    @property
+    def n_factors(self) -> int:
+        """How many loadings the network gives."""
+        return int(self.weights[-1].shape[1])
 
     def state(self) -> ModelState:
         """Return everything, for `from_state`."""
         layers: dict[str, npt.NDArray[Any]] = {f"weight_{n}": weight for n, weight in enumerate(self.weights)}
         layers |= {f"bias_{n}": bias for n, bias in enumerate(self.biases)}
-        arrays = {**layers, "factor_weight": self.factor_weight, "factor_bias": self.factor_bias}
-        return ModelState(arrays, {"layers": len(self.weights), "history": [asdict(report) for report in self.history]})
+        return ModelState(layers, {"layers": len(self.weights), "history": [asdict(report) for report in self.history]})
 
     @classmethod
     def from_state(cls, state: ModelState) -> Self:
         """Rebuild from `state`."""
+        return cls(**cls._fields(state))
+
+    @staticmethod
+    def _fields(state: ModelState) -> dict[str, Any]:
         arrays, meta = state.arrays, state.meta
-        return cls(
-            weights=tuple(arrays[f"weight_{n}"] for n in range(meta["layers"])),
-            biases=tuple(arrays[f"bias_{n}"] for n in range(meta["layers"])),
-            factor_weight=arrays["factor_weight"],
-            factor_bias=arrays["factor_bias"],
-            history=tuple(EpochReport(**report) for report in meta["history"]),
-        )
+        return {
+            "weights": tuple(arrays[f"weight_{n}"] for n in range(meta["layers"])),
+            "biases": tuple(arrays[f"bias_{n}"] for n in range(meta["layers"])),
+            "history": tuple(EpochReport(**report) for report in meta["history"]),
+        }
 
 
-class Autoencoder(nn.Module):
-    """beta(z)' f(x): a feed-forward network of characteristics times a linear map of managed portfolios.
+@dataclass(frozen=True, kw_only=True)
+class Member(Layers):
+    """One trained autoencoder of the ensemble.
 
-    Gu, Kelly and Xiu (2021), figure 2: ReLU and batch normalisation in the hidden layers, both outputs
-    linear.
+    Attributes
+    ----------
+    factor_weight : numpy.ndarray
+        (portfolio, factor) float64: factors are ``portfolios @ factor_weight + factor_bias``, in decimals per
+        period.
+    factor_bias : numpy.ndarray
+        (factor,) float64; zero unless the target is one_ahead.
     """
 
-    def __init__(
-        self, n_chars: int, n_portfolios: int, n_factors: int, hidden: Sequence[int], *, intercept: bool
-    ) -> None:
+    factor_weight: FloatArray
+    factor_bias: FloatArray
+
+    def state(self) -> ModelState:
+        """Return everything, for `from_state`."""
+        layers = super().state()
+        factors = {"factor_weight": self.factor_weight, "factor_bias": self.factor_bias}
+        return ModelState(layers.arrays | factors, layers.meta)
+
+    @staticmethod
+    def _fields(state: ModelState) -> dict[str, Any]:
+        own = {name: state.arrays[name] for name in ("factor_weight", "factor_bias")}
+        return Layers._fields(state) | own
+
+
+class LoadingsNetwork(nn.Module):
+    """beta(z): a feed-forward network of characteristics.
+
+    ReLU and batch normalisation in the hidden layers, the output linear.
+    """
+
+    def __init__(self, n_chars: int, n_factors: int, hidden: Sequence[int]) -> None:
         super().__init__()
         layers: list[nn.Module] = []
         width = n_chars
@@ -113,24 +137,18 @@ class Autoencoder(nn.Module):
             layers += [linear(width, units, bias=False), nn.BatchNorm1d(units), nn.ReLU()]
             width = units
         self.beta = nn.Sequential(*layers, linear(width, n_factors))
-        self.factor = linear(n_portfolios, n_factors, bias=intercept)
 
-    def initialise(self, generator: torch.Generator) -> Autoencoder:
+    def initialise(self, generator: torch.Generator) -> Self:
         """Draw all weights uniformly within 1 / sqrt(inputs) from the generator, and from nothing else."""
         draw(self, generator)
         return self
-
-    def forward(self, characteristics: torch.Tensor, portfolios: torch.Tensor) -> torch.Tensor:
-        """Return the systematic return of each row."""
-        systematic: torch.Tensor = torch.linalg.vecdot(self.beta(characteristics), self.factor(portfolios))
-        return systematic
 
     def penalised(self) -> list[torch.Tensor]:
         """Weights of the linear layers, on which the L1 penalty lies."""
         return [layer.weight for layer in self.modules() if isinstance(layer, nn.Linear)]
 
-    def folded(self, scales: Scales, history: tuple[EpochReport, ...]) -> Member:
-        """Absorb scales and batch normalisation into plain layers that take and give decimals.
+    def layers(self, char_mean: FloatArray, char_scale: FloatArray, history: tuple[EpochReport, ...]) -> Layers:
+        """Absorb the scales (char,) of inputs and batch normalisation into plain layers.
 
         Hidden layer: BN(W z) = (g / s) W z + (b - m g / s) with the running mean m and deviation s of
         evaluation mode.
@@ -147,15 +165,36 @@ class Autoencoder(nn.Module):
                 gain = array(layer.weight) / np.sqrt(array(layer.running_var) + layer.eps)
                 weights[-1] = weights[-1] * gain
                 biases[-1] = array(layer.bias) - array(layer.running_mean) * gain
-        first = weights[0] / scales.char_scale[:, None]
-        biases[0] = biases[0] - scales.char_mean @ first
+        first = weights[0] / char_scale[:, None]
+        biases[0] = biases[0] - char_mean @ first
         weights[0] = first
-        factor_weight = array(self.factor.weight).T * (scales.returns / scales.portfolios[:, None])
-        bias = np.zeros(self.factor.out_features) if self.factor.bias is None else array(self.factor.bias)
-        return Member(
+        return Layers(
             weights=tuple(weight.astype(np.float32) for weight in weights),
             biases=tuple(offset.astype(np.float32) for offset in biases),
-            factor_weight=factor_weight,
-            factor_bias=bias * scales.returns,
             history=history,
         )
+
+
+class Autoencoder(LoadingsNetwork):
+    """beta(z)' f(x): a feed-forward network of characteristics times a linear map of managed portfolios.
+
+    Gu, Kelly and Xiu (2021), figure 2.
+    """
+
+    def __init__(
+        self, n_chars: int, n_portfolios: int, n_factors: int, hidden: Sequence[int], *, intercept: bool
+    ) -> None:
+        super().__init__(n_chars, n_factors, hidden)
+        self.factor = linear(n_portfolios, n_factors, bias=intercept)
+
+    def forward(self, characteristics: torch.Tensor, portfolios: torch.Tensor) -> torch.Tensor:
+        """Return the systematic return of each row."""
+        systematic: torch.Tensor = torch.linalg.vecdot(self.beta(characteristics), self.factor(portfolios))
+        return systematic
+
+    def folded(self, scales: Scales, history: tuple[EpochReport, ...]) -> Member:
+        """Absorb scales and batch normalisation into plain layers that take and give decimals."""
+        layers = self.layers(scales.char_mean, scales.char_scale, history)
+        factor_weight = array(self.factor.weight).T * (scales.returns / scales.portfolios[:, None])
+        bias = np.zeros(self.factor.out_features) if self.factor.bias is None else array(self.factor.bias)
+        return Member(**vars(layers), factor_weight=factor_weight, factor_bias=bias * scales.returns)

@@ -9,12 +9,13 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 
 from models.blas import one_thread
 from models.families.autoencoder.data import TrainingData
-from models.families.autoencoder.networks import Autoencoder, EpochReport, Member
+from models.families.autoencoder.networks import Autoencoder, EpochReport, LoadingsNetwork, Member
 from models.families.neural import BestEpoch, check_finite
 
 Callback = Callable[[EpochReport], None]
@@ -23,17 +24,73 @@ _STEPS_PER_EPOCH = 64
 _BATCH_ROWS = (256, 4096)
 
 
-@dataclass(frozen=True)
-class TrainingOptions:
+@dataclass(frozen=True, kw_only=True)
+class DescentOptions:
+    """Parameters of `descend`; `ConditionalAutoencoder` explains them."""
+
+    learning_rate: float
+    l1: float
+    max_epochs: int
+    patience: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingOptions(DescentOptions):
     """Parameters of `train`; `ConditionalAutoencoder` explains them."""
 
     n_factors: int
     hidden: tuple[int, ...]
     intercept: bool
-    learning_rate: float
-    l1: float
-    max_epochs: int
-    patience: int
+
+
+class Objective(Protocol):
+    """What a network learns from, and on what it stops."""
+
+    def batches(self, generator: torch.Generator) -> Iterator[torch.Tensor]:
+        """Positions of the training sample in random order, a minibatch at a time."""
+        ...
+
+    def errors(self, batch: torch.Tensor) -> torch.Tensor:
+        """Return (row,) what the network leaves of the returns of a minibatch, with its gradient."""
+        ...
+
+    def validation_loss(self) -> float:
+        """Return the loss on the validation span, 1 - R2."""
+        ...
+
+
+@dataclass(frozen=True, eq=False)
+class _Rows:
+    """Returns and managed portfolios, in minibatches of rows."""
+
+    network: Autoencoder
+    data: TrainingData
+
+    def batches(self, generator: torch.Generator) -> Iterator[torch.Tensor]:
+        """Random rows from any date, in batches of equal size; the few left over wait for the next epoch.
+
+        Rows are mixed over dates so that batch normalisation sees the characteristics of the whole sample.
+        """
+        n_rows = self.data.n_train
+        size = min(batch_rows(n_rows), n_rows)
+        order = torch.randperm(n_rows, generator=generator)
+        return iter(torch.split(order[: n_rows // size * size], size))
+
+    def errors(self, batch: torch.Tensor) -> torch.Tensor:
+        data = self.data
+        systematic: torch.Tensor = self.network(data.characteristics[batch], data.portfolios[data.dates[batch]])
+        return data.returns[batch] - systematic
+
+    def validation_loss(self) -> float:
+        data = self.data
+        total = count = 0.0
+        for start in range(data.n_train, len(data.returns), _BATCH_ROWS[1]):
+            rows = slice(start, start + _BATCH_ROWS[1])
+            returns = data.returns[rows]
+            systematic = self.network(data.characteristics[rows], data.portfolios[data.dates[rows]])
+            total += float((returns - systematic).square().sum())
+            count += float(returns.square().sum())
+        return total / count if count else math.nan
 
 
 def train(data: TrainingData, options: TrainingOptions, seed: int, callback: Callback | None = None) -> Member:
@@ -53,67 +110,75 @@ def train(data: TrainingData, options: TrainingOptions, seed: int, callback: Cal
             options.hidden,
             intercept=options.intercept,
         ).initialise(generator)
-        optimizer = torch.optim.Adam(network.parameters(), lr=options.learning_rate, fused=True)
-        history: list[EpochReport] = []
-        best = BestEpoch(network, options.patience)
-        for epoch in range(1, options.max_epochs + 1):
-            train_loss = _epoch(network, optimizer, data, options.l1, generator)
-            validation_loss = _validation_loss(network, data)
-            check_finite(seed, epoch, train_loss, validation_loss)
-            better = best.see(epoch, validation_loss)
-            history.append(EpochReport(seed, epoch, train_loss, validation_loss, better))
-            if callback is not None:
-                callback(history[-1])
-            if best.over(epoch):
-                break
-        best.restore()
-        return network.folded(data.scales, tuple(history))
+        history = descend(network, _Rows(network, data), options, seed, generator, callback)
+        return network.folded(data.scales, history)
+
+
+def descend(
+    network: LoadingsNetwork,
+    objective: Objective,
+    options: DescentOptions,
+    seed: int,
+    generator: torch.Generator,
+    callback: Callback | None = None,
+) -> tuple[EpochReport, ...]:
+    """Learn by Adam until the validation loss falls no more; leave the network as of its best epoch.
+
+    Returns
+    -------
+    tuple of EpochReport
+        Every epoch.
+
+    Raises
+    ------
+    ModelError
+        If the loss is not finite.
+    """
+    optimizer = torch.optim.Adam(network.parameters(), lr=options.learning_rate, fused=True)
+    history: list[EpochReport] = []
+    best = BestEpoch(network, options.patience)
+    for epoch in range(1, options.max_epochs + 1):
+        network.train()
+        train_loss = _epoch(network, optimizer, objective, options.l1, generator)
+        network.eval()
+        with torch.no_grad():
+            validation_loss = objective.validation_loss()
+        check_finite(seed, epoch, train_loss, validation_loss)
+        better = best.see(epoch, validation_loss)
+        history.append(EpochReport(seed, epoch, train_loss, validation_loss, better))
+        if callback is not None:
+            callback(history[-1])
+        if best.over(epoch):
+            break
+    best.restore()
+    return tuple(history)
+
+
+def batch_rows(n_rows: int) -> int:
+    """Return how many rows a minibatch of so many has."""
+    smallest, largest = _BATCH_ROWS
+    return min(max(n_rows // _STEPS_PER_EPOCH, smallest), largest)
 
 
 def _epoch(
-    network: Autoencoder,
+    network: LoadingsNetwork,
     optimizer: torch.optim.Adam,
-    data: TrainingData,
+    objective: Objective,
     l1: float,
     generator: torch.Generator,
 ) -> float:
     """Pass once over the training rows in random order; return the mean squared error of the minibatches."""
-    network.train()
     penalised = network.penalised()
     total, count = torch.zeros((), dtype=torch.float64), 0
-    for rows in _minibatches(data.n_train, generator):
-        systematic = network(data.characteristics[rows], data.portfolios[data.dates[rows]])
-        loss = (data.returns[rows] - systematic).square().mean()
+    for batch in objective.batches(generator):
+        errors = objective.errors(batch)
+        loss = errors.square().mean()
         optimizer.zero_grad()
-        loss.backward()
+        torch.autograd.backward(loss)
         for weight in penalised:
             if weight.grad is not None:
                 weight.grad.add_(weight.detach().sign(), alpha=l1)
         optimizer.step()
-        total += loss.detach() * len(rows)
-        count += len(rows)
+        total += loss.detach() * len(errors)
+        count += len(errors)
     return float(total) / count
-
-
-def _minibatches(n_rows: int, generator: torch.Generator) -> Iterator[torch.Tensor]:
-    """Random rows from any date, in batches of equal size; the few left over wait for the next epoch.
-
-    Rows are mixed over dates so that batch normalisation sees the characteristics of the whole sample.
-    """
-    smallest, largest = _BATCH_ROWS
-    size = min(max(n_rows // _STEPS_PER_EPOCH, smallest), largest, n_rows)
-    order = torch.randperm(n_rows, generator=generator)
-    return iter(torch.split(order[: n_rows // size * size], size))
-
-
-@torch.no_grad()
-def _validation_loss(network: Autoencoder, data: TrainingData) -> float:
-    network.eval()
-    total = count = 0.0
-    for start in range(data.n_train, len(data.returns), _BATCH_ROWS[1]):
-        rows = slice(start, start + _BATCH_ROWS[1])
-        returns = data.returns[rows]
-        systematic = network(data.characteristics[rows], data.portfolios[data.dates[rows]])
-        total += float((returns - systematic).square().sum())
-        count += float(returns.square().sum())
-    return total / count if count else math.nan

@@ -30,6 +30,8 @@ from models.families.mean_of_models import MeanOfModels
 from models.families.pca.model import PCA
 from models.families.pca.rppca import RPPCA
 from models.families.penalised import PenalisedModel
+from models.families.residual_network import ResidualNetwork
+from models.families.residual_som import ResidualSOM
 from models.families.sdf import RandomFeatureSDF, SDFNetwork
 from models.families.time_series.market import MarketModel
 from models.families.time_series.model import TimeSeriesModel
@@ -57,7 +59,11 @@ class Case:
 
     def fit(self, panel: Panel) -> FactorModel:
         """Fit the model to a panel, after those that it is fitted on."""
-        return self.build().on(*(base.fit(panel) for base in self.bases())).fit(panel)
+        return self.ready(panel).fit(panel)
+
+    def ready(self, panel: Panel) -> FactorModel:
+        """Fit those that the model is fitted on alone."""
+        return self.build().on(*(base.fit(panel) for base in self.bases()))
 
 
 CASES = [
@@ -104,6 +110,22 @@ CASES = [
         lambda: Hybrid("market", n_factors=2),
         bases=lambda: (MarketModel(min_observations=20),),
         alone=False,
+    ),
+    Case(
+        "residual_som",
+        lambda: ResidualSOM("market", rows=1, columns=2, min_observations=20, adds=True),
+        bases=lambda: (MarketModel(min_observations=20),),
+    ),
+    Case(
+        "residual_som_dropped",
+        lambda: ResidualSOM("pca", rows=2, columns=2, min_observations=20, significance=1e-6),
+        bases=lambda: (PCA(n_factors=2, min_observations=20, tol=1e-10, max_iter=5000),),
+    ),
+    Case(
+        "residual_network",
+        lambda: ResidualNetwork("pca", n_factors=1, hidden=(4,), max_epochs=4, seeds=(0, 1), adds=True),
+        invariant=False,
+        bases=lambda: (PCA(n_factors=2, min_observations=20, tol=1e-10, max_iter=5000),),
     ),
     Case(
         "mean_of_models",
@@ -207,9 +229,9 @@ def test_a_model_of_pieces_is_the_join_of_them_in_whatever_process_they_were_mad
             model.join(train, [])
         return
     told: list[str] = []
-    pieces = [case.build().fit_piece(train, piece, told.append) for piece in model.pieces()]
+    pieces = [case.ready(train).fit_piece(train, piece, told.append) for piece in model.pieces()]
     sent = [ModelState(piece.arrays, json.loads(json.dumps(piece.meta))) for piece in pieces]
-    assert_same(model.join(train, sent), fitted(case), base_panel())
+    assert_same(case.ready(train).join(train, sent), fitted(case), base_panel())
     assert told
     assert all("\n" not in line for line in told)
 
