@@ -36,8 +36,8 @@ class ResidualSOM(ProvenFactors):
 
     with its membership h_ij, a normal kernel on the grid about its own node that sums to one, the slope b_ij of its
     history on the mean history of the other stocks of the node, and c the root mean square of all s. So what is said of
-    a stock is the mean of what the nodes about it say; a stock that moves with nobody has loadings near zero. Factor
-    returns are regressions of residuals on loadings with weights 1 / s^2: portfolios of the nodes.
+    a stock is the mean of what the nodes about it say; a stock that moves with nobody has loadings near zero. A factor
+    return is c times the mean of e / s of the stocks about its node, weighted by the kernel: the node's portfolio.
 
     Memberships are learnt by ticker and fixed at the fit. What characteristics say of a stock is left to models
     that look at them, such as `ResidualNetwork`; a cluster that they do not show, such as a trade or a supply chain,
