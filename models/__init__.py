@@ -47,6 +47,7 @@ from models.families.kernel import KernelIPCA, kernel_covariance  # noqa: E402
 from models.families.mean_of_models import MeanOfModels  # noqa: E402
 from models.families.pca import PCA, RPPCA  # noqa: E402
 from models.families.penalised import PenalisedModel  # noqa: E402
+from models.families.regressed_pca import RegressedPCA  # noqa: E402
 from models.families.residual_network import ResidualNetwork  # noqa: E402
 from models.families.residual_som import ResidualSOM  # noqa: E402
 from models.families.sdf import RandomFeatureSDF, SDFNetwork  # noqa: E402
@@ -104,6 +105,7 @@ __all__ = [
     "Panel",
     "PenalisedModel",
     "RandomFeatureSDF",
+    "RegressedPCA",
     "ResidualNetwork",
     "ResidualSOM",
     "RiskModel",

@@ -30,6 +30,7 @@ from models.families.mean_of_models import MeanOfModels
 from models.families.pca.model import PCA
 from models.families.pca.rppca import RPPCA
 from models.families.penalised import PenalisedModel
+from models.families.regressed_pca import RegressedPCA
 from models.families.residual_network import ResidualNetwork
 from models.families.residual_som import ResidualSOM
 from models.families.sdf import RandomFeatureSDF, SDFNetwork
@@ -89,6 +90,7 @@ CASES = [
     Case("factor_analysis", lambda: FactorAnalysis(n_factors=2, min_observations=20)),
     Case("random_feature_sdf", lambda: RandomFeatureSDF(n_waves=20)),
     Case("kernel_ipca", lambda: KernelIPCA(n_factors=2, n_features=10, n_waves=20, tol=1e-10)),
+    Case("regressed_pca", lambda: RegressedPCA(n_factors=2)),
     Case("sdf_network", lambda: SDFNetwork(hidden=(8,), max_epochs=30, seeds=(0, 1)), invariant=False),
     Case("ipca", lambda: IPCA(n_factors=2, tol=1e-10)),
     Case("ipca_intercept", lambda: IPCA(n_factors=2, intercept=True, tol=1e-10)),
