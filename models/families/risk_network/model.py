@@ -104,7 +104,7 @@ class RiskNetwork(FactorModel):
         ahead: Annotated[int, Ge(1)] = 10,
         n_portfolios: Annotated[int, Ge(1)] = 10,
         learning_rate: Annotated[float, Gt(0.0)] = 1e-2,
-        max_epochs: Annotated[int, Ge(1)] = 100,
+        max_epochs: Annotated[int, Ge(1)] = 50,
         patience: Annotated[int, Ge(1)] = 10,
         validation_fraction: Fraction = 0.2,
         seeds: Annotated[tuple[int, ...], MinLen(1)] = (0, 1, 2),
