@@ -50,6 +50,7 @@ from models.families.penalised import PenalisedModel  # noqa: E402
 from models.families.regressed_pca import RegressedPCA  # noqa: E402
 from models.families.residual_network import ResidualNetwork  # noqa: E402
 from models.families.residual_som import ResidualSOM  # noqa: E402
+from models.families.risk_network import RiskNetwork  # noqa: E402
 from models.families.sdf import RandomFeatureSDF, SDFNetwork  # noqa: E402
 from models.families.time_series import MarketModel, TimeSeriesModel  # noqa: E402
 from models.forecasting.forecast import forecast  # noqa: E402
@@ -109,6 +110,7 @@ __all__ = [
     "ResidualNetwork",
     "ResidualSOM",
     "RiskModel",
+    "RiskNetwork",
     "Rules",
     "SDFNetwork",
     "SortedPortfolios",

@@ -370,12 +370,11 @@ class ProvenFactors(ModelOnResiduals):
 
 
 def parts_of(left: Panel, fractions: tuple[float, ...]) -> list[Panel]:
-    """Split a panel of residuals along time: what is before the last shares of the dates that have any, and these.
+    """Split a panel of returns, or of residuals, along time: before the last shares of the dates that have any, these.
 
     Parameters
     ----------
     left : Panel
-        With residuals in the place of returns.
     fractions : tuple of float
         Shares of the dates, in order of time; the first part of the split is what they leave.
 
@@ -389,7 +388,7 @@ def parts_of(left: Panel, fractions: tuple[float, ...]) -> list[Panel]:
     cuts = np.cumsum([len(known) - sum(sizes), *sizes])
     if min(cuts[0], *sizes) < 2:
         raise ModelError(
-            f"{len(known)} dates with residuals leave fewer than two to learn from or for one of the shares "
+            f"{len(known)} dates with returns leave fewer than two to learn from or for one of the shares "
             f"{fractions} that are held out: lower these, or give a longer panel."
         )
     begins = [0, *known[cuts[:-1]]]

@@ -26,7 +26,7 @@ from schemas.spec import RunSpec
 OURS = [
     "autoencoder", "coskewness_pca", "cross_section", "factor_analysis", "fama_macbeth", "hybrid", "ipca",
     "kernel_ipca", "market", "mean_of_models", "pca", "penalised", "random_feature_sdf", "regressed_pca",
-    "residual_network", "residual_som", "rp_pca", "sdf_network", "time_series",
+    "residual_network", "residual_som", "risk_network", "rp_pca", "sdf_network", "time_series",
 ]  # fmt: skip
 REQUIRED: dict[str, dict[str, Any]] = {
     **{kind: {"of": "pca"} for kind in ("hybrid", "residual_network", "residual_som")},

@@ -31,8 +31,9 @@ class EpochReport:
     seed, epoch : int
         Which network, and which pass over its training rows, counted from 1.
     train_loss, validation_loss : float
-        Sum of squared errors over the sum of squared returns, that is 1 - R2: of the minibatches while they
-        were learnt, and of the validation span with the weights at the end of the epoch.
+        Sum of squared errors over the sum of squared returns, that is 1 - R2, and what the loss of a family has
+        beside it: of the minibatches while they were learnt, and of the validation span with the weights at the
+        end of the epoch.
     best : bool
         Whether no earlier epoch had a lower validation loss.
     """
@@ -46,7 +47,7 @@ class EpochReport:
     def __str__(self) -> str:
         """Say it in a line."""
         return (
-            f"seed {self.seed}: epoch {self.epoch}, 1 - R2 {self.train_loss:.4f} in training, "
+            f"seed {self.seed}: epoch {self.epoch}, loss {self.train_loss:.4f} in training, "
             f"{self.validation_loss:.4f} on validation"
         )
 

@@ -54,8 +54,12 @@ class Objective(Protocol):
         """Return (row,) what the network leaves of the returns of a minibatch, with its gradient."""
         ...
 
+    def further(self) -> torch.Tensor | None:
+        """Return what is added to the mean squared error of a minibatch, with its gradient, if the family has more."""
+        ...
+
     def validation_loss(self) -> float:
-        """Return the loss on the validation span, 1 - R2."""
+        """Return the loss on the validation span."""
         ...
 
 
@@ -80,6 +84,9 @@ class _Rows:
         data = self.data
         systematic: torch.Tensor = self.network(data.characteristics[batch], data.portfolios[data.dates[batch]])
         return data.returns[batch] - systematic
+
+    def further(self) -> torch.Tensor | None:
+        return None
 
     def validation_loss(self) -> float:
         data = self.data
@@ -167,12 +174,14 @@ def _epoch(
     l1: float,
     generator: torch.Generator,
 ) -> float:
-    """Pass once over the training rows in random order; return the mean squared error of the minibatches."""
+    """Pass once over the training rows in random order; return the mean loss of the minibatches."""
     penalised = network.penalised()
     total, count = torch.zeros((), dtype=torch.float64), 0
     for batch in objective.batches(generator):
         errors = objective.errors(batch)
-        loss = errors.square().mean()
+        loss, further = errors.square().mean(), objective.further()
+        if further is not None:
+            loss = loss + further
         optimizer.zero_grad()
         torch.autograd.backward(loss)
         for weight in penalised:

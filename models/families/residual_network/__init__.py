@@ -1,4 +1,4 @@
-"""Factors of residuals, with loadings by a network of characteristics: `training` (one seed), `model` (the class)."""
+"""Factors of residuals, with loadings by a network of characteristics: `leaving_out` (their test), `model`."""
 
 from models.families.residual_network.model import ResidualNetwork
 

@@ -1,6 +1,6 @@
 """What given loadings explain of a cross-section, each stock by the factor returns of all others.
 
-Here belongs the loss on which further factors are tried. Learning loadings belongs in `training`.
+Here belongs the loss on which further factors are tried. Learning loadings belongs in `models.families.profiled`.
 """
 
 from __future__ import annotations
@@ -8,11 +8,9 @@ from __future__ import annotations
 import numpy as np
 
 from models.arrays import Float64Array, FloatArray
+from models.families.profiled import DECIDES_ITSELF
 from models.statistics.gram import solve_gram
 from models.statistics.rowwise import cross_sections
-
-DECIDES_ITSELF = 1e-8
-"""1 - leverage below which a stock decides the factor return by itself."""
 
 
 def leave_one_out(loadings: FloatArray, returns: Float64Array, weights: Float64Array) -> Float64Array:

@@ -1,7 +1,7 @@
 """Factors with nonlinear loadings in the residuals of any model: parameters, fitting, and what is kept.
 
-Here belongs the class that users meet. One network's training is `training`'s, what becomes of several is
-`models.families.autoencoder.ensemble`'s, and whether the factors stay `models.families.residuals`'.
+Here belongs the class that users meet. Training, and what becomes of several networks, is
+`models.families.profiled`'s, and whether the factors stay `models.families.residuals`'.
 """
 
 from __future__ import annotations
@@ -15,16 +15,14 @@ import xarray as xr
 from annotated_types import Ge, Gt, Le, Lt, MaxLen, MinLen
 
 from models.arrays import Float64Array, FloatArray
-from models.families.autoencoder.ensemble import LoadingsNetworks, collapsed, mean_gram, nearest, principal_axes
+from models.families.autoencoder.ensemble import LoadingsNetworks
 from models.families.autoencoder.networks import EpochReport, Layers
 from models.families.autoencoder.training import DescentOptions
 from models.families.base import ModelState, Report
+from models.families.profiled import ProfiledFactors, ProfiledRows, learn
 from models.families.residual_network.leaving_out import leave_one_out
-from models.families.residual_network.training import ResidualRows, learn
 from models.families.residuals import Fraction, FurtherFactors, ProvenFactors, Trial, parts_of
 from models.panel import Panel
-from models.statistics.gram import solve_gram
-from models.statistics.rowwise import cross_sections
 from schemas.base import Name
 from schemas.errors import ModelError
 
@@ -154,13 +152,13 @@ class ResidualNetwork(ProvenFactors):
     def _parts(self, left: Panel) -> list[Panel]:
         return parts_of(left, (self.validation_fraction, self.test_fraction))
 
-    def _rows(self, left: Panel) -> ResidualRows:
+    def _rows(self, left: Panel) -> ProfiledRows:
         if not left.chars:
             raise ModelError("A network of residuals needs characteristics, and the panel has none: add some.")
         learning, stopping, _ = self._parts(left)
-        return ResidualRows.of(learning, stopping)
+        return ProfiledRows.of(learning, stopping)
 
-    def _learnt(self, rows: ResidualRows, seed: int, report: Report | None = None) -> Layers:
+    def _learnt(self, rows: ProfiledRows, seed: int, report: Report | None = None) -> Layers:
         options = DescentOptions(
             learning_rate=self.learning_rate, l1=0.0, max_epochs=self.max_epochs, patience=self.patience
         )
@@ -171,7 +169,8 @@ class ResidualNetwork(ProvenFactors):
         """Become the fitted model of these networks, if what they found adds to the other model."""
         *learning, trying = self._parts(left)
         before = Panel(left.data.sel(date=slice(None, learning[-1].dates[-1])))
-        found = _NetworkFactors.nearest(members, before)
+        profiled = ProfiledFactors.nearest(members, before)
+        found = None if profiled is None else _NetworkFactors.of(profiled)
         self.history_ = [report for member in members for report in member.history]
         return self._decide(Trial.none() if found is None else Trial.of(found, trying), found, left)
 
@@ -179,80 +178,44 @@ class ResidualNetwork(ProvenFactors):
 class _NetworkFactors(FurtherFactors):
     """Factors of residuals on loadings that networks make of characteristics."""
 
-    _networks: LoadingsNetworks
-    _chars: list[str]
+    _profiled: ProfiledFactors
 
     @classmethod
-    def of(cls, networks: LoadingsNetworks, chars: list[str]) -> Self:
-        """Take networks whose outputs add up to the loadings."""
+    def of(cls, profiled: ProfiledFactors) -> Self:
+        """Take trained networks."""
         factors = cls()
-        factors._networks, factors._chars = networks, chars
+        factors._profiled = profiled
         factors._name()
         return factors
 
-    @classmethod
-    def nearest(cls, members: Sequence[Layers], left: Panel) -> Self | None:
-        """Take the K-factor model nearest to the average of networks, on a panel of residuals.
-
-        Networks that give fewer than K factors are left out; None if all do.
-        """
-        kept = [member for member in members if _factors_of([member], left) is not None]
-        while kept:
-            factors, gram = _factors_of(kept, left), mean_gram(kept, left)
-            if factors is None:
-                return None
-            lost = collapsed(kept, gram, factors)
-            if not lost:
-                networks, to_factors = nearest(kept, gram, factors)
-                return cls.of(networks.rotated(principal_axes(factors @ to_factors)), left.chars)
-            kept = [member for place, member in enumerate(kept) if place not in lost]
-        return None
-
     def loadings(self, panel: Panel) -> xr.DataArray:
         """Return g(C[t-1]) as (date, ticker, factor) float32; NaN where not covered."""
-        return self._over_tickers(panel, self._networks.of_panel(panel, self._chars))
+        return self._over_tickers(panel, self._profiled.loadings(panel))
 
     def factor_returns(self, panel: Panel) -> xr.DataArray:
         """Regress residuals on loadings at each date: (date, factor), NaN where stocks are too few or alike."""
-        parts = []
-        for block in panel.blocks():
-            gram, moment = cross_sections(*self._entering(block))
-            solution, rank = solve_gram(gram, moment[..., None])
-            parts.append(np.where((rank == self._n_factors)[:, None], solution[..., 0], np.nan))
-        return self._over_dates(panel, np.concatenate(parts))
+        return self._over_dates(panel, self._profiled.factor_returns(panel))
 
     def losses(self, panel: Panel) -> Float64Array:
         """Mean squares without factors and with them; see the base class."""
-        return np.concatenate([leave_one_out(*self._entering(block)) for block in panel.blocks()])
+        return np.concatenate([leave_one_out(*self._profiled.entering(block)) for block in panel.blocks()])
 
     def state(self) -> ModelState:
         """Keep the networks and premia."""
-        return ModelState(self._networks.arrays() | {"premia": self.premia_}, {"chars": self._chars})
+        arrays = self._profiled.networks.arrays() | {"premia": self.premia_}
+        return ModelState(arrays, {"chars": self._profiled.chars})
 
     @classmethod
     def from_state(cls, params: dict[str, Any], state: ModelState) -> Self:  # noqa: ARG003  # it has no parameters
         """Rebuild the factors."""
-        factors = cls.of(LoadingsNetworks.from_arrays(state.arrays), list(state.meta["chars"]))
+        networks = LoadingsNetworks.from_arrays(state.arrays)
+        factors = cls.of(ProfiledFactors(networks, list(state.meta["chars"])))
         factors.premia_ = state.arrays["premia"]
         return factors
 
     @property
     def _n_factors(self) -> int:
-        return int(self._networks.weights[-1].shape[2])
-
-    def _entering(self, block: Panel) -> tuple[FloatArray, Float64Array, Float64Array]:
-        """Return loadings (date, ticker, factor), residuals and weights (date, ticker), zero where not in the mask."""
-        inside = block.mask.values
-        returns = np.where(inside, block.returns.values, 0.0).astype(np.float64)
-        return self.loadings(block).values, returns, inside.astype(np.float64)
+        return self._profiled.n_factors
 
     def _turn(self, rotation: FloatArray) -> None:
-        self._networks = self._networks.rotated(rotation)
-
-
-def _factors_of(members: Sequence[Layers], left: Panel) -> Float64Array | None:
-    """Return factor returns of all members, side by side, on dates on which all have them; None if there are none."""
-    each = [_NetworkFactors.of(LoadingsNetworks.stack([member]), left.chars) for member in members]
-    returns = np.hstack([factors.factor_returns(left).values for factors in each])
-    known = np.isfinite(returns).all(axis=1)
-    return returns[known] if known.any() else None
+        self._profiled = self._profiled.rotated(rotation)

@@ -33,6 +33,7 @@ from models.families.penalised import PenalisedModel
 from models.families.regressed_pca import RegressedPCA
 from models.families.residual_network import ResidualNetwork
 from models.families.residual_som import ResidualSOM
+from models.families.risk_network import RiskNetwork
 from models.families.sdf import RandomFeatureSDF, SDFNetwork
 from models.families.time_series.market import MarketModel
 from models.families.time_series.model import TimeSeriesModel
@@ -128,6 +129,11 @@ CASES = [
         lambda: ResidualNetwork("pca", n_factors=1, hidden=(4,), max_epochs=4, seeds=(0, 1), adds=True),
         invariant=False,
         bases=lambda: (PCA(n_factors=2, min_observations=20, tol=1e-10, max_iter=5000),),
+    ),
+    Case(
+        "risk_network",
+        lambda: RiskNetwork(2, (4,), (0.0, 0.3), window=12, ahead=4, n_portfolios=2, max_epochs=4, seeds=(0, 1)),
+        invariant=False,
     ),
     Case(
         "mean_of_models",

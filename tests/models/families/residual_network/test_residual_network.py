@@ -10,8 +10,8 @@ from residual_worlds import judge, mean_outcome, network, product
 from models import FactorAnalysis, FactorCovariance, Panel, ResidualNetwork, SpecificRisk
 from models.families.autoencoder.networks import LoadingsNetwork
 from models.families.base import FactorModel
+from models.families.profiled import ProfiledLoss, ProfiledRows
 from models.families.residual_network.leaving_out import leave_one_out
-from models.families.residual_network.training import ProfiledLoss, ResidualRows
 from schemas.errors import ModelError
 
 SMALL = {"n_stocks": 60, "n_train": 200, "n_test": 100}
@@ -105,9 +105,9 @@ def test_leaving_one_out_is_a_regression_without_the_stock() -> None:
 
 def test_the_loss_has_the_slope_of_factor_returns_that_follow() -> None:
     world = product(0, share=0.3, n_stocks=30, n_train=40, n_test=20)
-    rows = ResidualRows.of(world.train, world.test)
+    rows = ProfiledRows.of(world.train, world.test)
     network = LoadingsNetwork(3, 2, (5,)).initialise(torch.Generator().manual_seed(0)).double().eval()
-    rows = ResidualRows(**{**vars(rows), "characteristics": rows.characteristics.double()})
+    rows = ProfiledRows(**{**vars(rows), "characteristics": rows.characteristics.double()})
     loss, dates = ProfiledLoss(network, rows), torch.tensor([7, 3, 30])
 
     def value() -> torch.Tensor:
