@@ -44,7 +44,7 @@ def judge(
     under-forecast. The last column is the p-value of Diebold and Mariano that minimum variance is no riskier by the
     first version than by the one of the line.
     """
-    from models.evaluation.superiority import diebold_mariano
+    from models.inference.diebold_mariano import diebold_mariano
     from tasks.judging import judge_versions
     from tasks.promoting import find_version
     from tasks.workspace import Workspace

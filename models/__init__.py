@@ -34,7 +34,7 @@ from models.allocation import (  # noqa: E402
     risk_parity,
 )
 from models.evaluation.protocol import Dense, FactorForm, Forecast, Rules, judge  # noqa: E402
-from models.evaluation.superiority import diebold_mariano, model_confidence_set  # noqa: E402
+from models.evaluation.superiority import model_confidence_set  # noqa: E402
 from models.families.autoencoder import ConditionalAutoencoder  # noqa: E402
 from models.families.base import FactorModel, ModelState  # noqa: E402
 from models.families.coskewness import CoskewnessPCA  # noqa: E402
@@ -47,9 +47,14 @@ from models.families.kernel import KernelIPCA, kernel_covariance  # noqa: E402
 from models.families.mean_of_models import MeanOfModels  # noqa: E402
 from models.families.pca import PCA, RPPCA  # noqa: E402
 from models.families.penalised import PenalisedModel  # noqa: E402
-from models.families.sdf import RandomFeatureSDF  # noqa: E402
+from models.families.regressed_pca import RegressedPCA  # noqa: E402
+from models.families.residual_network import ResidualNetwork  # noqa: E402
+from models.families.residual_som import ResidualSOM  # noqa: E402
+from models.families.risk_network import RiskNetwork  # noqa: E402
+from models.families.sdf import RandomFeatureSDF, SDFNetwork  # noqa: E402
 from models.families.time_series import MarketModel, TimeSeriesModel  # noqa: E402
 from models.forecasting.forecast import forecast  # noqa: E402
+from models.inference.diebold_mariano import diebold_mariano  # noqa: E402
 from models.inference.factor_premia import TwoPass, two_pass  # noqa: E402
 from models.inference.two_pass import full_sample_betas  # noqa: E402
 from models.panel import Panel  # noqa: E402
@@ -65,6 +70,7 @@ from models.risk.benchmark import active_weights, beta, covariance, incremental_
 from models.risk.contributions import volatility_by_factor, volatility_by_group, volatility_by_ticker  # noqa: E402
 from models.risk.covariance import FactorCovariance  # noqa: E402
 from models.risk.many import portfolio_variances  # noqa: E402
+from models.risk.nonlinear import local_loadings, nonlinear_risk  # noqa: E402
 from models.risk.portfolio import RiskModel  # noqa: E402
 from models.risk.specific import SpecificRisk  # noqa: E402
 from models.risk.stress import historical_stress, scenario_stress  # noqa: E402
@@ -100,8 +106,13 @@ __all__ = [
     "Panel",
     "PenalisedModel",
     "RandomFeatureSDF",
+    "RegressedPCA",
+    "ResidualNetwork",
+    "ResidualSOM",
     "RiskModel",
+    "RiskNetwork",
     "Rules",
+    "SDFNetwork",
     "SortedPortfolios",
     "SpecificRisk",
     "TimeSeriesModel",
@@ -126,12 +137,14 @@ __all__ = [
     "judge",
     "kernel_covariance",
     "link",
+    "local_loadings",
     "managed_returns",
     "managed_weights",
     "maximum_diversification",
     "mean_variance",
     "minimum_variance",
     "model_confidence_set",
+    "nonlinear_risk",
     "portfolio_variances",
     "quantile_sort",
     "risk_parity",

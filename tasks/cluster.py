@@ -150,7 +150,7 @@ class Cluster:
         Raises
         ------
         ExecutionError
-            If the scheduler was lost.
+            If the scheduler was lost, or all workers of a cluster that was started here.
         """
         from distributed.client import FutureCancelledError
         from distributed.comm.core import CommClosedError
@@ -164,7 +164,7 @@ class Cluster:
                 progress(done, total)
 
         try:
-            return Gathering(self.client, futures, needs or {}, say, self._log).all()
+            return Gathering(self.client, futures, needs or {}, say, self._log, self._look).all()
         except (FutureCancelledError, CommClosedError, TimeoutError) as error:
             if self._given_up:
                 raise KeyboardInterrupt from None
@@ -175,6 +175,17 @@ class Cluster:
             if not self._given_up:
                 self.client.cancel([future for own in futures.values() for future in own], force=True)
             raise
+
+    def _look(self) -> None:
+        """Raise if no worker is there, and none will come: one that was told to end is not replaced.
+
+        A scheduler of others may have workers again at any time, and is waited for.
+        """
+        if self.client.scheduler_info(n_workers=-1)["workers"]:
+            return
+        if self._settings.dask_scheduler is None:
+            raise ExecutionError("all Dask workers have ended: somebody told them to; run again to go on")
+        self.tell(f"{_WARNING}no Dask worker at {self._settings.dask_scheduler}; waiting for one")
 
     def give_up(self) -> None:
         """Close for good: threads that still wait here for a result end as the main thread does, by an interrupt."""

@@ -8,13 +8,16 @@ Which client is asked, and what a lost scheduler means, belongs in `tasks.cluste
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from schemas.errors import ExecutionError
 
 if TYPE_CHECKING:
     from distributed import Client, Future
+
+LOOK_SECONDS = 30.0
+"""How long nothing may have happened until somebody looks whether there are workers at all."""
 
 
 class Gathering:
@@ -32,6 +35,8 @@ class Gathering:
         Told each result, how many are done, and of how many.
     warn : callable
         Told what is tried again.
+    look : callable
+        Called when nothing has happened for a while; raises if nothing will.
     """
 
     def __init__(
@@ -41,8 +46,10 @@ class Gathering:
         needs: Mapping[str, Sequence[str]],
         say: Callable[[Any, int, int], None],
         warn: Callable[[str], None],
+        look: Callable[[], None],
     ) -> None:
         self._client, self._futures, self._needs, self._say, self._warn = client, futures, needs, say, warn
+        self._look = look
         self._owner = {future.key: name for name, own in futures.items() for future in own}
         self._failures: dict[str, Exception] = {}
         self._done: set[Any] = set()
@@ -67,13 +74,12 @@ class Gathering:
 
     def _wait(self, futures: Sequence[Future[Any]]) -> dict[str, Any]:
         """Wait for futures; return the models that the death of workers is blamed on."""
-        from distributed import as_completed
         from distributed.client import FutureCancelledError
         from distributed.comm.core import CommClosedError
         from distributed.scheduler import KilledWorker
 
         blamed: dict[str, Any] = {}
-        for future in as_completed(futures):
+        for future in self._completed(futures):
             name = self._owner[future.key]
             if name in self._failures:
                 continue
@@ -90,6 +96,22 @@ class Gathering:
                     self._done.add(future.key)
                     self._say(result, len(self._done), len(self._owner))
         return blamed
+
+    def _completed(self, futures: Sequence[Future[Any]]) -> Iterator[Future[Any]]:
+        """Give futures as they complete; look now and then, since Dask waits for workers for ever."""
+        from distributed import as_completed
+
+        left = {future.key: future for future in futures}
+        while left:
+            completed = as_completed(left.values(), timeout=LOOK_SECONDS)
+            while left:
+                try:
+                    future = next(completed)
+                except TimeoutError:
+                    self._look()
+                    break
+                del left[future.key]
+                yield future
 
     def _fail(self, name: str, error: Exception) -> None:
         """Give up a model, and those that cannot do without it; what is still to be done of them is cancelled."""

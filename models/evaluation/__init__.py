@@ -6,7 +6,7 @@ Where do I go to ...?
 judge any covariance, a peer's too              `protocol` (asks by `asking`, gathers in `gathering`)
 see what a number of it means                   `meanings`
 judge the forecasts of one published version    `forecasts`
-know whether one of two or many is better       `superiority`
+know which of many are the best                 `superiority`
 multiply, solve, measure a covariance           `covariances`
 form the portfolios that it is judged by        `portfolios`
 test z, its tails, whole cross-sections         `calibration`, `tails`, `likelihood`

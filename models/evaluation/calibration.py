@@ -1,7 +1,7 @@
 """Calibration of variance forecasts: whether z = return / forecast volatility has the variance 1, and when not.
 
 Here belong statistics of plain arrays (date, portfolio), in order of time, in which NaN is left out. Series with labels
-are judged in `forecasts`, tails in `tails`, two models against each other in `superiority`.
+are judged in `forecasts`, tails in `tails`, two models against each other in `models.inference.diebold_mariano`.
 """
 
 from __future__ import annotations

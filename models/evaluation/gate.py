@@ -15,7 +15,8 @@ import xarray as xr
 from models.arrays import Float64Array
 from models.evaluation.comparison import CHALLENGER, CHAMPION, compare, held_out_dates
 from models.evaluation.forecasts import WITHOUT_SUSPECTS
-from models.evaluation.superiority import diebold_mariano, model_confidence_set
+from models.evaluation.superiority import model_confidence_set
+from models.inference.diebold_mariano import diebold_mariano
 from schemas.contracts import Criterion, GateDecision, Manifest
 from schemas.spec import GateSpec
 

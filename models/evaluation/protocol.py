@@ -10,7 +10,7 @@ cross-sections.
 >>> judged = judge(forecast, returns)                                               # doctest: +SKIP
 >>> judged["bias_statistic"].sel(family="minimum_variance", horizon=1)              # doctest: +SKIP
 
-Two of them are compared by `models.evaluation.superiority` on ``qlike_by_date``, ``squared_return`` and
+Two of them are compared by `models.inference.diebold_mariano` on ``qlike_by_date``, ``squared_return`` and
 ``log_likelihood_by_date``, which have the same dates. Here belong the dates, stocks and portfolios; numbers of a family
 come from `scoring`.
 """

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Self
+from typing import Protocol, Self
 
 import numpy as np
+from numpy.polynomial.legendre import legvander
 
 from models.arrays import Float64Array, FloatArray, IntArray, NamedArrays, under
 from models.panel import Panel
@@ -30,10 +31,28 @@ class Section:
         (stock, char) characteristics.
     returns : numpy.ndarray
         (stock,) float64.
+    stocks : numpy.ndarray
+        (stock,) positions on the panel's axis.
     """
 
     rows: FloatArray
     returns: Float64Array
+    stocks: IntArray
+
+    def of(self, chars: IntArray) -> Section:
+        """Return it with some characteristics alone."""
+        return Section(self.rows[:, chars], self.returns, self.stocks)
+
+
+class FeatureMap(Protocol):
+    """Functions of characteristics: first a constant and each characteristic in standard deviations, then others."""
+
+    @property
+    def size(self) -> int:
+        """Number of features."""
+
+    def __call__(self, rows: FloatArray) -> Float64Array:
+        """Return (stock, feature) of the characteristics (stock, char) of one date."""
 
 
 def sections_of(panel: Panel, chars: Sequence[str], min_stocks: int) -> list[Section]:
@@ -43,7 +62,7 @@ def sections_of(panel: Panel, chars: Sequence[str], min_stocks: int) -> list[Sec
         values = select_characteristics(block, chars).values
         returns, mask = block.returns.values, block.mask.values
         found += [
-            Section(values[date, mask[date]], returns[date, mask[date]].astype(np.float64))
+            Section(values[date, mask[date]], returns[date, mask[date]].astype(np.float64), np.flatnonzero(mask[date]))
             for date in np.flatnonzero(mask.sum(axis=1) >= min_stocks)
         ]
     return found
@@ -199,7 +218,7 @@ class Waves:
 
 @dataclass(frozen=True, eq=False)
 class Features:
-    """Products and waves of characteristics, side by side.
+    """Products and waves of characteristics, side by side; the first products are a constant and each characteristic.
 
     They take the characteristics that vary, in the order of ``units``.
     """
@@ -232,6 +251,45 @@ class Features:
         return cls(
             Units(**under("units_", arrays)), Products(**under("products_", arrays)), Waves(**under("waves_", arrays))
         )
+
+
+@dataclass(frozen=True, eq=False)
+class Polynomials:
+    """Legendre polynomials of each characteristic by itself: a sieve of additive functions.
+
+    A constant, the first polynomial of each characteristic, the second of each, and so on. They take the
+    characteristics that vary, each between its smallest and its largest value in the sample, and outside as there.
+
+    Attributes
+    ----------
+    low, high : numpy.ndarray
+        (char,) the ends.
+    degree : int
+        Of the last polynomials.
+    """
+
+    low: Float64Array
+    high: Float64Array
+    degree: int
+
+    @classmethod
+    def of(cls, sections: Sequence[Section], degree: int) -> Self:
+        """Take the ends over all rows."""
+        low = np.min([section.rows.min(axis=0) for section in sections], axis=0).astype(np.float64)
+        high = np.max([section.rows.max(axis=0) for section in sections], axis=0).astype(np.float64)
+        return cls(low, high, degree)
+
+    @property
+    def size(self) -> int:
+        """Number of functions."""
+        return 1 + self.degree * len(self.low)
+
+    def __call__(self, rows: FloatArray) -> Float64Array:
+        """Return (stock, function) of (stock, char)."""
+        inside = np.clip(rows.astype(np.float64), self.low, self.high)
+        values = legvander(2.0 * (inside - self.low) / (self.high - self.low) - 1.0, self.degree)
+        each = np.moveaxis(values[..., 1:], 2, 1).reshape(len(rows), -1)
+        return np.concatenate([np.ones((len(rows), 1)), each], axis=1)
 
 
 def _augmented(u: Float64Array) -> Float64Array:

@@ -109,6 +109,25 @@ def test_a_worker_of_the_local_cluster_killed_in_the_middle_of_a_fit_changes_no_
     assert not psutil.pid_exists(killed[0])
 
 
+def test_workers_that_were_told_to_end_are_one_line_and_not_waited_for(
+    config: Path, undisturbed: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A worker that has ended in order is not replaced, as a rule; Dask would wait for another one for ever."""
+    monkeypatch.setenv("FACTORCUBE_ROOT", str(tmp_path / "out"))
+    monkeypatch.setenv("FACTORCUBE_WORKERS", "1")
+    monkeypatch.setattr("tasks.gathering.LOOK_SECONDS", 2.0)
+
+    def strike() -> None:
+        for child in psutil.Process().children(recursive=True):
+            if "spawn_main" in " ".join(child.cmdline()):
+                child.terminate()
+
+    with after_the_first_fit(strike) as struck, contextlib.suppress(ExecutionError):
+        run(config)
+    assert struck.is_set()
+    assert contents(run(config)) == undisturbed
+
+
 def test_a_scheduler_lost_in_the_middle_is_one_line_and_the_rerun_goes_on_with_what_is_done(
     config: Path, undisturbed: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

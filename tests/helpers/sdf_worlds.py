@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 
 from models.families.base import FactorModel
-from models.families.sdf import RandomFeatureSDF
+from models.families.sdf import RandomFeatureSDF, SDFNetwork
 from models.families.sdf.pricing import cross_sectional_r2, explained_variation, sharpe_ratio
 from models.panel import Panel
 from models.statistics.rowwise import cross_sections
@@ -126,15 +126,18 @@ def projected(loadings: np.ndarray, returns: np.ndarray) -> np.ndarray:
     return returns - (loadings * slopes[:, None]).sum(axis=2)
 
 
-def mean_outcome(loading: Loading, irrelevant: int, seeds: range) -> Outcome:
-    """Average over seeds, with the defaults."""
+def mean_outcome(
+    loading: Loading, irrelevant: int, seeds: range, model: Callable[[], FactorModel] = RandomFeatureSDF
+) -> Outcome:
+    """Average over seeds, by default with the defaults of the SDF of random features."""
     outcomes = []
     for seed in seeds:
         world = simulate(loading, seed, irrelevant=irrelevant)
-        outcomes.append(astuple(judge(RandomFeatureSDF().fit(world.train), world)))
+        outcomes.append(astuple(judge(model().fit(world.train), world)))
     return Outcome(*(float(value) for value in np.mean(outcomes, axis=0)))
 
 
+MODELS: dict[str, Callable[[], FactorModel]] = {one.kind: one for one in (RandomFeatureSDF, SDFNetwork)}
 LOADINGS = {loading.__name__: loading for loading in (product, linear, wave, corner, nothing)}
 
 
@@ -144,12 +147,13 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=8)
     parser.add_argument("--loadings", nargs="+", choices=LOADINGS, default=[*LOADINGS])
     parser.add_argument("--irrelevant", type=int, nargs="+", default=[8])
+    parser.add_argument("--model", choices=MODELS, default=RandomFeatureSDF.kind)
     options = parser.parse_args()
     sys.stdout.write("| loading | irrelevant | SR | SR over true | EV | XS-R2 | XS-R2, regressed | of true beta |\n")
     sys.stdout.write("|---" * 8 + "|\n")
     for name in options.loadings:
         for irrelevant in options.irrelevant:
-            mean = astuple(mean_outcome(LOADINGS[name], irrelevant, range(options.seeds)))
+            mean = astuple(mean_outcome(LOADINGS[name], irrelevant, range(options.seeds), MODELS[options.model]))
             cells = ["" if np.isnan(value) else f"{value:.3f}" for value in mean]
             sys.stdout.write(f"| {name} | {irrelevant} | {' | '.join(cells)} |\n")
             sys.stdout.flush()

@@ -25,9 +25,13 @@ from schemas.spec import RunSpec
 
 OURS = [
     "autoencoder", "coskewness_pca", "cross_section", "factor_analysis", "fama_macbeth", "hybrid", "ipca",
-    "kernel_ipca", "market", "mean_of_models", "pca", "penalised", "random_feature_sdf", "rp_pca", "time_series",
+    "kernel_ipca", "market", "mean_of_models", "pca", "penalised", "random_feature_sdf", "regressed_pca",
+    "residual_network", "residual_som", "risk_network", "rp_pca", "sdf_network", "time_series",
 ]  # fmt: skip
-REQUIRED: dict[str, dict[str, Any]] = {"hybrid": {"of": "pca"}, "mean_of_models": {"of": ("one", "other")}}
+REQUIRED: dict[str, dict[str, Any]] = {
+    **{kind: {"of": "pca"} for kind in ("hybrid", "residual_network", "residual_som")},
+    "mean_of_models": {"of": ("one", "other")},
+}
 RUN = {
     "universe": "us_test",
     "data": {"shape": "wide_prices", "origin": {"kind": "files", "paths": ["prices.csv"]}},

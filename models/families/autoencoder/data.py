@@ -98,12 +98,12 @@ class TrainingData:
                     f"n_factors={n_factors}, but {len(panel.chars)} characteristics and a constant give "
                     f"managed portfolios for 1 to {inputs.shape[1]} factors; change it, or add characteristics."
                 )
-        characteristics, returns, dates = _rows(panel, known)
+        characteristics, returns, dates = flat_rows(panel, panel.mask.values & known[:, None])
         n_train = _split(dates, validation_fraction, n_factors)
         train_dates = np.unique(dates[:n_train])
-        std = _std(characteristics[:n_train])
+        mean, std = moments(characteristics[:n_train])
         scales = Scales(
-            char_mean=characteristics[:n_train].mean(axis=0, dtype=np.float64),
+            char_mean=mean,
             char_scale=std,
             portfolios=_positive(np.sqrt(np.square(inputs[train_dates]).mean(axis=0))),
             returns=float(np.sqrt(np.square(returns[:n_train]).mean())) or 1.0,
@@ -137,8 +137,14 @@ def factor_inputs(panel: Panel, chars: Sequence[str], target: Target) -> FloatAr
     return portfolios
 
 
-def _rows(panel: Panel, known: BoolArray) -> tuple[FloatArray, FloatArray, npt.NDArray[np.int64]]:
-    mask = panel.mask.values & known[:, None]
+def flat_rows(panel: Panel, mask: BoolArray) -> tuple[FloatArray, FloatArray, npt.NDArray[np.int64]]:
+    """Return the cells of a mask (date, ticker) as rows in order of dates.
+
+    Returns
+    -------
+    characteristics, returns, dates : numpy.ndarray
+        (row, char) float32, (row,) float64 and (row,) position of the row's date in the panel.
+    """
     dates = np.repeat(np.arange(len(mask)), mask.sum(axis=1))
     characteristics = np.empty((len(dates), len(panel.chars)), dtype=np.float32)
     returns = np.empty(len(dates), dtype=np.float64)
@@ -165,9 +171,10 @@ def _split(dates: npt.NDArray[np.int64], fraction: float, n_factors: int) -> int
     return int(np.searchsorted(dates, known[n_training]))
 
 
-def _std(characteristics: FloatArray) -> FloatArray:
+def moments(characteristics: FloatArray) -> tuple[FloatArray, FloatArray]:
+    """Return mean and standard deviation (char,) over (row, char), 1 for one that does not vary."""
     columns = [characteristics[:, k].std(dtype=np.float64) for k in range(characteristics.shape[1])]
-    return _positive(np.asarray(columns))
+    return characteristics.mean(axis=0, dtype=np.float64), _positive(np.asarray(columns))
 
 
 def _positive(scale: FloatArray) -> FloatArray:

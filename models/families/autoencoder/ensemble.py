@@ -30,62 +30,54 @@ import numpy as np
 import numpy.typing as npt
 
 from models.arrays import FloatArray
-from models.families.autoencoder.networks import Member
+from models.families.autoencoder.networks import Layers, Member
+from models.families.neural import CHUNK, SideBySide
 from models.panel import Panel
-from models.statistics.gram import solve_gram
+from models.statistics.gram import select_characteristics, solve_gram
 from models.statistics.rowwise import ordered_product
 
-_CHUNK = 16_384  # rows that are pushed through the networks at once
 _COLLAPSED = 1e-4  # smallest singular value of a member that has K factors, relative to its largest
 
 
-@dataclass(frozen=True, eq=False)
-class LoadingsNetworks:
-    """The loadings networks of the members, side by side; their outputs add up.
+class LoadingsNetworks(SideBySide):
+    """The loadings networks of the members; their outputs add up."""
 
-    Attributes
-    ----------
-    weights : tuple of numpy.ndarray
-        Per layer (member, input, output) float32.
-    biases : tuple of numpy.ndarray
-        Per layer (member, 1, output) float32.
-    """
+    def rotated(self, rotation: FloatArray) -> Self:
+        """Turn the sum of the outputs by an orthogonal (factor, factor) R."""
+        return self.mapped(np.repeat(rotation[None], len(self.weights[-1]), axis=0))
 
-    weights: tuple[FloatArray, ...]
-    biases: tuple[FloatArray, ...]
+    def of_panel(self, panel: Panel, chars: Sequence[str]) -> FloatArray:
+        """Return loadings (date, ticker, factor) float32, block by block; NaN where a stock is not covered.
+
+        Raises
+        ------
+        ModelError
+            The panel lacks one of the characteristics, which the networks take in this order.
+        """
+        shape = (len(panel.dates), len(panel.tickers), self.weights[-1].shape[2])
+        values = np.full(shape, np.nan, dtype=np.float32)
+        date = 0
+        for block in panel.blocks():
+            rows = select_characteristics(block, chars).values
+            for covered, section in zip(block.coverage.values, rows, strict=True):
+                values[date, covered] = self(section[covered])
+                date += 1
+        return values
+
+    def arrays(self) -> dict[str, npt.NDArray[Any]]:
+        """Return everything by name, for `from_arrays`."""
+        found: dict[str, npt.NDArray[Any]] = {}
+        for depth, (weight, bias) in enumerate(zip(self.weights, self.biases, strict=True)):
+            found |= {f"weight_{depth}": weight, f"bias_{depth}": bias}
+        return found
 
     @classmethod
-    def stack(cls, members: Sequence[Member]) -> Self:
-        """Put networks of equal shape side by side."""
-        weights = zip(*(member.weights for member in members), strict=True)
-        biases = zip(*(member.biases for member in members), strict=True)
+    def from_arrays(cls, arrays: Mapping[str, npt.NDArray[Any]]) -> Self:
+        """Rebuild from `arrays`."""
+        depths = range(sum(name.startswith("weight_") for name in arrays))
         return cls(
-            weights=tuple(np.stack(layer) for layer in weights),
-            biases=tuple(np.stack(layer)[:, None, :] for layer in biases),
-        )
-
-    def outputs(self, characteristics: FloatArray) -> FloatArray:
-        """Return what each member gives for each row, as (member, row, factor) float32."""
-        layer = characteristics[None]
-        for depth, (weight, bias) in enumerate(zip(self.weights, self.biases, strict=True)):
-            if depth:
-                layer = np.maximum(layer, np.float32(0.0))
-            layer = layer @ weight + bias
-        return layer
-
-    def __call__(self, characteristics: FloatArray) -> FloatArray:
-        """Return the sum over members for each row, as (row, factor) float32, some rows at a time."""
-        loadings = np.empty((len(characteristics), self.weights[-1].shape[2]), dtype=np.float32)
-        for start in range(0, len(characteristics), _CHUNK):
-            rows = slice(start, start + _CHUNK)
-            loadings[rows] = self.outputs(characteristics[rows]).sum(axis=0)
-        return loadings
-
-    def mapped(self, matrices: FloatArray) -> LoadingsNetworks:
-        """Multiply the output of each member by its matrix (member, factor, factor), in the last layer."""
-        return LoadingsNetworks(
-            weights=(*self.weights[:-1], (self.weights[-1] @ matrices).astype(np.float32)),
-            biases=(*self.biases[:-1], (self.biases[-1] @ matrices).astype(np.float32)),
+            weights=tuple(arrays[f"weight_{depth}"] for depth in depths),
+            biases=tuple(arrays[f"bias_{depth}"] for depth in depths),
         )
 
 
@@ -120,16 +112,11 @@ class Ensemble:
         factors : numpy.ndarray
             (date, member x factor) finite factors of all members over the training dates, side by side.
         """
-        n_members, n_factors = len(members), len(members[0].factor_bias)
-        balance = _Balance.of(gram / n_members**2, factors)
-        to_loadings = balance.factor_root @ balance.right[:, :n_factors] / balance.singular[:n_factors]
-        to_factors = balance.loading_root @ balance.left[:, :n_factors]
+        networks, to_factors = nearest(members, gram, factors)
         weight = np.hstack([member.factor_weight for member in members]) @ to_factors
         bias = np.hstack([member.factor_bias for member in members]) @ to_factors
         return cls(
-            networks=LoadingsNetworks.stack(members).mapped(
-                to_loadings.reshape(n_members, n_factors, n_factors) / n_members
-            ),
+            networks=networks,
             factor_weight=weight.astype(np.float32),
             factor_bias=bias.astype(np.float32),
         )
@@ -149,30 +136,48 @@ class Ensemble:
 
     def arrays(self) -> dict[str, npt.NDArray[Any]]:
         """Return everything by name, for `from_arrays`."""
-        layers = enumerate(zip(self.networks.weights, self.networks.biases, strict=True))
-        arrays = {"factor_weight": self.factor_weight, "factor_bias": self.factor_bias}
-        for depth, (weight, bias) in layers:
-            arrays |= {f"weight_{depth}": weight, f"bias_{depth}": bias}
-        return arrays
+        return {"factor_weight": self.factor_weight, "factor_bias": self.factor_bias} | self.networks.arrays()
 
     @classmethod
     def from_arrays(cls, arrays: Mapping[str, npt.NDArray[Any]]) -> Self:
         """Rebuild from `arrays`."""
-        depths = range(sum(name.startswith("weight_") for name in arrays))
-        networks = LoadingsNetworks(
-            weights=tuple(arrays[f"weight_{depth}"] for depth in depths),
-            biases=tuple(arrays[f"bias_{depth}"] for depth in depths),
-        )
-        return cls(networks, arrays["factor_weight"], arrays["factor_bias"])
+        return cls(LoadingsNetworks.from_arrays(arrays), arrays["factor_weight"], arrays["factor_bias"])
 
 
-def mean_gram(members: Sequence[Member], panel: Panel) -> FloatArray:
+def nearest(members: Sequence[Layers], gram: FloatArray, factors: FloatArray) -> tuple[LoadingsNetworks, FloatArray]:
+    """Take the nearest K-factor model to the average of the members; see the module for the formula.
+
+    Parameters
+    ----------
+    members : sequence of Layers
+        Trained on the same panel.
+    gram : numpy.ndarray
+        Their `mean_gram`.
+    factors : numpy.ndarray
+        (date, member x factor) finite factors of all members over the training dates.
+
+    Returns
+    -------
+    networks : LoadingsNetworks
+        Whose sum is X.
+    to_factors : numpy.ndarray
+        (member x factor, factor) Q: the reduced factors are ``factors @ to_factors``.
+    """
+    n_members, n_factors = len(members), members[0].n_factors
+    balance = _Balance.of(gram / n_members**2, factors)
+    to_loadings = balance.factor_root @ balance.right[:, :n_factors] / balance.singular[:n_factors]
+    to_factors: FloatArray = balance.loading_root @ balance.left[:, :n_factors]
+    networks = LoadingsNetworks.stack(members).mapped(to_loadings.reshape(n_members, n_factors, n_factors) / n_members)
+    return networks, to_factors
+
+
+def mean_gram(members: Sequence[Layers], panel: Panel) -> FloatArray:
     """Return E[beta'beta / n] of all members side by side, (member x factor, member x factor).
 
     The average is over the dates of the panel that have an estimation universe; in float64, block by block.
     """
     networks = LoadingsNetworks.stack(members)
-    size = len(members) * len(members[0].factor_bias)
+    size = len(members) * members[0].n_factors
     gram, n_dates = np.zeros((size, size)), 0
     for block in panel.blocks():
         mask = block.mask.values
@@ -180,8 +185,8 @@ def mean_gram(members: Sequence[Member], panel: Panel) -> FloatArray:
         n_dates += int((counts > 0).sum())
         characteristics = block.characteristics.values[mask]
         share = np.repeat(1.0 / np.maximum(counts, 1), counts)[:, None]
-        for start in range(0, len(characteristics), _CHUNK):
-            rows = slice(start, start + _CHUNK)
+        for start in range(0, len(characteristics), CHUNK):
+            rows = slice(start, start + CHUNK)
             outputs = np.moveaxis(networks.outputs(characteristics[rows]), 0, 1)
             flat = outputs.reshape(len(outputs), size).astype(np.float64)
             gram += flat.T @ (flat * share[rows])
@@ -193,13 +198,13 @@ def member_factors(members: Sequence[Member], portfolios: FloatArray) -> FloatAr
     return np.hstack([portfolios @ member.factor_weight + member.factor_bias for member in members])
 
 
-def profiled_factors(members: Sequence[Member], panel: Panel) -> FloatArray:
+def profiled_factors(members: Sequence[Layers], panel: Panel) -> FloatArray:
     """Return the regressions of r[t] on the loadings of each member, side by side, (date, member x factor) float64.
 
     Of the dates of the panel with more stocks than factors. Collinear loadings have the solution of the smallest norm.
     """
     networks = LoadingsNetworks.stack(members)
-    n_factors = len(members[0].factor_bias)
+    n_factors = members[0].n_factors
     parts: list[FloatArray] = []
     for block in panel.blocks():
         mask, returns, rows = block.mask.values, block.returns.values, block.characteristics.values
@@ -211,19 +216,23 @@ def profiled_factors(members: Sequence[Member], panel: Panel) -> FloatArray:
     return np.array(parts)
 
 
-def collapsed(members: Sequence[Member], gram: FloatArray, factors: FloatArray) -> list[int]:
-    """Return the positions of members whose systematic returns have fewer than K factors.
-
-    ``gram`` and ``factors`` are those of `Ensemble.of`.
-    """
-    n_factors = len(members[0].factor_bias)
+def collapsed(members: Sequence[Layers], gram: FloatArray, factors: FloatArray) -> list[int]:
+    """Return the positions of members whose systematic returns have fewer than K factors; see `nearest`."""
+    n_factors = members[0].n_factors
     found = []
     for position in range(len(members)):
         own = slice(position * n_factors, (position + 1) * n_factors)
-        singular = _Balance.of(gram[own, own], np.ascontiguousarray(factors[:, own])).singular
+        singular = _Balance.of(gram[own, own], factors[:, own]).singular
         if not singular[-1] > _COLLAPSED * singular[0]:
             found.append(position)
     return found
+
+
+def principal_axes(factor_returns: FloatArray) -> FloatArray:
+    """Rotation of (date, factor) to uncorrelated factors with positive means, the largest variance first."""
+    covariance = np.atleast_2d(np.cov(factor_returns.T))
+    axes = np.linalg.eigh(covariance)[1][:, ::-1]
+    return axes * np.where(factor_returns.mean(axis=0) @ axes < 0.0, -1.0, 1.0)
 
 
 @dataclass(frozen=True, eq=False)

@@ -17,13 +17,20 @@ from annotated_types import Ge, Gt, Le, Lt, MaxLen, MinLen
 
 from models.arrays import FloatArray
 from models.families.autoencoder.data import Factors, Target, TrainingData, factor_inputs, portfolio_returns
-from models.families.autoencoder.ensemble import Ensemble, collapsed, mean_gram, member_factors, profiled_factors
+from models.families.autoencoder.ensemble import (
+    Ensemble,
+    collapsed,
+    mean_gram,
+    member_factors,
+    principal_axes,
+    profiled_factors,
+)
 from models.families.autoencoder.networks import EpochReport, Member
 from models.families.autoencoder.training import Callback, TrainingOptions, train
 from models.families.base import FactorModel, ModelState, Report
 from models.families.rotation import check_rotation
 from models.panel import Panel
-from models.statistics.gram import select_characteristics, solve_gram
+from models.statistics.gram import solve_gram
 from models.statistics.rowwise import cross_sections
 from schemas.errors import ModelError
 
@@ -184,7 +191,7 @@ class ConditionalAutoencoder(FactorModel):
         self.factors_ = [f"factor_{k + 1}" for k in range(self.n_factors)]
         self.history_ = [report for member in members for report in member.history]
         returns = self.factor_returns(panel).values
-        rotation = _principal_axes(returns[np.isfinite(returns).all(axis=1)])
+        rotation = principal_axes(returns[np.isfinite(returns).all(axis=1)])
         self._ensemble = self._ensemble.rotated(rotation)
         self.premia_ = _float32_exact(np.nanmean(returns, axis=0) @ rotation)
         return self
@@ -198,14 +205,7 @@ class ConditionalAutoencoder(FactorModel):
             The panel lacks a characteristic that the model was fitted to.
         """
         self._check_fitted()
-        shape = (len(panel.dates), len(panel.tickers), self.n_factors)
-        values = np.full(shape, np.nan, dtype=np.float32)
-        date = 0
-        for block in panel.blocks():
-            rows = select_characteristics(block, self.chars_).values
-            for covered, section in zip(block.coverage.values, rows, strict=True):
-                values[date, covered] = self._ensemble.networks(section[covered])
-                date += 1
+        values = self._ensemble.networks.of_panel(panel, self.chars_)
         coords = {"date": panel.dates, "ticker": panel.tickers, "factor": self.factors_}
         return xr.DataArray(values, dims=("date", "ticker", "factor"), coords=coords, name="loadings")
 
@@ -320,13 +320,6 @@ class ConditionalAutoencoder(FactorModel):
     def _over_dates(self, panel: Panel, values: FloatArray) -> xr.DataArray:
         coords = {"date": panel.dates, "factor": self.factors_}
         return xr.DataArray(values, dims=("date", "factor"), coords=coords)
-
-
-def _principal_axes(factor_returns: FloatArray) -> FloatArray:
-    """Rotation to uncorrelated factors with positive means, the largest variance first."""
-    covariance = np.atleast_2d(np.cov(factor_returns.T))
-    axes = np.linalg.eigh(covariance)[1][:, ::-1]
-    return axes * np.where(factor_returns.mean(axis=0) @ axes < 0.0, -1.0, 1.0)
 
 
 def _float32_exact(values: FloatArray) -> FloatArray:

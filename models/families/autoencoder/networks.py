@@ -7,10 +7,9 @@ several networks become one model belongs in `ensemble`.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from typing import Any, ClassVar, Self
+from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -18,9 +17,9 @@ import torch
 from torch import nn
 
 from models.arrays import FloatArray
-from models.families.autoencoder.data import Scales, TrainingData
-from models.families.autoencoder.profiling import profiled_errors
+from models.families.autoencoder.data import Scales
 from models.families.base import ModelState
+from models.families.neural import array, draw, linear
 
 
 @dataclass(frozen=True)
@@ -32,8 +31,9 @@ class EpochReport:
     seed, epoch : int
         Which network, and which pass over its training rows, counted from 1.
     train_loss, validation_loss : float
-        Sum of squared errors over the sum of squared returns, that is 1 - R2: of the minibatches while they
-        were learnt, and of the validation span with the weights at the end of the epoch.
+        Sum of squared errors over the sum of squared returns, that is 1 - R2, and what the loss of a family has
+        beside it: of the minibatches while they were learnt, and of the validation span with the weights at the
+        end of the epoch.
     best : bool
         Whether no earlier epoch had a lower validation loss.
     """
@@ -47,96 +47,115 @@ class EpochReport:
     def __str__(self) -> str:
         """Say it in a line."""
         return (
-            f"seed {self.seed}: epoch {self.epoch}, 1 - R2 {self.train_loss:.4f} in training, "
+            f"seed {self.seed}: epoch {self.epoch}, loss {self.train_loss:.4f} in training, "
             f"{self.validation_loss:.4f} on validation"
         )
 
 
-@dataclass(frozen=True)
-class Member:
-    """One trained network of the ensemble, as plain arrays: small, and safe to send between processes.
+@dataclass(frozen=True, kw_only=True)
+class Layers:
+    """A trained network of loadings, as plain arrays: small, and safe to send between processes.
 
     Attributes
     ----------
     weights : tuple of numpy.ndarray
-        Layers (input, output) of the loadings network, which takes the panel's characteristics as they are.
+        Layers (input, output) of the network, which takes the panel's characteristics as they are.
     biases : tuple of numpy.ndarray
         (output,) per layer; ReLU follows every layer but the last.
-    factor_weight : numpy.ndarray
-        (portfolio, factor) float64: factors are ``portfolios @ factor_weight + factor_bias``, in decimals per
-        period; of no portfolio if factors are profiled.
-    factor_bias : numpy.ndarray
-        (factor,) float64; zero unless the target is one_ahead.
     history : tuple of EpochReport
         Every epoch of the training.
     """
 
     weights: tuple[FloatArray, ...]
     biases: tuple[FloatArray, ...]
-    factor_weight: FloatArray
-    factor_bias: FloatArray
     history: tuple[EpochReport, ...]
+
+    @property
+    def n_factors(self) -> int:
+        """How many loadings the network gives."""
+        return int(self.weights[-1].shape[1])
 
     def state(self) -> ModelState:
         """Return everything, for `from_state`."""
         layers: dict[str, npt.NDArray[Any]] = {f"weight_{n}": weight for n, weight in enumerate(self.weights)}
         layers |= {f"bias_{n}": bias for n, bias in enumerate(self.biases)}
-        arrays = {**layers, "factor_weight": self.factor_weight, "factor_bias": self.factor_bias}
-        return ModelState(arrays, {"layers": len(self.weights), "history": [asdict(report) for report in self.history]})
+        return ModelState(layers, {"layers": len(self.weights), "history": [asdict(report) for report in self.history]})
 
     @classmethod
     def from_state(cls, state: ModelState) -> Self:
         """Rebuild from `state`."""
+        return cls(**cls._fields(state))
+
+    @staticmethod
+    def _fields(state: ModelState) -> dict[str, Any]:
         arrays, meta = state.arrays, state.meta
-        return cls(
-            weights=tuple(arrays[f"weight_{n}"] for n in range(meta["layers"])),
-            biases=tuple(arrays[f"bias_{n}"] for n in range(meta["layers"])),
-            factor_weight=arrays["factor_weight"],
-            factor_bias=arrays["factor_bias"],
-            history=tuple(EpochReport(**report) for report in meta["history"]),
-        )
+        return {
+            "weights": tuple(arrays[f"weight_{n}"] for n in range(meta["layers"])),
+            "biases": tuple(arrays[f"bias_{n}"] for n in range(meta["layers"])),
+            "history": tuple(EpochReport(**report) for report in meta["history"]),
+        }
+
+
+@dataclass(frozen=True, kw_only=True)
+class Member(Layers):
+    """One trained autoencoder of the ensemble.
+
+    Attributes
+    ----------
+    factor_weight : numpy.ndarray
+        (portfolio, factor) float64: factors are ``portfolios @ factor_weight + factor_bias``, in decimals per
+        period; of no portfolio if factors are profiled.
+    factor_bias : numpy.ndarray
+        (factor,) float64; zero unless the target is one_ahead.
+    """
+
+    factor_weight: FloatArray
+    factor_bias: FloatArray
+
+    @classmethod
+    def of_loadings(cls, layers: Layers) -> Self:
+        """Take a network of loadings whose factors are profiled."""
+        none = np.zeros((0, layers.n_factors))
+        return cls(**vars(layers), factor_weight=none, factor_bias=np.zeros(layers.n_factors))
+
+    def state(self) -> ModelState:
+        """Return everything, for `from_state`."""
+        layers = super().state()
+        factors = {"factor_weight": self.factor_weight, "factor_bias": self.factor_bias}
+        return ModelState(layers.arrays | factors, layers.meta)
+
+    @staticmethod
+    def _fields(state: ModelState) -> dict[str, Any]:
+        own = {name: state.arrays[name] for name in ("factor_weight", "factor_bias")}
+        return Layers._fields(state) | own
 
 
 class LoadingsNetwork(nn.Module):
-    """beta(z): a feed-forward network of characteristics, and factors that are profiled.
+    """beta(z): a feed-forward network of characteristics.
 
-    Gu, Kelly and Xiu (2021), figure 2, left: ReLU and batch normalisation in the hidden layers, a linear output. The
-    factors of a date are the least squares of its returns on beta: see `profiling`.
+    ReLU and batch normalisation in the hidden layers, the output linear.
     """
-
-    whole_dates: ClassVar[bool] = True
 
     def __init__(self, n_chars: int, n_factors: int, hidden: Sequence[int]) -> None:
         super().__init__()
-        self.n_factors = n_factors
         layers: list[nn.Module] = []
         width = n_chars
         for units in hidden:
-            linear = _linear(width, units, bias=False)
-            layers += [linear, nn.BatchNorm1d(units), nn.ReLU()]
+            layers += [linear(width, units, bias=False), nn.BatchNorm1d(units), nn.ReLU()]
             width = units
-        self.beta = nn.Sequential(*layers, _linear(width, n_factors))
+        self.beta = nn.Sequential(*layers, linear(width, n_factors))
 
     def initialise(self, generator: torch.Generator) -> Self:
         """Draw all weights uniformly within 1 / sqrt(inputs) from the generator, and from nothing else."""
-        for layer in self.modules():
-            if isinstance(layer, nn.Linear):
-                bound = 1.0 / math.sqrt(layer.in_features)
-                nn.init.uniform_(layer.weight, -bound, bound, generator=generator)
-                if layer.bias is not None:
-                    nn.init.zeros_(layer.bias)
+        draw(self, generator)
         return self
-
-    def errors(self, data: TrainingData, rows: torch.Tensor | slice) -> torch.Tensor:
-        """Return what is left of the returns of some rows: all rows of some dates, date by date."""
-        return profiled_errors(self.beta(data.characteristics[rows]), data.returns[rows], data.dates[rows])
 
     def penalised(self) -> list[torch.Tensor]:
         """Weights of the linear layers, on which the L1 penalty lies."""
         return [layer.weight for layer in self.modules() if isinstance(layer, nn.Linear)]
 
-    def folded(self, scales: Scales, history: tuple[EpochReport, ...]) -> Member:
-        """Absorb scales and batch normalisation into plain layers that take and give decimals.
+    def layers(self, char_mean: FloatArray, char_scale: FloatArray, history: tuple[EpochReport, ...]) -> Layers:
+        """Absorb the scales (char,) of inputs and batch normalisation into plain layers.
 
         Hidden layer: BN(W z) = (g / s) W z + (b - m g / s) with the running mean m and deviation s of
         evaluation mode.
@@ -145,66 +164,44 @@ class LoadingsNetwork(nn.Module):
         biases: list[FloatArray] = []
         for layer in self.beta:
             if isinstance(layer, nn.Linear):
-                weights.append(_array(layer.weight).T)
-                biases.append(np.zeros(layer.out_features) if layer.bias is None else _array(layer.bias))
+                weights.append(array(layer.weight).T)
+                biases.append(np.zeros(layer.out_features) if layer.bias is None else array(layer.bias))
             elif isinstance(layer, nn.BatchNorm1d):
                 if layer.running_mean is None or layer.running_var is None:  # pragma: no cover
                     raise TypeError("Batch normalisation must track running statistics.")
-                gain = _array(layer.weight) / np.sqrt(_array(layer.running_var) + layer.eps)
+                gain = array(layer.weight) / np.sqrt(array(layer.running_var) + layer.eps)
                 weights[-1] = weights[-1] * gain
-                biases[-1] = _array(layer.bias) - _array(layer.running_mean) * gain
-        first = weights[0] / scales.char_scale[:, None]
-        biases[0] = biases[0] - scales.char_mean @ first
+                biases[-1] = array(layer.bias) - array(layer.running_mean) * gain
+        first = weights[0] / char_scale[:, None]
+        biases[0] = biases[0] - char_mean @ first
         weights[0] = first
-        factor_weight, factor_bias = self._folded_factors(scales)
-        return Member(
+        return Layers(
             weights=tuple(weight.astype(np.float32) for weight in weights),
             biases=tuple(offset.astype(np.float32) for offset in biases),
-            factor_weight=factor_weight,
-            factor_bias=factor_bias,
             history=history,
         )
-
-    def _folded_factors(self, scales: Scales) -> tuple[FloatArray, FloatArray]:
-        """Weights (portfolio, factor) and offsets (factor,) of the factors, in decimals; here of no portfolio."""
-        return np.zeros((len(scales.portfolios), self.n_factors)), np.zeros(self.n_factors)
 
 
 class Autoencoder(LoadingsNetwork):
     """beta(z)' f(x): a feed-forward network of characteristics times a linear map of managed portfolios.
 
-    Gu, Kelly and Xiu (2021), figure 2: both networks, whose outputs are linear.
+    Gu, Kelly and Xiu (2021), figure 2.
     """
-
-    whole_dates: ClassVar[bool] = False
 
     def __init__(
         self, n_chars: int, n_portfolios: int, n_factors: int, hidden: Sequence[int], *, intercept: bool
     ) -> None:
         super().__init__(n_chars, n_factors, hidden)
-        self.factor = _linear(n_portfolios, n_factors, bias=intercept)
+        self.factor = linear(n_portfolios, n_factors, bias=intercept)
 
     def forward(self, characteristics: torch.Tensor, portfolios: torch.Tensor) -> torch.Tensor:
         """Return the systematic return of each row."""
         systematic: torch.Tensor = torch.linalg.vecdot(self.beta(characteristics), self.factor(portfolios))
         return systematic
 
-    def errors(self, data: TrainingData, rows: torch.Tensor | slice) -> torch.Tensor:
-        """Return what is left of the returns of any rows."""
-        systematic: torch.Tensor = self(data.characteristics[rows], data.portfolios[data.dates[rows]])
-        return data.returns[rows] - systematic
-
-    def _folded_factors(self, scales: Scales) -> tuple[FloatArray, FloatArray]:
-        weight = _array(self.factor.weight).T * (scales.returns / scales.portfolios[:, None])
-        bias = np.zeros(self.factor.out_features) if self.factor.bias is None else _array(self.factor.bias)
-        return weight, bias * scales.returns
-
-
-def _linear(inputs: int, outputs: int, *, bias: bool = True) -> nn.Linear:
-    """Return a layer that is not initialised, so that the process-wide random numbers are left alone."""
-    return nn.Linear(inputs, outputs, bias=bias, device="meta").to_empty(device="cpu")
-
-
-def _array(tensor: torch.Tensor) -> FloatArray:
-    values: FloatArray = tensor.detach().numpy().astype(np.float64)
-    return values
+    def folded(self, scales: Scales, history: tuple[EpochReport, ...]) -> Member:
+        """Absorb scales and batch normalisation into plain layers that take and give decimals."""
+        layers = self.layers(scales.char_mean, scales.char_scale, history)
+        factor_weight = array(self.factor.weight).T * (scales.returns / scales.portfolios[:, None])
+        bias = np.zeros(self.factor.out_features) if self.factor.bias is None else array(self.factor.bias)
+        return Member(**vars(layers), factor_weight=factor_weight, factor_bias=bias * scales.returns)

@@ -6,18 +6,18 @@ state: the same data, parameters and seed give the same member in any process.
 
 from __future__ import annotations
 
-import copy
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 
 from models.blas import one_thread
 from models.families.autoencoder.data import Factors, TrainingData
 from models.families.autoencoder.networks import Autoencoder, EpochReport, LoadingsNetwork, Member
-from models.families.autoencoder.profiling import places
-from schemas.errors import ModelError
+from models.families.autoencoder.profiling import places, profiled_errors
+from models.families.neural import BestEpoch, check_finite
 
 Callback = Callable[[EpochReport], None]
 
@@ -25,18 +25,122 @@ _STEPS_PER_EPOCH = 64
 _BATCH_ROWS = (256, 4096)
 
 
-@dataclass(frozen=True)
-class TrainingOptions:
+@dataclass(frozen=True, kw_only=True)
+class DescentOptions:
+    """Parameters of `descend`; `ConditionalAutoencoder` explains them."""
+
+    learning_rate: float
+    l1: float
+    max_epochs: int
+    patience: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingOptions(DescentOptions):
     """Parameters of `train`; `ConditionalAutoencoder` explains them."""
 
     n_factors: int
     hidden: tuple[int, ...]
     intercept: bool
-    learning_rate: float
-    l1: float
-    max_epochs: int
-    patience: int
     factors: Factors
+
+
+class Objective(Protocol):
+    """What a network learns from, and on what it stops."""
+
+    def batches(self, generator: torch.Generator) -> Iterator[torch.Tensor]:
+        """Positions of the training sample in random order, a minibatch at a time."""
+        ...
+
+    def errors(self, batch: torch.Tensor) -> torch.Tensor:
+        """Return (row,) what the network leaves of the returns of a minibatch, with its gradient."""
+        ...
+
+    def further(self) -> torch.Tensor | None:
+        """Return what is added to the mean squared error of a minibatch, with its gradient, if the family has more."""
+        ...
+
+    def validation_loss(self) -> float:
+        """Return the loss on the validation span."""
+        ...
+
+
+@dataclass(frozen=True, eq=False)
+class _Rows:
+    """Returns and managed portfolios, in minibatches of rows."""
+
+    network: Autoencoder
+    data: TrainingData
+
+    def batches(self, generator: torch.Generator) -> Iterator[torch.Tensor]:
+        """Random rows from any date, in batches of equal size; the few left over wait for the next epoch.
+
+        Rows are mixed over dates so that batch normalisation sees the characteristics of the whole sample.
+        """
+        n_rows = self.data.n_train
+        size = min(batch_rows(n_rows), n_rows)
+        order = torch.randperm(n_rows, generator=generator)
+        return iter(torch.split(order[: n_rows // size * size], size))
+
+    def errors(self, batch: torch.Tensor) -> torch.Tensor:
+        data = self.data
+        systematic: torch.Tensor = self.network(data.characteristics[batch], data.portfolios[data.dates[batch]])
+        return data.returns[batch] - systematic
+
+    def further(self) -> torch.Tensor | None:
+        return None
+
+    def validation_loss(self) -> float:
+        data = self.data
+        total = count = 0.0
+        for start in range(data.n_train, len(data.returns), _BATCH_ROWS[1]):
+            rows = slice(start, start + _BATCH_ROWS[1])
+            returns = data.returns[rows]
+            systematic = self.network(data.characteristics[rows], data.portfolios[data.dates[rows]])
+            total += float((returns - systematic).square().sum())
+            count += float(returns.square().sum())
+        return total / count if count else math.nan
+
+
+@dataclass(frozen=True, eq=False)
+class _Dates:
+    """Returns in minibatches of whole dates, whose factors are profiled."""
+
+    network: LoadingsNetwork
+    data: TrainingData
+
+    def batches(self, generator: torch.Generator) -> Iterator[torch.Tensor]:
+        """All rows of random dates, in batches of equally many dates; the few left over wait for the next epoch.
+
+        There are as many dates in a batch as hold the rows of one of `_Rows`.
+        """
+        n_rows = self.data.n_train
+        counts = torch.unique_consecutive(self.data.dates[:n_rows], return_counts=True)[1]
+        starts = counts.cumsum(0) - counts
+        n_dates = len(counts)
+        size = min(math.ceil(min(batch_rows(n_rows), n_rows) * n_dates / n_rows), n_dates)
+        order = torch.randperm(n_dates, generator=generator)
+        for dates in torch.split(order[: n_dates // size * size], size):
+            yield starts[dates].repeat_interleave(counts[dates]) + places(counts[dates])
+
+    def errors(self, batch: torch.Tensor | slice) -> torch.Tensor:
+        data = self.data
+        return profiled_errors(self.network.beta(data.characteristics[batch]), data.returns[batch], data.dates[batch])
+
+    def further(self) -> torch.Tensor | None:
+        return None
+
+    def validation_loss(self) -> float:
+        data = self.data
+        total = count = 0.0
+        start, n_rows = data.n_train, len(data.returns)
+        while start < n_rows:
+            last = data.dates[min(start + _BATCH_ROWS[1], n_rows) - 1]
+            rows = slice(start, int(torch.searchsorted(data.dates, last, right=True)))
+            total += float(self.errors(rows).square().sum())
+            count += float(data.returns[rows].square().sum())
+            start = rows.stop
+        return total / count if count else math.nan
 
 
 def train(data: TrainingData, options: TrainingOptions, seed: int, callback: Callback | None = None) -> Member:
@@ -49,116 +153,85 @@ def train(data: TrainingData, options: TrainingOptions, seed: int, callback: Cal
     """
     with one_thread():
         generator = torch.Generator().manual_seed(seed)
-        network = _network(data, options).initialise(generator)
-        optimizer = torch.optim.Adam(network.parameters(), lr=options.learning_rate, fused=True)
-        history: list[EpochReport] = []
-        best_loss, best_epoch, best_state = math.inf, 0, network.state_dict()
-        for epoch in range(1, options.max_epochs + 1):
-            train_loss = _epoch(network, optimizer, data, options.l1, generator)
-            validation_loss = _validation_loss(network, data)
-            _check_finite(seed, epoch, train_loss, validation_loss)
-            better = validation_loss < best_loss
-            if better:
-                best_loss, best_epoch, best_state = (
-                    validation_loss,
-                    epoch,
-                    copy.deepcopy(network.state_dict()),
-                )
-            history.append(EpochReport(seed, epoch, train_loss, validation_loss, better))
-            if callback is not None:
-                callback(history[-1])
-            if epoch - best_epoch >= options.patience:
-                break
-        network.load_state_dict(best_state)
-        return network.folded(data.scales, tuple(history))
+        n_chars, n_portfolios = data.characteristics.shape[1], data.portfolios.shape[1]
+        if options.factors == "profiled":
+            alone = LoadingsNetwork(n_chars, options.n_factors, options.hidden).initialise(generator)
+            history = descend(alone, _Dates(alone, data), options, seed, generator, callback)
+            return Member.of_loadings(alone.layers(data.scales.char_mean, data.scales.char_scale, history))
+        network = Autoencoder(
+            n_chars, n_portfolios, options.n_factors, options.hidden, intercept=options.intercept
+        ).initialise(generator)
+        history = descend(network, _Rows(network, data), options, seed, generator, callback)
+        return network.folded(data.scales, history)
 
 
-def _network(data: TrainingData, options: TrainingOptions) -> LoadingsNetwork:
-    n_chars = data.characteristics.shape[1]
-    if options.factors == "profiled":
-        return LoadingsNetwork(n_chars, options.n_factors, options.hidden)
-    n_portfolios = data.portfolios.shape[1]
-    return Autoencoder(n_chars, n_portfolios, options.n_factors, options.hidden, intercept=options.intercept)
+def descend(
+    network: LoadingsNetwork,
+    objective: Objective,
+    options: DescentOptions,
+    seed: int,
+    generator: torch.Generator,
+    callback: Callback | None = None,
+) -> tuple[EpochReport, ...]:
+    """Learn by Adam until the validation loss falls no more; leave the network as of its best epoch.
+
+    Returns
+    -------
+    tuple of EpochReport
+        Every epoch.
+
+    Raises
+    ------
+    ModelError
+        If the loss is not finite.
+    """
+    optimizer = torch.optim.Adam(network.parameters(), lr=options.learning_rate, fused=True)
+    history: list[EpochReport] = []
+    best = BestEpoch(network, options.patience)
+    for epoch in range(1, options.max_epochs + 1):
+        network.train()
+        train_loss = _epoch(network, optimizer, objective, options.l1, generator)
+        network.eval()
+        with torch.no_grad():
+            validation_loss = objective.validation_loss()
+        check_finite(seed, epoch, train_loss, validation_loss)
+        better = best.see(epoch, validation_loss)
+        history.append(EpochReport(seed, epoch, train_loss, validation_loss, better))
+        if callback is not None:
+            callback(history[-1])
+        if best.over(epoch):
+            break
+    best.restore()
+    return tuple(history)
+
+
+def batch_rows(n_rows: int) -> int:
+    """Return how many rows a minibatch of so many has."""
+    smallest, largest = _BATCH_ROWS
+    return min(max(n_rows // _STEPS_PER_EPOCH, smallest), largest)
 
 
 def _epoch(
     network: LoadingsNetwork,
     optimizer: torch.optim.Adam,
-    data: TrainingData,
+    objective: Objective,
     l1: float,
     generator: torch.Generator,
 ) -> float:
-    """Pass once over the training sample in random order; return the mean squared error of the minibatches."""
-    network.train()
+    """Pass once over the training rows in random order; return the mean loss of the minibatches."""
     penalised = network.penalised()
     total, count = torch.zeros((), dtype=torch.float64), 0
-    batches = _date_batches(data, generator) if network.whole_dates else _minibatches(data.n_train, generator)
-    for rows in batches:
-        loss = network.errors(data, rows).square().mean()
+    for batch in objective.batches(generator):
+        errors = objective.errors(batch)
+        loss, further = errors.square().mean(), objective.further()
+        if further is not None:
+            loss = loss + further
         optimizer.zero_grad()
         torch.autograd.backward(loss)
         for weight in penalised:
             if weight.grad is not None:
                 weight.grad.add_(weight.detach().sign(), alpha=l1)
         optimizer.step()
-        total += loss.detach() * len(rows)
-        count += len(rows)
+        total += loss.detach() * len(errors)
+        count += len(errors)
     return float(total) / count
-
-
-def _minibatches(n_rows: int, generator: torch.Generator) -> Iterator[torch.Tensor]:
-    """Random rows from any date, in batches of equal size; the few left over wait for the next epoch.
-
-    Rows are mixed over dates so that batch normalisation sees the characteristics of the whole sample.
-    """
-    size = _batch_rows(n_rows)
-    order = torch.randperm(n_rows, generator=generator)
-    return iter(torch.split(order[: n_rows // size * size], size))
-
-
-def _date_batches(data: TrainingData, generator: torch.Generator) -> Iterator[torch.Tensor]:
-    """All rows of random dates, in batches of equally many dates; the few left over wait for the next epoch.
-
-    There are as many dates in a batch as hold the rows of one of `_minibatches`.
-    """
-    counts = torch.unique_consecutive(data.dates[: data.n_train], return_counts=True)[1]
-    starts = counts.cumsum(0) - counts
-    n_dates = len(counts)
-    size = min(math.ceil(_batch_rows(data.n_train) * n_dates / data.n_train), n_dates)
-    order = torch.randperm(n_dates, generator=generator)
-    for dates in torch.split(order[: n_dates // size * size], size):
-        yield starts[dates].repeat_interleave(counts[dates]) + places(counts[dates])
-
-
-def _batch_rows(n_rows: int) -> int:
-    smallest, largest = _BATCH_ROWS
-    return min(max(n_rows // _STEPS_PER_EPOCH, smallest), largest, n_rows)
-
-
-@torch.no_grad()
-def _validation_loss(network: LoadingsNetwork, data: TrainingData) -> float:
-    network.eval()
-    total = count = 0.0
-    for rows in _validation_spans(data, whole_dates=network.whole_dates):
-        total += float(network.errors(data, rows).square().sum())
-        count += float(data.returns[rows].square().sum())
-    return total / count if count else math.nan
-
-
-def _validation_spans(data: TrainingData, *, whole_dates: bool) -> Iterator[slice]:
-    """Spans of the validation rows, of so many rows; or of so many rows and the rest of their last date."""
-    start, n_rows = data.n_train, len(data.returns)
-    while start < n_rows:
-        end = min(start + _BATCH_ROWS[1], n_rows)
-        if whole_dates:
-            end = int(torch.searchsorted(data.dates, data.dates[end - 1], right=True))
-        yield slice(start, end)
-        start = end
-
-
-def _check_finite(seed: int, epoch: int, train_loss: float, validation_loss: float) -> None:
-    if not (math.isfinite(train_loss) and math.isfinite(validation_loss)):
-        raise ModelError(
-            f"The loss of seed {seed} is not finite at epoch {epoch} (training {train_loss}, validation "
-            f"{validation_loss}): lower learning_rate, or look for absurd returns in the panel."
-        )

@@ -15,19 +15,18 @@ import xarray as xr
 from annotated_types import Ge, Gt, Le, Lt, MinLen
 from sklearn.exceptions import ConvergenceWarning
 
-from models.arrays import Float64Array, FloatArray
-from models.families.base import FactorModel, ModelState
+from models.arrays import FloatArray
+from models.families.base import ModelState
+from models.families.functions import ModelOfFunctions
 from models.families.kernel.estimation import Options, Sample, learn
 from models.panel import Panel
-from models.statistics.features import Features, Section, Units, sections_of
-from models.statistics.gram import select_characteristics, solve_gram
-from models.statistics.rowwise import covered_values, cross_sections
+from models.statistics.features import Features, Units, sections_of
 from schemas.errors import ModelError
 
 _META = ("bandwidth", "ridge", "validated_total_r2", "converged", "n_iter", "last_change")
 
 
-class KernelIPCA(FactorModel):
+class KernelIPCA(ModelOfFunctions):
     """Instrumented principal components whose loadings are nonlinear functions of characteristics.
 
     r[t] = phi(C[t-1]) Gamma f[t] + e[t], where phi are functions of the characteristics: a constant, the
@@ -94,7 +93,6 @@ class KernelIPCA(FactorModel):
         "n_functions": "number of functions beside the constant and the characteristics",
         "validated_total_r2": "total R2 on the last training dates, held out",
     }
-    latent: ClassVar[bool] = True
     effort: ClassVar[int] = 20
 
     def __init__(
@@ -121,7 +119,6 @@ class KernelIPCA(FactorModel):
         self.tol = tol
         self.seed = seed
 
-    chars_: list[str]
     relevance_: xr.DataArray
     bandwidth_: float
     ridge_: float
@@ -131,7 +128,6 @@ class KernelIPCA(FactorModel):
     n_iter_: int
     last_change_: float
     _features: Features
-    _gamma: Float64Array
 
     def fit(self, panel: Panel) -> Self:
         """Fit to the returns in ``panel.mask``; the last dates choose, and then enter.
@@ -163,7 +159,7 @@ class KernelIPCA(FactorModel):
                 "most as many factors as they are. Lower n_factors, or add characteristics that vary."
             )
         known = panel.mask.values.sum(axis=1) >= self.min_stocks
-        sample = Sample([Section(one.rows[:, varying], one.returns) for one in sections], panel.dates[known])
+        sample = Sample([one.of(varying) for one in sections], panel.dates[known])
         options = Options(
             self.n_factors, self.n_features, self.n_waves, self.bandwidths, self.ridges, self.max_iter, self.tol,
             self.seed,
@@ -186,45 +182,6 @@ class KernelIPCA(FactorModel):
         self._name(chars, panel.chars, np.array([counts.get(name, 0.0) for name in panel.chars]))
         return self
 
-    def loadings(self, panel: Panel) -> xr.DataArray:
-        """Return phi(C[t-1]) Gamma as (date, ticker, factor); NaN where a stock is not covered.
-
-        Raises
-        ------
-        ModelError
-            If the panel lacks a characteristic that the model was fitted to.
-        """
-        self._check_fitted()
-        blocks = [
-            covered_values(
-                select_characteristics(block, self.chars_).values,
-                block.coverage.values,
-                lambda rows: self._features(rows) @ self._gamma,
-                len(self.factors_),
-            )
-            for block in panel.blocks()
-        ]
-        coords = {"date": panel.dates, "ticker": panel.tickers, "factor": self.factors_}
-        return xr.DataArray(np.concatenate(blocks), coords, ("date", "ticker", "factor"), name="loadings")
-
-    def factor_returns(self, panel: Panel) -> xr.DataArray:
-        """Return the cross-sectional regressions (X'X)^-1 X'r on the loadings, as (date, factor).
-
-        NaN on dates with fewer than ``min_stocks`` returns, and where X'X is singular.
-        """
-        loadings = self.loadings(panel).values
-        parts: list[FloatArray] = []
-        first = 0
-        for block in panel.blocks():
-            mask, returns = block.mask.values, block.returns.values
-            gram, moment = cross_sections(loadings[first : first + len(mask)], returns, mask.astype(np.float64))
-            found, rank = solve_gram(gram, moment[..., None])
-            enough = (rank == len(self.factors_)) & (mask.sum(axis=1) >= self.min_stocks)
-            parts.append(np.where(enough[:, None], found[..., 0], np.nan))
-            first += len(mask)
-        coords = {"date": panel.dates, "factor": self.factors_}
-        return xr.DataArray(np.concatenate(parts), coords, ("date", "factor"), name="factor_returns")
-
     def state(self) -> ModelState:
         """Features, Gamma, premia and relevance; what was chosen, and the certificate of convergence."""
         self._check_fitted()
@@ -246,9 +203,6 @@ class KernelIPCA(FactorModel):
         model._gamma, model.premia_ = state.arrays["gamma"], state.arrays["premia"]
         model._name(list(state.meta["chars"]), list(state.meta["all_chars"]), state.arrays["relevance"])
         return model
-
-    def _turn(self, rotation: FloatArray) -> None:
-        self._gamma = self._gamma @ rotation
 
     def _name(self, chars: list[str], among: list[str], relevance: FloatArray) -> None:
         self.chars_ = chars

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from models.arrays import Float64Array, IntArray
-from models.statistics.features import Features, Products, Section, Units, Waves
+from models.statistics.features import FeatureMap, Features, Products, Section, Units, Waves
 
 _RIDGES = 10.0 ** np.arange(-4.0, 1.5, 0.5)
 """Ridges z, as shares of the trace of the second moments of the portfolios."""
@@ -202,7 +202,7 @@ def learn(
     return max((candidate(bandwidth) for bandwidth in tried), key=lambda one: one.value)
 
 
-def second_moments(features: Features, sections: Sequence[Section]) -> Float64Array:
+def second_moments(features: FeatureMap, sections: Sequence[Section]) -> Float64Array:
     """Return E[phi phi'] (feature, feature) over evenly spaced dates with some tens of thousands of rows."""
     rows = sum(len(section.rows) for section in sections)
     size = features.size
@@ -215,7 +215,7 @@ def second_moments(features: Features, sections: Sequence[Section]) -> Float64Ar
 
 
 def loadings_of(
-    features: Features, sections: Sequence[Section], portfolios: Float64Array, factors: Float64Array, n_folds: int
+    features: FeatureMap, sections: Sequence[Section], portfolios: Float64Array, factors: Float64Array, n_folds: int
 ) -> Float64Array:
     """Return B (feature, factor) of the loadings X = phi B: the ridge regression of r[i, t] on phi(C_i[t-1]) f[t].
 
@@ -245,7 +245,7 @@ def loadings_of(
 
 
 def _normal_equations(
-    features: Features, sections: Sequence[Section], portfolios: Float64Array, f: Float64Array, dates: IntArray
+    features: FeatureMap, sections: Sequence[Section], portfolios: Float64Array, f: Float64Array, dates: IntArray
 ) -> tuple[Float64Array, Float64Array]:
     """Return sum_t ff' x Phi'Phi / N (factor feature, factor feature) and sum_t f x F (factor feature,)."""
     n_factors, size = f.shape[1], features.size

@@ -12,19 +12,18 @@ import numpy as np
 import xarray as xr
 from annotated_types import Ge, Gt, Le, MinLen
 
-from models.arrays import Float64Array, FloatArray
+from models.arrays import FloatArray
 from models.families.base import ModelState
-from models.families.sdf.estimation import Learnt, learn, loadings_of, second_moments
-from models.families.sdf.pricing import SDF, SDFModel
+from models.families.sdf.estimation import learn
+from models.families.sdf.spanned import FeatureSDF
 from models.panel import Panel
 from models.panel.assembly import CONSTANT
-from models.statistics.features import Features, Units, sections_of
-from schemas.errors import ModelError
+from models.statistics.features import Features
 
 _DATES_PER_FOLD = 8
 
 
-class RandomFeatureSDF(SDFModel):
+class RandomFeatureSDF(FeatureSDF):
     """Stochastic discount factor whose weights are a ridge regression on random features of the characteristics.
 
     M[t] = 1 - w(C[t-1])'r[t] with w = theta'phi(C) and theta = (E[FF'] + z)^-1 E[F], where F[t] = sum_i phi(C_i[t-1])
@@ -98,8 +97,6 @@ class RandomFeatureSDF(SDFModel):
     bandwidth_: float
     validated_sharpe_ratio_: float
     _features: Features
-    _theta: Float64Array
-    _slopes: Float64Array
 
     def fit(self, panel: Panel) -> Self:
         """Fit to the returns in ``panel.mask``.
@@ -110,37 +107,18 @@ class RandomFeatureSDF(SDFModel):
             If no characteristic varies, ``beside`` names one that does not, dates are too few, or all managed
             portfolios are worth nothing.
         """
-        sections = sections_of(panel, panel.chars, self.min_stocks)
-        least = _DATES_PER_FOLD * self.n_folds
-        if len(sections) < least:
-            raise ModelError(
-                f"An SDF with n_folds={self.n_folds} needs {least} dates with min_stocks={self.min_stocks} returns; "
-                f"the panel has {len(sections)}. Give more dates, or lower n_folds or min_stocks."
-            )
-        every = Units.of(sections)
-        varying = every.varying
-        if not len(varying):
-            raise ModelError(f"An SDF needs a characteristic that varies; the panel has {panel.chars}. Add one.")
-        chars = [panel.chars[place] for place in varying]
-        unknown = [name for name in self.beside if name not in {*chars, CONSTANT}]
-        if unknown:
-            raise ModelError(f"beside={unknown} are no characteristics that vary; choose among {[CONSTANT, *chars]}.")
-        sections = [type(section)(section.rows[:, varying], section.returns) for section in sections]
+        sample = self._sample(panel, _DATES_PER_FOLD * self.n_folds, "n_folds or min_stocks")
         found = learn(
-            sections,
-            every.at(varying),
+            sample.sections,
+            sample.units,
             n_waves=self.n_waves,
             bandwidths=self.bandwidths,
             n_folds=self.n_folds,
             seed=self.seed,
         )
-        moments = second_moments(found.features, sections)
-        self._theta = self._portfolios_of(found, moments, chars)
-        factors = found.portfolios @ self._theta
-        self._slopes = loadings_of(found.features, sections, found.portfolios, factors, self.n_folds)
-        self._features, self.premia_ = found.features, factors.mean(axis=0)
-        counts = dict(zip(chars, found.relevance, strict=True))
-        self._name(chars, panel.chars, np.array([counts.get(name, 0.0) for name in panel.chars]))
+        self._become(found.features, found.portfolios, found.theta, sample, self.n_folds)
+        counts = dict(zip(self.chars_, found.relevance, strict=True))
+        self._count(panel.chars, np.array([counts.get(name, 0.0) for name in panel.chars]))
         self.bandwidth_ = found.bandwidth
         self.validated_sharpe_ratio_ = _sharpe_ratio(found.value)
         return self
@@ -148,12 +126,7 @@ class RandomFeatureSDF(SDFModel):
     def state(self) -> ModelState:
         """Keep the features, the weights of the factors and the slopes of the loadings."""
         self._check_fitted()
-        arrays = self._features.arrays() | {
-            "theta": self._theta,
-            "slopes": self._slopes,
-            "premia": self.premia_,
-            "relevance": self.relevance_.values,
-        }
+        arrays = self._features.arrays() | self._linear_arrays() | {"relevance": self.relevance_.values}
         meta = {
             "chars": self.chars_,
             "all_chars": self.relevance_["char"].values.tolist(),
@@ -166,39 +139,14 @@ class RandomFeatureSDF(SDFModel):
     def from_state(cls, params: dict[str, Any], state: ModelState) -> Self:
         """Rebuild a fitted model."""
         model = cls(**params)
-        model._features = Features.from_arrays(state.arrays)
-        model._theta, model._slopes = state.arrays["theta"], state.arrays["slopes"]
-        model.premia_ = state.arrays["premia"]
-        model._name(list(state.meta["chars"]), list(state.meta["all_chars"]), state.arrays["relevance"])
+        model._restore(Features.from_arrays(state.arrays), state)
+        model._count(list(state.meta["all_chars"]), state.arrays["relevance"])
         model.bandwidth_ = state.meta["bandwidth"]
         model.validated_sharpe_ratio_ = state.meta["validated_sharpe_ratio"]
         return model
 
-    def _weights(self, rows: FloatArray) -> Float64Array:
-        return self._features(rows) @ self._theta
-
-    def _exposures(self, rows: FloatArray) -> Float64Array:
-        return self._features(rows) @ self._slopes
-
-    def _name(self, chars: list[str], among: list[str], relevance: FloatArray) -> None:
-        self.chars_ = chars
-        self.factors_ = [SDF, *self.beside]
+    def _count(self, among: list[str], relevance: FloatArray) -> None:
         self.relevance_ = xr.DataArray(relevance, {"char": among}, ("char",), name="relevance")
-
-    def _portfolios_of(self, found: Learnt, moments: Float64Array, chars: list[str]) -> Float64Array:
-        """Return theta (feature, factor) of the SDF factor and those beside it."""
-        square = float(found.theta @ moments @ found.theta)
-        if not square > 0.0:
-            raise ModelError("The managed portfolios of the SDF earn nothing: check the returns of the panel.")
-        theta = found.theta / np.sqrt(square)
-        sdf = found.portfolios @ theta
-        products = found.features.products
-        own = np.zeros((len(theta), len(self.beside)))
-        for column, name in enumerate(self.beside):
-            place = 0 if name == CONSTANT else 1 + chars.index(name)
-            own[np.flatnonzero((products.first == 0) & (products.second == place)), column] = 1.0
-        share = sdf @ (found.portfolios @ own) / (sdf @ sdf)
-        return np.column_stack([theta, own - theta[:, None] * share])
 
 
 def _sharpe_ratio(value: float) -> float:

@@ -7,7 +7,8 @@ import pytest
 import statsmodels.api as sm
 from scipy import stats
 
-from models.evaluation.superiority import diebold_mariano, model_confidence_set
+from models.evaluation.superiority import model_confidence_set
+from models.inference.diebold_mariano import diebold_mariano
 from schemas.errors import DataError
 
 

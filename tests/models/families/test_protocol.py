@@ -30,7 +30,11 @@ from models.families.mean_of_models import MeanOfModels
 from models.families.pca.model import PCA
 from models.families.pca.rppca import RPPCA
 from models.families.penalised import PenalisedModel
-from models.families.sdf import RandomFeatureSDF
+from models.families.regressed_pca import RegressedPCA
+from models.families.residual_network import ResidualNetwork
+from models.families.residual_som import ResidualSOM
+from models.families.risk_network import RiskNetwork
+from models.families.sdf import RandomFeatureSDF, SDFNetwork
 from models.families.time_series.market import MarketModel
 from models.families.time_series.model import TimeSeriesModel
 from models.forecasting.answers import answers as rows_of
@@ -57,7 +61,11 @@ class Case:
 
     def fit(self, panel: Panel) -> FactorModel:
         """Fit the model to a panel, after those that it is fitted on."""
-        return self.build().on(*(base.fit(panel) for base in self.bases())).fit(panel)
+        return self.ready(panel).fit(panel)
+
+    def ready(self, panel: Panel) -> FactorModel:
+        """Fit those that the model is fitted on alone."""
+        return self.build().on(*(base.fit(panel) for base in self.bases()))
 
 
 CASES = [
@@ -83,6 +91,8 @@ CASES = [
     Case("factor_analysis", lambda: FactorAnalysis(n_factors=2, min_observations=20)),
     Case("random_feature_sdf", lambda: RandomFeatureSDF(n_waves=20)),
     Case("kernel_ipca", lambda: KernelIPCA(n_factors=2, n_features=10, n_waves=20, tol=1e-10)),
+    Case("regressed_pca", lambda: RegressedPCA(n_factors=2)),
+    Case("sdf_network", lambda: SDFNetwork(hidden=(8,), max_epochs=30, seeds=(0, 1)), invariant=False),
     Case("ipca", lambda: IPCA(n_factors=2, tol=1e-10)),
     Case("ipca_intercept", lambda: IPCA(n_factors=2, intercept=True, tol=1e-10)),
     Case("ipca_observed", lambda: IPCA(n_factors=1, observed=("average",), tol=1e-10)),
@@ -108,6 +118,27 @@ CASES = [
         lambda: Hybrid("market", n_factors=2),
         bases=lambda: (MarketModel(min_observations=20),),
         alone=False,
+    ),
+    Case(
+        "residual_som",
+        lambda: ResidualSOM("market", rows=1, columns=2, min_observations=20, adds=True),
+        bases=lambda: (MarketModel(min_observations=20),),
+    ),
+    Case(
+        "residual_som_dropped",
+        lambda: ResidualSOM("pca", rows=2, columns=2, min_observations=20, significance=1e-6),
+        bases=lambda: (PCA(n_factors=2, min_observations=20, tol=1e-10, max_iter=5000),),
+    ),
+    Case(
+        "residual_network",
+        lambda: ResidualNetwork("pca", n_factors=1, hidden=(4,), max_epochs=4, seeds=(0, 1), adds=True),
+        invariant=False,
+        bases=lambda: (PCA(n_factors=2, min_observations=20, tol=1e-10, max_iter=5000),),
+    ),
+    Case(
+        "risk_network",
+        lambda: RiskNetwork(2, (4,), (0.0, 0.3), window=12, ahead=4, n_portfolios=2, max_epochs=4, seeds=(0, 1)),
+        invariant=False,
     ),
     Case(
         "mean_of_models",
@@ -211,9 +242,9 @@ def test_a_model_of_pieces_is_the_join_of_them_in_whatever_process_they_were_mad
             model.join(train, [])
         return
     told: list[str] = []
-    pieces = [case.build().fit_piece(train, piece, told.append) for piece in model.pieces()]
+    pieces = [case.ready(train).fit_piece(train, piece, told.append) for piece in model.pieces()]
     sent = [ModelState(piece.arrays, json.loads(json.dumps(piece.meta))) for piece in pieces]
-    assert_same(model.join(train, sent), fitted(case), base_panel())
+    assert_same(case.ready(train).join(train, sent), fitted(case), base_panel())
     assert told
     assert all("\n" not in line for line in told)
 

@@ -28,10 +28,12 @@ from tasks.training import train
 from tasks.updating import update_version
 from tasks.workspace import Workspace
 
-MODELS = ("market", "fama_macbeth", "pca", "ipca", "autoencoder", "mixed", "mean")
+MODELS = ("market", "fama_macbeth", "pca", "ipca", "autoencoder", "mixed", "mean", "clustered", "learnt")
 OF_OTHERS: list[dict[str, Any]] = [
     {"kind": "mean_of_models", "name": "mean", "of": ["few", "many"]},
     {"kind": "hybrid", "name": "mixed", "of": "pca", "n_factors": 2},
+    {"kind": "residual_som", "name": "clustered", "of": "market", "rows": 1, "columns": 2, "adds": True},
+    {"kind": "residual_network", "name": "learnt", "of": "pca", "hidden": [4], "max_epochs": 2, "seeds": [0, 1]},
     {"kind": "factor_analysis", "name": "few", "n_factors": 2},
     {"kind": "factor_analysis", "name": "many", "n_factors": 4, "halflives": [120.0], "shares": [1.0]},
 ]

@@ -17,10 +17,10 @@ from safetensors.numpy import load, save
 
 from models.families.autoencoder import ConditionalAutoencoder, EpochReport, Member
 from models.families.autoencoder.data import TrainingData
-from models.families.autoencoder.ensemble import LoadingsNetworks
 from models.families.autoencoder.networks import Autoencoder
 from models.families.base import ModelState
 from models.families.ipca import IPCA
+from models.families.neural import SideBySide
 from models.panel import Panel
 from models.panel.transforms import rank_to_unit_interval
 from schemas.errors import ConfigError, ModelError
@@ -256,7 +256,7 @@ def test_early_stopping_keeps_the_best_epoch(linear):
     factors = data.portfolios.numpy().astype(np.float64) * data.scales.portfolios @ member.factor_weight
     rows = slice(data.n_train, None)
     z = data.characteristics[rows].numpy() * data.scales.char_scale + data.scales.char_mean
-    loadings = LoadingsNetworks.stack([member])(z.astype(np.float32))
+    loadings = SideBySide.stack([member])(z.astype(np.float32))
     explained = (loadings * factors[data.dates[rows].numpy()]).sum(axis=1)
     loss = 1.0 - uncentred_r2(data.returns[rows].numpy() * data.scales.returns, explained)
     assert loss == pytest.approx(best.validation_loss, rel=1e-4)
@@ -297,7 +297,7 @@ def test_folded_weights_are_the_network_in_evaluation_mode(holed):
     with torch.no_grad():
         expected = network.beta(data.characteristics).numpy()
         factors = network.factor(data.portfolios).numpy() * data.scales.returns
-    np.testing.assert_allclose(LoadingsNetworks.stack([member])(z), expected, atol=1e-5)
+    np.testing.assert_allclose(SideBySide.stack([member])(z), expected, atol=1e-5)
     portfolios = data.portfolios.numpy() * data.scales.portfolios
     np.testing.assert_allclose(portfolios @ member.factor_weight + member.factor_bias, factors, atol=1e-6)
 

@@ -9,8 +9,9 @@ from autoencoder_worlds import SETTINGS, scores
 from kernel_worlds import simulate, slopes, true_scores, with_constant
 
 from models.families.autoencoder import ConditionalAutoencoder
+from models.families.autoencoder.networks import LoadingsNetwork
 from models.families.autoencoder.profiling import profiled_errors
-from models.families.autoencoder.training import _date_batches
+from models.families.autoencoder.training import _Dates
 from models.families.ipca import IPCA
 from models.panel import Panel
 from schemas.errors import ModelError
@@ -104,7 +105,7 @@ def test_factor_returns_are_the_cross_sectional_regression(panel: Panel) -> None
 def test_batches_are_all_stocks_of_some_dates(panel: Panel) -> None:
     data = small()._training_data(panel)
     dates, counts = np.unique(data.dates[: data.n_train].numpy(), return_counts=True)
-    batches = list(_date_batches(data, torch.Generator().manual_seed(0)))
+    batches = list(_Dates(LoadingsNetwork(3, 2, (4,)), data).batches(torch.Generator().manual_seed(0)))
     assert len(batches) > 1
     drawn = [np.unique(data.dates[rows].numpy(), return_counts=True) for rows in batches]
     assert len({len(inside) for inside, _ in drawn}) == 1

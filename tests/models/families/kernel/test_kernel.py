@@ -61,8 +61,8 @@ def test_linear_loadings_lose_nothing() -> None:
 def sample(n_dates: int = 5, n_stocks: int = 12, n_chars: int = 3) -> Sample:
     rng = np.random.default_rng(3)
     sections = [
-        Section(rng.standard_normal((n_stocks + date, n_chars)), rng.standard_normal(n_stocks + date))
-        for date in range(n_dates)
+        Section(rng.standard_normal((n, n_chars)), rng.standard_normal(n), np.arange(n))
+        for n in range(n_stocks, n_stocks + n_dates)
     ]
     return Sample(sections, pd.bdate_range("2020-01-01", periods=n_dates))
 
@@ -144,6 +144,6 @@ def test_the_monte_carlo_of_gu_kelly_and_xiu() -> None:
     """The numbers of docs/nonlinear.md; published are 31.8 at best for model b, and 40.7 by IPCA for model a."""
     b, a = (np.mean([scores(kind, seed) for seed in range(20)], axis=0) for kind in ("b", "a"))
     assert b[0, 0] > 39.8
-    assert b[0, 1] > b[3, 1] - 0.2
-    assert a[0, 0] > a[2, 0]
+    assert b[0, 1] > b[4, 1] - 0.2
+    assert a[0, 0] > a[3, 0]
     assert a[0, 0] > 40.0

@@ -103,7 +103,7 @@ def test_what_cannot_be_fitted_is_refused() -> None:
 def sections(n_dates: int = 6, n_stocks: int = 30) -> tuple[list[np.ndarray], list[Section]]:
     rng = np.random.default_rng(0)
     u = [rng.standard_normal((n_stocks + date, 3)) for date in range(n_dates)]
-    return u, [Section(rows, rng.standard_normal(len(rows))) for rows in u]
+    return u, [Section(rows, rng.standard_normal(len(rows)), np.arange(len(rows))) for rows in u]
 
 
 def test_managed_portfolios_are_the_sums_of_the_definition() -> None:
@@ -137,7 +137,7 @@ def test_the_loadings_without_noise_are_the_true_ones() -> None:
     features = Features(Units(np.zeros(2), np.ones(2)), Products.of(u), Waves.none(2))
     true = rng.standard_normal((features.size, 2)) * [1.0, 100.0]
     factors = rng.standard_normal((90, 2)) @ np.array([[1.0, 0.006], [0.0, 0.01]])
-    found = [Section(rows, features(rows) @ true @ f) for rows, f in zip(u, factors, strict=True)]
+    found = [Section(rows, features(rows) @ true @ f, np.arange(12)) for rows, f in zip(u, factors, strict=True)]
     portfolios = np.array([section.returns @ features(section.rows) / 12 for section in found])
     slopes = loadings_of(features, found, portfolios, factors, 3)
     np.testing.assert_allclose(slopes, true, rtol=0.02, atol=0.02)
