@@ -22,6 +22,7 @@ from models.statistics.gram import gram_statistics, managed_portfolios
 from schemas.errors import ModelError
 
 Target = Literal["contemporaneous", "one_ahead"]
+Factors = Literal["portfolios", "profiled"]
 
 
 @dataclass(frozen=True)
@@ -57,7 +58,7 @@ class TrainingData:
     dates : torch.Tensor
         (row,) position of the row's date in ``portfolios``.
     portfolios : torch.Tensor
-        (date, portfolio) float32: what the factor network sees at each date.
+        (date, portfolio) float32: what the factor network sees at each date; no portfolio if factors are profiled.
     n_train : int
         Rows before the validation span.
     scales : Scales
@@ -72,16 +73,32 @@ class TrainingData:
     scales: Scales
 
     @classmethod
-    def of(cls, panel: Panel, *, target: Target, validation_fraction: float, n_factors: int) -> TrainingData:
-        """Flatten a panel; see the class. ModelError if it cannot carry the factors or a validation span."""
-        inputs = factor_inputs(panel, panel.chars, target)
-        if not panel.chars or not 1 <= n_factors <= inputs.shape[1]:
-            raise ModelError(
-                f"n_factors={n_factors}, but {len(panel.chars)} characteristics and a constant give "
-                f"managed portfolios for 1 to {inputs.shape[1]} factors; change it, or add characteristics."
-            )
-        mask = panel.mask.values & np.isfinite(inputs).all(axis=1, keepdims=True)
-        characteristics, returns, dates = flat_rows(panel, mask)
+    def of(
+        cls,
+        panel: Panel,
+        *,
+        target: Target,
+        validation_fraction: float,
+        n_factors: int,
+        factors: Factors = "portfolios",
+    ) -> TrainingData:
+        """Flatten a panel; see the class. ModelError if it cannot carry the factors or a validation span.
+
+        Profiled factors need no portfolios, and dates with more stocks than factors.
+        """
+        inputs: FloatArray
+        if factors == "profiled":
+            inputs = np.empty((len(panel.dates), 0))
+            known = panel.mask.values.sum(axis=1) > n_factors
+        else:
+            inputs = factor_inputs(panel, panel.chars, target)
+            known = np.isfinite(inputs).all(axis=1)
+            if not panel.chars or not 1 <= n_factors <= inputs.shape[1]:
+                raise ModelError(
+                    f"n_factors={n_factors}, but {len(panel.chars)} characteristics and a constant give "
+                    f"managed portfolios for 1 to {inputs.shape[1]} factors; change it, or add characteristics."
+                )
+        characteristics, returns, dates = flat_rows(panel, panel.mask.values & known[:, None])
         n_train = _split(dates, validation_fraction, n_factors)
         train_dates = np.unique(dates[:n_train])
         mean, std = moments(characteristics[:n_train])

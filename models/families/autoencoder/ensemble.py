@@ -15,8 +15,9 @@ D D' and the singular value decomposition C'D = U s V',
 
     loadings X = B P with P = D V_K / s_K,   factors f = Q'F with Q = C U_K,
 
-so that E[X'X / n] = P'G P = I. No member is a reference and no matrix is inverted, and since all f_s are
-linear in the managed portfolios, so are the reduced factors: their weights are [W_1 ... W_S] Q.
+so that E[X'X / n] = P'G P = I. No member is a reference and no matrix is inverted, and where all f_s are
+linear in the managed portfolios, so are the reduced factors: their weights are [W_1 ... W_S] Q. Where f_s are the
+regressions of each date on beta_s, the model keeps X alone, and its factors are the regressions on X.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ from models.arrays import FloatArray
 from models.families.autoencoder.networks import Layers, Member
 from models.families.neural import CHUNK, SideBySide
 from models.panel import Panel
-from models.statistics.gram import select_characteristics
+from models.statistics.gram import select_characteristics, solve_gram
 from models.statistics.rowwise import ordered_product
 
 _COLLAPSED = 1e-4  # smallest singular value of a member that has K factors, relative to its largest
@@ -89,7 +90,7 @@ class Ensemble:
     networks : LoadingsNetworks
         From characteristics to loadings.
     factor_weight : numpy.ndarray
-        (portfolio, factor) float32, from managed portfolios to factors.
+        (portfolio, factor) float32, from managed portfolios to factors; of no portfolio if factors are profiled.
     factor_bias : numpy.ndarray
         (factor,) float32; zero unless the target is one_ahead.
     """
@@ -99,7 +100,7 @@ class Ensemble:
     factor_bias: FloatArray
 
     @classmethod
-    def of(cls, members: Sequence[Member], gram: FloatArray, portfolios: FloatArray) -> Self:
+    def of(cls, members: Sequence[Member], gram: FloatArray, factors: FloatArray) -> Self:
         """Take the nearest K-factor model to the average of the members; see the module for the formula.
 
         Parameters
@@ -108,10 +109,10 @@ class Ensemble:
             Trained on the same panel.
         gram : numpy.ndarray
             Their `mean_gram`.
-        portfolios : numpy.ndarray
-            (date, portfolio) finite inputs of the factor network over the training dates.
+        factors : numpy.ndarray
+            (date, member x factor) finite factors of all members over the training dates, side by side.
         """
-        networks, to_factors = nearest(members, gram, member_factors(members, portfolios))
+        networks, to_factors = nearest(members, gram, factors)
         weight = np.hstack([member.factor_weight for member in members]) @ to_factors
         bias = np.hstack([member.factor_bias for member in members]) @ to_factors
         return cls(
@@ -195,6 +196,24 @@ def mean_gram(members: Sequence[Layers], panel: Panel) -> FloatArray:
 def member_factors(members: Sequence[Member], portfolios: FloatArray) -> FloatArray:
     """Return the factors of all members side by side, (date, member x factor), from (date, portfolio)."""
     return np.hstack([portfolios @ member.factor_weight + member.factor_bias for member in members])
+
+
+def profiled_factors(members: Sequence[Layers], panel: Panel) -> FloatArray:
+    """Return the regressions of r[t] on the loadings of each member, side by side, (date, member x factor) float64.
+
+    Of the dates of the panel with more stocks than factors. Collinear loadings have the solution of the smallest norm.
+    """
+    networks = LoadingsNetworks.stack(members)
+    n_factors = members[0].n_factors
+    parts: list[FloatArray] = []
+    for block in panel.blocks():
+        mask, returns, rows = block.mask.values, block.returns.values, block.characteristics.values
+        for date in np.flatnonzero(mask.sum(axis=1) > n_factors):
+            loadings = networks.outputs(rows[date, mask[date]]).astype(np.float64)
+            transposed = loadings.transpose(0, 2, 1)
+            moment = transposed @ returns[date, mask[date]].astype(np.float64)
+            parts.append(solve_gram(transposed @ loadings, moment[..., None])[0].reshape(-1))
+    return np.array(parts)
 
 
 def collapsed(members: Sequence[Layers], gram: FloatArray, factors: FloatArray) -> list[int]:

@@ -16,8 +16,15 @@ import xarray as xr
 from annotated_types import Ge, Gt, Le, Lt, MaxLen, MinLen
 
 from models.arrays import FloatArray
-from models.families.autoencoder.data import Target, TrainingData, factor_inputs, portfolio_returns
-from models.families.autoencoder.ensemble import Ensemble, collapsed, mean_gram, member_factors, principal_axes
+from models.families.autoencoder.data import Factors, Target, TrainingData, factor_inputs, portfolio_returns
+from models.families.autoencoder.ensemble import (
+    Ensemble,
+    collapsed,
+    mean_gram,
+    member_factors,
+    principal_axes,
+    profiled_factors,
+)
 from models.families.autoencoder.networks import EpochReport, Member
 from models.families.autoencoder.training import Callback, TrainingOptions, train
 from models.families.base import FactorModel, ModelState, Report
@@ -40,6 +47,14 @@ class ConditionalAutoencoder(FactorModel):
     last dates of the panel. Every seed trains one network; the model is the K-factor model nearest to the average of
     the networks (see `models.families.autoencoder.ensemble`).
 
+    With ``factors="profiled"`` there is no factor network: f[t] is the least squares of r[t] on beta(Z[t-1]), in
+    the loss as in `factor_returns`, and the loss sum_t min_f |r[t] - beta(Z[t-1])' f|^2 is differentiated through it
+    (variable projection; Golub and Pereyra 1973, "The differentiation of pseudo-inverses and nonlinear least squares
+    problems whose variables separate", SIAM Journal on Numerical Analysis 10). With linear loadings that is the
+    criterion of IPCA. Managed portfolios hold no factor whose loadings are uncorrelated with every characteristic, such
+    as a product of two, and each has its own noise; a regression on the loadings finds such factors, with the noise of
+    K portfolios. A minibatch is then all stocks of a few dates.
+
     Returns, portfolios and characteristics are divided by their scale for training, so that no parameter has
     a unit: the model of returns in percent is the model of returns in decimals times 100.
 
@@ -51,7 +66,8 @@ class ConditionalAutoencoder(FactorModel):
     Parameters
     ----------
     n_factors : int
-        Number of factors K; at most the number of managed portfolios.
+        Number of factors K; at most the number of managed portfolios, or of profiled factors one more than the last
+        hidden layer, or the characteristics, has.
     hidden : tuple of int
         Widths of the hidden layers of the loadings network: none is CA0, [32] CA1, [32, 16] CA2.
     learning_rate : float
@@ -69,6 +85,9 @@ class ConditionalAutoencoder(FactorModel):
         One network of the ensemble per seed.
     target : {"contemporaneous", "one_ahead"}
         Explain a return by the factors of its own period, or predict it by a premium that is known before.
+    factors : {"portfolios", "profiled"}
+        Factors are linear in the managed portfolios, as published, or the regression of the returns of each date on
+        the loadings.
 
     Attributes
     ----------
@@ -93,6 +112,7 @@ class ConditionalAutoencoder(FactorModel):
         validation_fraction: Annotated[float, Gt(0.0), Lt(0.9)] = 0.2,
         seeds: Annotated[tuple[int, ...], MinLen(1)] = (0, 1, 2),
         target: Target = "contemporaneous",
+        factors: Factors = "portfolios",
     ) -> None:
         self.n_factors = n_factors
         self.hidden = hidden
@@ -103,6 +123,7 @@ class ConditionalAutoencoder(FactorModel):
         self.validation_fraction = validation_fraction
         self.seeds = seeds
         self.target = target
+        self.factors = factors
 
     @property
     def row_memory(self) -> int:
@@ -159,15 +180,13 @@ class ConditionalAutoencoder(FactorModel):
         ModelError
             All members collapsed to fewer than K factors. Some that did are left out, with a warning.
         """
-        portfolios = factor_inputs(panel, panel.chars, self.target)
-        portfolios = portfolios[np.isfinite(portfolios).all(axis=1)]
-        gram = mean_gram(members, panel)
-        lost = collapsed(members, gram, member_factors(members, portfolios))
+        gram, factors = mean_gram(members, panel), self._member_factors(members, panel)
+        lost = collapsed(members, gram, factors)
         if lost:
             self._report_collapse([members[position].history[0].seed for position in lost], len(members))
             members = [member for position, member in enumerate(members) if position not in lost]
-            gram = mean_gram(members, panel)
-        self._ensemble = Ensemble.of(members, gram, portfolios)
+            gram, factors = mean_gram(members, panel), self._member_factors(members, panel)
+        self._ensemble = Ensemble.of(members, gram, factors)
         self.chars_ = panel.chars
         self.factors_ = [f"factor_{k + 1}" for k in range(self.n_factors)]
         self.history_ = [report for member in members for report in member.history]
@@ -193,11 +212,11 @@ class ConditionalAutoencoder(FactorModel):
     def factor_returns(self, panel: Panel) -> xr.DataArray:
         """Return f[t] as (date, factor) float64; NaN on dates without an estimation universe.
 
-        W' x[t], or with the target one_ahead the regression of r[t] on the loadings (NaN also on dates with
-        fewer stocks than factors).
+        W' x[t], or with the target one_ahead or profiled factors the regression of r[t] on the loadings (NaN also on
+        dates with fewer stocks than factors, or than one more if they are profiled).
         """
         self._check_fitted()
-        if self.target == "one_ahead":
+        if self.target == "one_ahead" or self.factors == "profiled":
             values = self._regressed(panel)
         else:
             values = self._ensemble.factors(portfolio_returns(panel, self.chars_))
@@ -247,15 +266,39 @@ class ConditionalAutoencoder(FactorModel):
             l1=self.l1,
             max_epochs=self.max_epochs,
             patience=self.patience,
+            factors=self.factors,
         )
 
     def _training_data(self, panel: Panel) -> TrainingData:
+        if self.factors == "profiled":
+            self._check_profiled(panel)
         return TrainingData.of(
             panel,
             target=self.target,
             validation_fraction=self.validation_fraction,
             n_factors=self.n_factors,
+            factors=self.factors,
         )
+
+    def _check_profiled(self, panel: Panel) -> None:
+        if self.target == "one_ahead":
+            raise ModelError(
+                "Profiled factors are regressions of the returns of their own date, which nobody knows before: with "
+                "the target one_ahead use factors='portfolios'."
+            )
+        most = (self.hidden[-1] if self.hidden else len(panel.chars)) + 1
+        if not panel.chars or not 1 <= self.n_factors <= most:
+            raise ModelError(
+                f"n_factors={self.n_factors}, but hidden={self.hidden} and {len(panel.chars)} characteristics give "
+                f"loadings of 1 to {most} factors; lower it, widen the last hidden layer, or add characteristics."
+            )
+
+    def _member_factors(self, members: Sequence[Member], panel: Panel) -> FloatArray:
+        """Factors of all members side by side, on the dates of the panel that have them."""
+        if self.factors == "profiled":
+            return profiled_factors(members, panel)
+        portfolios = factor_inputs(panel, panel.chars, self.target)
+        return member_factors(members, portfolios[np.isfinite(portfolios).all(axis=1)])
 
     def _report_collapse(self, seeds: list[int], n_members: int) -> None:
         text = f"fewer than {self.n_factors} distinct factors; lower n_factors, l1 or learning_rate."
@@ -265,12 +308,13 @@ class ConditionalAutoencoder(FactorModel):
 
     def _regressed(self, panel: Panel) -> FloatArray:
         """Least squares of r[t] on the loadings over the estimation universe, (date, factor)."""
-        values = []
+        values, fewest = [], self.n_factors + (self.factors == "profiled")
         for block in panel.blocks():
             weights = block.mask.values.astype(np.float64)
             gram, moment = cross_sections(self.loadings(block).values, block.returns.values, weights)
             solution, rank = solve_gram(gram, moment[..., None])
-            values.append(np.where((rank == self.n_factors)[:, None], solution[..., 0], np.nan))
+            known = (rank == self.n_factors) & (block.mask.values.sum(axis=1) >= fewest)
+            values.append(np.where(known[:, None], solution[..., 0], np.nan))
         return np.concatenate(values)
 
     def _over_dates(self, panel: Panel, values: FloatArray) -> xr.DataArray:

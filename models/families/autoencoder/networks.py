@@ -104,13 +104,19 @@ class Member(Layers):
     ----------
     factor_weight : numpy.ndarray
         (portfolio, factor) float64: factors are ``portfolios @ factor_weight + factor_bias``, in decimals per
-        period.
+        period; of no portfolio if factors are profiled.
     factor_bias : numpy.ndarray
         (factor,) float64; zero unless the target is one_ahead.
     """
 
     factor_weight: FloatArray
     factor_bias: FloatArray
+
+    @classmethod
+    def of_loadings(cls, layers: Layers) -> Self:
+        """Take a network of loadings whose factors are profiled."""
+        none = np.zeros((0, layers.n_factors))
+        return cls(**vars(layers), factor_weight=none, factor_bias=np.zeros(layers.n_factors))
 
     def state(self) -> ModelState:
         """Return everything, for `from_state`."""

@@ -14,8 +14,9 @@ from typing import Protocol
 import torch
 
 from models.blas import one_thread
-from models.families.autoencoder.data import TrainingData
+from models.families.autoencoder.data import Factors, TrainingData
 from models.families.autoencoder.networks import Autoencoder, EpochReport, LoadingsNetwork, Member
+from models.families.autoencoder.profiling import places, profiled_errors
 from models.families.neural import BestEpoch, check_finite
 
 Callback = Callable[[EpochReport], None]
@@ -41,6 +42,7 @@ class TrainingOptions(DescentOptions):
     n_factors: int
     hidden: tuple[int, ...]
     intercept: bool
+    factors: Factors
 
 
 class Objective(Protocol):
@@ -100,6 +102,47 @@ class _Rows:
         return total / count if count else math.nan
 
 
+@dataclass(frozen=True, eq=False)
+class _Dates:
+    """Returns in minibatches of whole dates, whose factors are profiled."""
+
+    network: LoadingsNetwork
+    data: TrainingData
+
+    def batches(self, generator: torch.Generator) -> Iterator[torch.Tensor]:
+        """All rows of random dates, in batches of equally many dates; the few left over wait for the next epoch.
+
+        There are as many dates in a batch as hold the rows of one of `_Rows`.
+        """
+        n_rows = self.data.n_train
+        counts = torch.unique_consecutive(self.data.dates[:n_rows], return_counts=True)[1]
+        starts = counts.cumsum(0) - counts
+        n_dates = len(counts)
+        size = min(math.ceil(min(batch_rows(n_rows), n_rows) * n_dates / n_rows), n_dates)
+        order = torch.randperm(n_dates, generator=generator)
+        for dates in torch.split(order[: n_dates // size * size], size):
+            yield starts[dates].repeat_interleave(counts[dates]) + places(counts[dates])
+
+    def errors(self, batch: torch.Tensor | slice) -> torch.Tensor:
+        data = self.data
+        return profiled_errors(self.network.beta(data.characteristics[batch]), data.returns[batch], data.dates[batch])
+
+    def further(self) -> torch.Tensor | None:
+        return None
+
+    def validation_loss(self) -> float:
+        data = self.data
+        total = count = 0.0
+        start, n_rows = data.n_train, len(data.returns)
+        while start < n_rows:
+            last = data.dates[min(start + _BATCH_ROWS[1], n_rows) - 1]
+            rows = slice(start, int(torch.searchsorted(data.dates, last, right=True)))
+            total += float(self.errors(rows).square().sum())
+            count += float(data.returns[rows].square().sum())
+            start = rows.stop
+        return total / count if count else math.nan
+
+
 def train(data: TrainingData, options: TrainingOptions, seed: int, callback: Callback | None = None) -> Member:
     """Train the network of one seed on one thread, and return it as of its best epoch on the validation span.
 
@@ -110,12 +153,13 @@ def train(data: TrainingData, options: TrainingOptions, seed: int, callback: Cal
     """
     with one_thread():
         generator = torch.Generator().manual_seed(seed)
+        n_chars, n_portfolios = data.characteristics.shape[1], data.portfolios.shape[1]
+        if options.factors == "profiled":
+            alone = LoadingsNetwork(n_chars, options.n_factors, options.hidden).initialise(generator)
+            history = descend(alone, _Dates(alone, data), options, seed, generator, callback)
+            return Member.of_loadings(alone.layers(data.scales.char_mean, data.scales.char_scale, history))
         network = Autoencoder(
-            data.characteristics.shape[1],
-            data.portfolios.shape[1],
-            options.n_factors,
-            options.hidden,
-            intercept=options.intercept,
+            n_chars, n_portfolios, options.n_factors, options.hidden, intercept=options.intercept
         ).initialise(generator)
         history = descend(network, _Rows(network, data), options, seed, generator, callback)
         return network.folded(data.scales, history)

@@ -103,6 +103,11 @@ CASES = [
         invariant=False,
     ),
     Case(
+        "autoencoder_profiled",
+        lambda: ConditionalAutoencoder(n_factors=2, hidden=(8,), max_epochs=20, seeds=(0, 1), factors="profiled"),
+        invariant=False,
+    ),
+    Case(
         "hybrid",
         lambda: Hybrid("pca", n_factors=1),
         bases=lambda: (PCA(n_factors=2, min_observations=20, tol=1e-10, max_iter=5000),),

@@ -262,9 +262,9 @@ def test_early_stopping_keeps_the_best_epoch(linear):
     assert loss == pytest.approx(best.validation_loss, rel=1e-4)
 
 
-@pytest.mark.parametrize("target", ["contemporaneous", "one_ahead"])
-def test_state_survives_storage_bit_for_bit(holed, target):
-    model = small(target=target).fit(holed)
+@pytest.mark.parametrize("options", [{}, {"target": "one_ahead"}, {"factors": "profiled"}])
+def test_state_survives_storage_bit_for_bit(holed, options):
+    model = small(**options).fit(holed)
     state = model.state()
     stored = load(save({name: np.ascontiguousarray(array, np.float32) for name, array in state.arrays.items()}))
     params = json.loads(json.dumps(model.get_params()))
@@ -275,9 +275,9 @@ def test_state_survives_storage_bit_for_bit(holed, target):
     assert model.history_ == again.history_
 
 
-@pytest.mark.parametrize("target", ["contemporaneous", "one_ahead"])
-def test_a_rotation_changes_coordinates_and_nothing_else(holed, target):
-    model = small(target=target).fit(holed)
+@pytest.mark.parametrize("options", [{}, {"target": "one_ahead"}, {"factors": "profiled"}])
+def test_a_rotation_changes_coordinates_and_nothing_else(holed, options):
+    model = small(**options).fit(holed)
     turn = np.array([[0.6, -0.8], [0.8, 0.6]])
     rotated = model.rotate(turn)
     np.testing.assert_allclose(rotated.loadings(holed), model.loadings(holed).values @ turn, atol=1e-5)
