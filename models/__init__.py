@@ -151,6 +151,8 @@ __all__ = [
     "nonlinear_risk",
     "portfolio_variances",
     "quantile_sort",
+    "response_curves",
+    "response_surface",
     "risk_parity",
     "scenario_stress",
     "tracking_error",

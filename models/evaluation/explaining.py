@@ -235,7 +235,7 @@ def _set(block: Panel, place: int, value: float) -> Panel:
 def _explained(model: FactorModel, block: Panel, own: slice, factors: Float64Array) -> Float64Array:
     """X[t-1] f[t] (date, ticker) with loadings of the rows ``own`` of a block, and factor returns that are given."""
     loadings = model.loadings(block).transpose("date", "ticker", "factor").values[own].astype(np.float64)
-    explained: Float64Array = (loadings * factors[:, None]).sum(axis=2)
+    explained: Float64Array = np.einsum("tnk,tk->tn", loadings, factors)
     return explained
 
 
