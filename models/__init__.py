@@ -33,6 +33,12 @@ from models.allocation import (  # noqa: E402
     minimum_variance,
     risk_parity,
 )
+from models.evaluation.explaining import (  # noqa: E402
+    canonical_correlations,
+    characteristic_importance,
+    response_curves,
+    response_surface,
+)
 from models.evaluation.protocol import Dense, FactorForm, Forecast, Rules, judge  # noqa: E402
 from models.evaluation.superiority import model_confidence_set  # noqa: E402
 from models.families.autoencoder import ConditionalAutoencoder  # noqa: E402
@@ -122,6 +128,8 @@ __all__ = [
     "allocate",
     "attribute",
     "beta",
+    "canonical_correlations",
+    "characteristic_importance",
     "covariance",
     "diebold_mariano",
     "double_sort",
@@ -147,6 +155,8 @@ __all__ = [
     "nonlinear_risk",
     "portfolio_variances",
     "quantile_sort",
+    "response_curves",
+    "response_surface",
     "risk_parity",
     "scenario_stress",
     "tracking_error",

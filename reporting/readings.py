@@ -22,6 +22,7 @@ from schemas.errors import DataError
 REALISED_WINDOW = {252: 63, 12: 12}
 """Periods over which realised volatility looks back, by periods per year."""
 
+_STRAIGHT = 1e-4
 SPECIFIC = "specific"
 OTHER = "other factors"
 
@@ -184,6 +185,28 @@ def loadings_of_returns(version: PublishedVersion) -> xr.DataArray:
     """(date, ticker, factor) loadings of the model of returns, before they were scaled for risk."""
     loadings = version.dataset["loadings"]
     return loadings / version.dataset["loading_scale"] if "loading_scale" in version.dataset else loadings
+
+
+def bends(version: PublishedVersion) -> bool:
+    """Whether a loading of the last fit is a function of a characteristic and no straight line; False if not known."""
+    if "response" not in version.dataset:
+        return False
+    curves = version.dataset["response"].transpose("char", "level", "factor").values.astype(np.float64)
+    size = np.nanmax(np.abs(curves), axis=(0, 1), initial=0.0)
+    return bool((np.abs(np.diff(curves, n=2, axis=1)) > _STRAIGHT * size).any())
+
+
+def important(version: PublishedVersion, most: int) -> pd.Series[float]:
+    """Return importance by characteristic in percent of the squared returns, the largest first, at most so many."""
+    found = version.dataset["characteristic_importance"]
+    names = [str(name) for name in found["char"].values]
+    return (pd.Series(found.values, index=names) * 100.0).sort_values(ascending=False, kind="stable")[:most]
+
+
+def moving_returns(version: PublishedVersion) -> xr.DataArray:
+    """(date, factor) factor returns without the factor of estimation error, which has none."""
+    names = [name for name in version.factors if name != BUDGET]
+    return version.dataset["factor_returns"].sel(factor=names)
 
 
 def variance_shares(version: PublishedVersion, most: int) -> tuple[list[str], Float64Array]:

@@ -11,7 +11,7 @@ from pathlib import Path
 import jinja2
 from markupsafe import Markup
 
-from reporting import figures, figures_risk, tables, tables_risk, tables_statistics
+from reporting import figures, figures_explaining, figures_risk, tables, tables_risk, tables_statistics
 from reporting.canvas import Chart, drawing
 from reporting.readings import PublishedVersion, check_comparable, covered, default_tickers
 from schemas.checks import CheckReport
@@ -97,6 +97,9 @@ def _charts(versions: Sequence[PublishedVersion], tickers: Sequence[str]) -> dic
             "factor_returns": figures.factor_returns(versions),
             "omega": figures.omega(versions),
             "loadings": figures.loadings(versions, tickers),
+            "importance": figures_explaining.importance(versions),
+            "responses": figures_explaining.responses(versions),
+            "beside_linear": figures_explaining.beside_linear(versions),
             "r2": figures.r_squared(versions),
             "volatility": figures_risk.volatility(versions),
             "bias": figures_risk.bias(versions),

@@ -121,6 +121,7 @@ RECORD: dict[str, Variable] = {
 
 _UNCOVERED = "NaN: the stock is not covered, its characteristics or history do not suffice."
 _FORECAST = "NaN before the first refit: no forecast was made."
+_EXPLAINED = "Of the last fit, over the 252 dates before it; only where loadings are functions of characteristics."
 _PORTFOLIO = "NaN before the first refit, or where a held stock is not covered."
 
 VERSION: dict[str, Variable] = {
@@ -267,6 +268,31 @@ VERSION: dict[str, Variable] = {
     ),
     "premia": _variable(
         "factor", "float64", "1", "mean factor return per period over the last training sample", "Of the last fit."
+    ),
+    "characteristic_importance": _variable(
+        "char",
+        "float64",
+        "1",
+        "drop in total R2 when the characteristic is set to its median",
+        f"{_EXPLAINED} Other characteristics and factor returns are as they were. Negative: the fit would be closer "
+        "without it.",
+        required=False,
+    ),
+    "response": _variable(
+        "char level factor",
+        "float32",
+        "1",
+        "loading of a stock with one characteristic at response_value and all others at their median",
+        f"{_EXPLAINED} NaN: the characteristic does not vary, or the factor is that of estimation error.",
+        required=False,
+    ),
+    "response_value": _variable(
+        "char level",
+        "float64",
+        "1",
+        "value of the characteristic as the model sees it, even from its 1% to its 99% quantile",
+        f"{_EXPLAINED} NaN: it does not vary.",
+        required=False,
     ),
 }
 """Variables of a published version. The label of every row is its as-of date. See `schemas.statistics` for more."""

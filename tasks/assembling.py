@@ -12,6 +12,7 @@ import xarray as xr
 
 from models.families.base import FactorModel, ModelState
 from models.forecasting.calibrating import named
+from models.forecasting.explained import with_explanation
 from models.forecasting.following import RiskEstimators, Served, serve
 from models.forecasting.forecast import with_statistics
 from models.forecasting.joining import Realised, check_axis, in_coordinates, join, rotations
@@ -19,7 +20,7 @@ from models.forecasting.metrics import Metrics, metrics_of
 from models.forecasting.rows import completed, out_of_sample, scored
 from models.panel import Panel
 from models.panel.digests import DataDigests
-from schemas.families import ModelSpec
+from schemas.families import ModelSpec, model_spec
 from schemas.refs import FitRef, Key, PanelRef, RiskRef
 from schemas.settings import Settings
 from schemas.spec import RunSpec
@@ -151,16 +152,18 @@ def _served(space: Workspace, name: Key) -> Served:
 
 
 def evaluate_risk(sample: Sample, risk: RiskRef) -> Metrics:
-    """Add the evaluation of one model's forecasts, and return its metrics. Runs on a worker."""
+    """Add the evaluation of one model's forecasts and what moves its loadings; return its metrics. Runs on a worker."""
     space, name = sample.space, evaluation_key(risk)
     if not space.work.has(Kind.METRICS, name):  # kept last
         data = sample.known().data.isel(date=slice(0, -1))
         rows = space.work.open_dataset(Kind.RISKS, risk.key).load()
         whole = scored(rows, data["returns"].load(), data["mask"].load(), sample.held())
-        series: xr.Dataset = whole[[name for name in whole if name not in rows]]
+        facts = space.work.get_arrays(Kind.STATES, risk.key)[1]
+        last = _turned(space, model_spec(facts["params"]), risk.fits)
+        explained = with_explanation(whole, last, sample.past(risk.fits[-1].as_of))
+        series: xr.Dataset = explained[[name for name in explained if name not in rows]]
         space.work.put_dataset(Kind.EVALUATIONS, name, series)
-        in_sample = space.work.get_arrays(Kind.STATES, risk.key)[1]["in_sample"]
-        space.work.put_json(Kind.METRICS, name, metrics_of(whole, in_sample, sample.spec.periods_per_year))
+        space.work.put_json(Kind.METRICS, name, metrics_of(whole, facts["in_sample"], sample.spec.periods_per_year))
     found: Metrics = space.work.get_json(Kind.METRICS, name)
     return found
 

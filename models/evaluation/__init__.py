@@ -11,6 +11,7 @@ multiply, solve, measure a covariance           `covariances`
 form the portfolios that it is judged by        `portfolios`
 test z, its tails, whole cross-sections         `calibration`, `tails`, `likelihood`
 look at the loadings themselves                 `structure`
+see what moves a model's loadings               `explaining`
 compare two versions on common ground           `comparison`, number by number in `differences`
 decide whether a version becomes champion       `gate`
 ==============================================  =====================================================

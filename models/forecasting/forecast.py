@@ -13,6 +13,7 @@ import xarray as xr
 from threadpoolctl import threadpool_limits
 
 from models.families.base import FactorModel
+from models.forecasting.explained import with_explanation
 from models.forecasting.following import RiskEstimators, serve
 from models.forecasting.held import holdings
 from models.forecasting.joining import Realised, check_axis, in_coordinates, join, rotations
@@ -55,7 +56,7 @@ def forecast(
     Returns
     -------
     xarray.Dataset
-        As in `schemas.contracts.VERSION`, with the statistics of the last fit.
+        As in `schemas.contracts.VERSION`, with the statistics of the last fit and what moves its loadings.
 
     Raises
     ------
@@ -84,7 +85,8 @@ def forecast(
         known = Panel(panel.data.isel(date=slice(0, -1)))
         rows, _ = completed(joined, held, known.returns.where(known.usable), risk.calibration)
         rows = out_of_sample(rows, refits[0].to_datetime64())
-        return with_statistics(scored(rows, known.returns, known.mask, held), turned[-1].statistics())
+        rows = with_statistics(scored(rows, known.returns, known.mask, held), turned[-1].statistics())
+        return with_explanation(rows, turned[-1], panel.known(begins[-1]))
 
 
 def _fitted(

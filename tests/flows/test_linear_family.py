@@ -15,6 +15,7 @@ from small_market import make_market, write_config
 
 from flows.pipeline import pipeline
 from reporting import PublishedVersion, render_report
+from schemas.contracts import VERSION
 from schemas.families import kinds
 from schemas.refs import VersionRef
 from schemas.settings import Settings
@@ -164,11 +165,7 @@ def test_loadings_risk_and_portfolio_variance_are_there_and_agree(family: Family
 @every_model
 def test_the_inference_of_the_last_fit_is_published_with_its_meaning(family: Family, ref: VersionRef) -> None:
     ds = family.opened(ref)
-    beside = [
-        name
-        for name, array in ds.data_vars.items()
-        if "date" not in array.dims and name not in ("premia", "premia_stderr")
-    ]
+    beside = [name for name in ds.data_vars if name not in VERSION and name != "premia_stderr"]
     assert all(ds[name].attrs["long_name"] and ds[name].attrs["units"] for name in beside)
     assert np.isfinite(ds["premia"]).all()
     assert beside, "every linear model says more than its premia"

@@ -65,6 +65,8 @@ def version_data(periods: int = 12, *, seed: int = 0, end: str = "2024-06-28", t
         "factor": ["f1", "f2"],
         "factor_": ["f1", "f2"],
         "portfolio": ["market", "momentum"],
+        "char": list(CHARS),
+        "level": [0.0, 0.5, 1.0],
     }
     arrays = {}
     for name, variable in VERSION.items():
@@ -73,7 +75,6 @@ def version_data(periods: int = 12, *, seed: int = 0, end: str = "2024-06-28", t
             arrays[name] = (variable.dims, values > 0)
         else:
             arrays[name] = (variable.dims, np.where(values > 1, np.nan, values).astype(variable.dtype))
-    coords["char"] = list(CHARS)
     for name, dims in {"r_squared": ("ticker",), "gamma": ("char", "factor"), "sharpe_ratio": ()}.items():
         arrays[name] = (
             dims,

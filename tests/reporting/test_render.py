@@ -15,7 +15,9 @@ from fixtures_versions import make_checks, make_versions
 
 from reporting import PublishedVersion, render_report
 from reporting.canvas import HALF, WIDE, curves, drawing, legend, over_dates, thin
+from reporting.figures_explaining import beside_linear, importance, responses
 from reporting.readings import (
+    bends,
     in_sample_spans,
     leading_factors,
     realised_volatility,
@@ -24,8 +26,9 @@ from reporting.readings import (
     variance_shares,
 )
 from schemas.checks import CheckReport, FlaggedRow
-from schemas.contracts import GateDecision
+from schemas.contracts import GateDecision, validate
 from schemas.errors import DataError
+from schemas.statistics import version_contract
 
 NASTY = ["<script>alert(1)</script>", "$x^{$", "_under", "A&B", "\"q' onload='x", "C\x01D", "]]>", "A" * 60]
 
@@ -198,6 +201,41 @@ def test_what_the_last_fit_says_is_shown_by_its_axes_and_stays_text(versions):
     ]
     path = [row for row in page.rows if len(row) == 3 and row[2] == "–"]
     assert (path[0], len(path)) == (["1", str(len(factors)), "–"], 12)
+
+
+def explained(version: PublishedVersion, *, bent: bool) -> PublishedVersion:
+    """Give a version importance and response curves, straight ones or not, of <b>size and 17 others."""
+    chars = ["<b>size", *[f"c{number}" for number in range(17)]]
+    values = np.tile(np.linspace(-0.5, 0.5, 21), (18, 1))
+    values[1] = np.nan
+    curves = np.stack([values + bent * values**2] * len(version.factors), axis=2).astype(np.float32)
+    added = {
+        "characteristic_importance": ("char", np.linspace(0.17, 0.0, 18)),
+        "response": (("char", "level", "factor"), curves),
+        "response_value": (("char", "level"), values),
+    }
+    dataset = version.dataset.assign(added).assign_coords(char=chars, level=np.linspace(0.0, 1.0, 21))
+    validate(dataset, version_contract(dataset), DataError, "explained")
+    return replace(version, dataset=dataset)
+
+
+def test_what_moves_nonlinear_loadings_is_drawn_and_linear_ones_are_not(versions, html):
+    market, ipca = versions
+    straight, curved = explained(market, bent=False), explained(ipca, bent=True)
+    assert (bends(straight), bends(curved), bends(market)) == (False, True, False)
+    page = render_report([straight, curved], None, title="explained")
+    pictures = dict(re.findall(r'aria-label="([^"]*)"><svg(.*?)</svg>', page, re.DOTALL))
+    bars = pictures["Importance of the characteristics in ipca"]
+    assert "&lt;b&gt;size" in bars
+    assert "c13" in bars
+    assert "c14" not in bars
+    assert "Loadings of ipca as functions of &lt;b&gt;size and c1" in pictures, "c0 does not vary"
+    assert "Canonical correlations of the factors of ipca with those of market" in pictures
+    assert "The 15 of 18 characteristics that count most." in page
+    assert "No model has loadings that are nonlinear functions of characteristics." in html
+    with drawing():
+        assert beside_linear([curved]) is None
+        assert importance([straight, market]) is responses([straight, market]) is None
 
 
 def test_monthly_numbers_are_annualised_by_twelve(html):

@@ -29,6 +29,8 @@ from tasks.updating import update_version
 from tasks.workspace import Workspace
 
 MODELS = ("market", "fama_macbeth", "pca", "ipca", "autoencoder", "mixed", "mean", "clustered", "learnt")
+OF_CHARACTERISTICS = ("fama_macbeth", "ipca", "autoencoder")
+"""Those whose loadings are functions of characteristics alone."""
 OF_OTHERS: list[dict[str, Any]] = [
     {"kind": "mean_of_models", "name": "mean", "of": ["few", "many"]},
     {"kind": "hybrid", "name": "mixed", "of": "pca", "n_factors": 2},
@@ -72,6 +74,7 @@ def test_three_lines_make_the_published_bits(name: str, retrained: Retrained) ->
     version = forecast(model, panel, cube, WalkForward(first="2016-06-30", every="quarter"), bases=bases)
     stored = retrained.opened(retrained.refs[name])
     assert set(version) == set(stored)
+    assert ("response" in stored) == (name in OF_CHARACTERISTICS)
     for variable, array in stored.data_vars.items():
         mine = version[variable].transpose(*array.dims)
         assert mine.dtype == array.dtype
