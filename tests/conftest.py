@@ -27,6 +27,15 @@ os.environ.setdefault("FACTORCUBE_WORKERS", "1")  # two files run side by side, 
 SHARED = Path(__file__).resolve().parents[1].parent / "shared" / "data"
 
 
+LONGEST = ("test_training.py", "test_cli.py", "test_foreign_family.py", "test_pipeline.py", "test_forecast.py")
+"""Files that begin first: of two processes that share the files, one would else end minutes after the other."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Put the tests of the longest files before all others."""
+    items.sort(key=lambda item: item.path.name not in LONGEST)
+
+
 @pytest.fixture(scope="session")
 def shared_data() -> Path:
     """Folder of the 505-stock files; tests that need them are skipped where they are absent."""

@@ -14,15 +14,19 @@ from masking import ABSURD, assert_unmoved
 
 import models
 from models import (
+    IPCA,
     MarketModel,
     Panel,
     WalkForward,
+    characteristic_importance,
     double_sort,
     forecast,
     full_sample_betas,
     managed_returns,
     managed_weights,
     quantile_sort,
+    response_curves,
+    response_surface,
 )
 
 N_DATES, N_STOCKS, CELL = 60, 24, (50, 3)
@@ -71,12 +75,15 @@ def of_panel(function: Callable[[Panel], object]) -> Callable[[xr.Dataset], obje
 
 
 FUNCTIONS: dict[str, Callable[[xr.Dataset], object]] = {
+    "characteristic_importance": of_panel(lambda panel: characteristic_importance(IPCA(1).fit(panel), panel)),
     "double_sort": of_panel(lambda panel: double_sort(panel, "first", "second", (2, 2))),
     "forecast": version,
     "full_sample_betas": of_panel(lambda panel: full_sample_betas(panel).characteristics),
     "managed_returns": of_panel(managed_returns),
     "managed_weights": of_panel(managed_weights),
     "quantile_sort": of_panel(lambda panel: quantile_sort(panel, "first", 3, weighting="cap")),
+    "response_curves": of_panel(lambda panel: response_curves(IPCA(1).fit(panel), panel)),
+    "response_surface": of_panel(lambda panel: response_surface(IPCA(1).fit(panel), panel, "first")),
 }
 SUSPECTS = {"portfolio_return", "standardised_return", "qlike"}
 """What a suspected return that nothing refutes does move: the judgement of risk, beside the one without it."""
