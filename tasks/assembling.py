@@ -10,8 +10,9 @@ from dataclasses import fields
 import pandas as pd
 import xarray as xr
 
+from models.families import registry
 from models.families.base import FactorModel, ModelState
-from models.forecasting.calibrating import named
+from models.forecasting.calibrating import named, parted
 from models.forecasting.explained import with_explanation
 from models.forecasting.following import RiskEstimators, Served, serve
 from models.forecasting.forecast import with_statistics
@@ -158,8 +159,8 @@ def evaluate_risk(sample: Sample, risk: RiskRef) -> Metrics:
         data = sample.known().data.isel(date=slice(0, -1))
         rows = space.work.open_dataset(Kind.RISKS, risk.key).load()
         whole = scored(rows, data["returns"].load(), data["mask"].load(), sample.held())
-        facts = space.work.get_arrays(Kind.STATES, risk.key)[1]
-        last = _turned(space, model_spec(facts["params"]), risk.fits)
+        arrays, facts = space.work.get_arrays(Kind.STATES, risk.key)
+        last = registry.restore(model_spec(facts["params"]), ModelState(parted(arrays)[0], facts["state"]))
         explained = with_explanation(whole, last, sample.past(risk.fits[-1].as_of))
         series: xr.Dataset = explained[[name for name in explained if name not in rows]]
         space.work.put_dataset(Kind.EVALUATIONS, name, series)

@@ -14,9 +14,9 @@ import xarray as xr
 from models.arrays import Float64Array, FloatArray
 from models.families.base import FactorModel
 from models.panel import Panel
-from models.statistics.features import FeatureMap
-from models.statistics.gram import select_characteristics, solve_gram
-from models.statistics.rowwise import covered_values, cross_sections
+from models.statistics.features import FeatureMap, of_characteristics
+from models.statistics.gram import solve_gram
+from models.statistics.rowwise import cross_sections
 
 
 class ModelOfFunctions(FactorModel):
@@ -43,17 +43,11 @@ class ModelOfFunctions(FactorModel):
             If the panel lacks a characteristic that the model was fitted to.
         """
         self._check_fitted()
-        blocks = [
-            covered_values(
-                select_characteristics(block, self.chars_).values,
-                block.coverage.values,
-                lambda rows: self._features(rows) @ self._gamma,
-                len(self.factors_),
-            )
-            for block in panel.blocks()
-        ]
+        values = of_characteristics(
+            panel, self.chars_, lambda rows: self._features(rows) @ self._gamma, len(self.factors_)
+        )
         coords = {"date": panel.dates, "ticker": panel.tickers, "factor": self.factors_}
-        return xr.DataArray(np.concatenate(blocks), coords, ("date", "ticker", "factor"), name="loadings")
+        return xr.DataArray(values, coords, ("date", "ticker", "factor"), name="loadings")
 
     def factor_returns(self, panel: Panel) -> xr.DataArray:
         """Return the cross-sectional regressions (X'X)^-1 X'r on the loadings, as (date, factor).

@@ -10,13 +10,13 @@ import copy
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol, Self
+from typing import Any, Protocol, Self
 
 import numpy as np
 import torch
 from torch import nn
 
-from models.arrays import Float64Array, FloatArray
+from models.arrays import Float64Array, FloatArray, NamedArrays, under
 from schemas.errors import ModelError
 
 CHUNK = 16_384
@@ -98,12 +98,32 @@ class SideBySide:
             loadings[rows] = self.outputs(characteristics[rows]).sum(axis=0)
         return loadings
 
+    def arrays(self) -> NamedArrays:
+        """Return everything by name, for `from_arrays`."""
+        return named_layers(self.weights, self.biases)
+
+    @classmethod
+    def from_arrays(cls, arrays: NamedArrays) -> Self:
+        """Rebuild from `arrays`."""
+        return cls(*layers_of(arrays))
+
     def mapped(self, matrices: FloatArray) -> Self:
         """Multiply the output of each member by its matrix (member, output, output), in the last layer."""
         return type(self)(
             weights=(*self.weights[:-1], (self.weights[-1] @ matrices).astype(np.float32)),
             biases=(*self.biases[:-1], (self.biases[-1] @ matrices).astype(np.float32)),
         )
+
+
+def named_layers(weights: Sequence[FloatArray], biases: Sequence[FloatArray]) -> NamedArrays:
+    """Name the layers of a network, for `layers_of`."""
+    return {f"weight_{n}": one for n, one in enumerate(weights)} | {f"bias_{n}": one for n, one in enumerate(biases)}
+
+
+def layers_of(arrays: NamedArrays) -> tuple[tuple[Any, ...], tuple[Any, ...]]:
+    """Return weights and biases from arrays that `named_layers` has named, whatever others lie beside them."""
+    weights, biases = under("weight_", arrays), under("bias_", arrays)
+    return tuple(weights[str(n)] for n in range(len(weights))), tuple(biases[str(n)] for n in range(len(biases)))
 
 
 class BestEpoch:

@@ -19,6 +19,7 @@ from models.blas import one_thread
 from models.families.autoencoder.data import flat_rows, moments
 from models.families.autoencoder.ensemble import LoadingsNetworks, collapsed, mean_gram, nearest, principal_axes
 from models.families.autoencoder.networks import Layers, LoadingsNetwork
+from models.families.autoencoder.profiling import places
 from models.families.autoencoder.training import Callback, DescentOptions, Objective, batch_rows, descend
 from models.panel import Panel
 from models.statistics.gram import solve_gram
@@ -76,17 +77,17 @@ class ProfiledRows:
 
     def of_dates(self, dates: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Return the rows of some dates, and which of these (row,) each is of."""
-        begins, ends = self.begins[dates], self.begins[dates + 1]
-        date = torch.repeat_interleave(torch.arange(len(dates)), ends - begins)
-        offsets = torch.cumsum(ends - begins, 0) - (ends - begins)
-        return torch.arange(len(date)) - offsets[date] + begins[date], date
+        begins = self.begins[dates]
+        counts = self.begins[dates + 1] - begins
+        date = torch.arange(len(dates)).repeat_interleave(counts)
+        return begins.repeat_interleave(counts) + places(counts), date
 
 
 Rows = TypeVar("Rows", bound=ProfiledRows)
 
 
 @dataclass(frozen=True, eq=False)
-class ProfiledLoss:
+class ProfiledLoss(Objective):
     """Variance of r[t] - G[t] f[t] with G = g(C[t-1]) and f[t] = (G'G)^-1 G'r, in minibatches of whole dates.
 
     The loss of loadings alone, with the factor returns that suit them best (variable projection, Golub and Pereyra
@@ -111,10 +112,6 @@ class ProfiledLoss:
             factors = torch.linalg.solve(gram, moment)
         left: torch.Tensor = returns - torch.linalg.vecdot(loadings.double(), factors[date])
         return left
-
-    def further(self) -> torch.Tensor | None:
-        """Return None: the variance is all."""
-        return None
 
     def validation_loss(self) -> float:
         """Leave-one-out squares over squares, on the dates on which it stops.

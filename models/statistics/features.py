@@ -6,16 +6,19 @@ belongs to each family.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol, Self
 
 import numpy as np
+import numpy.typing as npt
+import pandas as pd
 from numpy.polynomial.legendre import legvander
 
 from models.arrays import Float64Array, FloatArray, IntArray, NamedArrays, under
 from models.panel import Panel
-from models.statistics.gram import select_characteristics
+from models.statistics.gram import GramStatistics, select_characteristics
+from models.statistics.rowwise import covered_values
 
 _CUT = 4.0
 _VARIES = 1e-6
@@ -66,6 +69,56 @@ def sections_of(panel: Panel, chars: Sequence[str], min_stocks: int) -> list[Sec
             for date in np.flatnonzero(mask.sum(axis=1) >= min_stocks)
         ]
     return found
+
+
+def of_characteristics(
+    panel: Panel,
+    chars: Sequence[str],
+    function: Callable[[FloatArray], FloatArray],
+    width: int,
+    dtype: npt.DTypeLike = np.float64,
+) -> FloatArray:
+    """Apply a function of one cross-section to the stocks that are covered, date by date.
+
+    Parameters
+    ----------
+    panel : Panel
+        Read block by block.
+    chars : sequence of str
+        Characteristics that the function takes, in this order.
+    function : callable
+        Takes (stock, char) of a date with a stock, and returns (stock, factor).
+    width : int
+        Number of factors.
+    dtype : dtype
+        Of the result.
+
+    Returns
+    -------
+    numpy.ndarray
+        (date, ticker, factor), NaN where a stock is not covered.
+
+    Raises
+    ------
+    ModelError
+        If the panel lacks one of the characteristics.
+    """
+    found = [
+        covered_values(select_characteristics(block, chars).values, block.coverage.values, function, width)
+        for block in panel.blocks()
+    ]
+    return np.concatenate([block.astype(dtype, copy=False) for block in found])
+
+
+def gram_of_features(features: FeatureMap, sections: Sequence[Section], dates: pd.DatetimeIndex) -> GramStatistics:
+    """Return Phi'Phi, Phi'r, r'r and N of each date, features labelled by their place; one pass over the rows."""
+    size, n_dates = features.size, len(sections)
+    zz, zr, rr = np.empty((n_dates, size, size)), np.empty((n_dates, size)), np.empty(n_dates)
+    for date, section in enumerate(sections):
+        phi = features(section.rows)
+        zz[date], zr[date], rr[date] = phi.T @ phi, section.returns @ phi, section.returns @ section.returns
+    n = np.array([len(section.rows) for section in sections], dtype=np.int64)
+    return GramStatistics(zz, zr, rr, n, n.astype(np.float64), dates, tuple(map(str, range(size))))
 
 
 @dataclass(frozen=True, eq=False)

@@ -36,7 +36,7 @@ def covered_product(values: FloatArray, covered: BoolArray, matrix: FloatArray) 
 
 
 def covered_values(
-    values: FloatArray, covered: BoolArray, function: Callable[[FloatArray], Float64Array], width: int
+    values: FloatArray, covered: BoolArray, function: Callable[[FloatArray], FloatArray], width: int
 ) -> Float64Array:
     """Apply a function of one cross-section to the rows of covered stocks, each date by itself.
 

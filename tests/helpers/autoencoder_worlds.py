@@ -6,18 +6,15 @@ Here belong the settings that are compared. ``python -m tests.helpers.autoencode
 
 from __future__ import annotations
 
-import argparse
-import sys
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
-from benchmarks.published_ipca import N_STOCKS
 from models.families.autoencoder import ConditionalAutoencoder
 from models.families.base import FactorModel
 from models.families.ipca import IPCA
-from tests.helpers.kernel_worlds import LOADINGS, simulate, true_scores, with_constant
+from tests.helpers.kernel_worlds import LOADINGS, simulate, tell, true_scores, with_constant
 
 SETTINGS: tuple[dict[str, Any], ...] = (
     {"factors": "profiled", "hidden": (32, 16)},
@@ -50,20 +47,5 @@ def scores(
     return 100.0 * np.array([*(tuple(score.values()) for score in found), true_scores(world)])
 
 
-def main() -> None:
-    """Print means over draws, as Markdown."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--draws", type=int, default=5)
-    parser.add_argument("--kinds", nargs="+", choices=["a", "b", *LOADINGS], default=["a", "b"])
-    options = parser.parse_args()
-    sys.stdout.write(f"| loadings ({N_STOCKS} stocks) | R2 | {' | '.join(COLUMNS)} |\n{'|---' * (2 + len(COLUMNS))}|\n")
-    for kind in options.kinds:
-        each = [scores(kind, seed, 12 if kind in LOADINGS else None) for seed in range(options.draws)]
-        mean = np.mean(each, axis=0)
-        for column, name in enumerate(("total", "predictive")):
-            sys.stdout.write(f"| {kind} | {name} | {' | '.join(f'{value:.1f}' for value in mean[:, column])} |\n")
-        sys.stdout.flush()
-
-
 if __name__ == "__main__":
-    main()
+    tell(scores, COLUMNS, draws=5, kinds=["a", "b"])

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -110,13 +110,16 @@ def scores(kind: str, seed: int, n_chars: int | None = None) -> np.ndarray:
     return 100.0 * np.array([*found, true_scores(world)])
 
 
-def main() -> None:
-    """Print means over draws, as Markdown."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--draws", type=int, default=20)
-    parser.add_argument("--kinds", nargs="+", choices=["a", "b", *LOADINGS], default=["a", "b", *LOADINGS])
+def tell(
+    scores: Callable[[str, int, int | None], np.ndarray], columns: Sequence[str], *, draws: int, kinds: Sequence[str]
+) -> None:
+    """Print means of scores over draws, as Markdown; as many draws and kinds unless the command line has others."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--draws", type=int, default=draws)
+    parser.add_argument("--kinds", nargs="+", choices=["a", "b", *LOADINGS], default=kinds)
     options = parser.parse_args()
-    sys.stdout.write(f"| loadings ({N_STOCKS} stocks) | R2 | {' | '.join(COLUMNS)} |\n{'|---' * 7}|\n")
+    head = f"| loadings ({N_STOCKS} stocks) | R2 | {' | '.join(columns)} |"
+    sys.stdout.write(f"{head}\n{'|---' * (2 + len(columns))}|\n")
     for kind in options.kinds:
         each = [scores(kind, seed, 12 if kind in LOADINGS else None) for seed in range(options.draws)]
         mean = np.mean(each, axis=0)
@@ -126,4 +129,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    tell(scores, COLUMNS, draws=20, kinds=["a", "b", *LOADINGS])

@@ -22,18 +22,18 @@ regressions of each date on beta_s, the model keeps X alone, and its factors are
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import Self
 
 import numpy as np
-import numpy.typing as npt
 
-from models.arrays import FloatArray
+from models.arrays import FloatArray, NamedArrays
 from models.families.autoencoder.networks import Layers, Member
 from models.families.neural import CHUNK, SideBySide
 from models.panel import Panel
-from models.statistics.gram import select_characteristics, solve_gram
+from models.statistics.features import of_characteristics
+from models.statistics.gram import solve_gram
 from models.statistics.rowwise import ordered_product
 
 _COLLAPSED = 1e-4  # smallest singular value of a member that has K factors, relative to its largest
@@ -54,31 +54,7 @@ class LoadingsNetworks(SideBySide):
         ModelError
             The panel lacks one of the characteristics, which the networks take in this order.
         """
-        shape = (len(panel.dates), len(panel.tickers), self.weights[-1].shape[2])
-        values = np.full(shape, np.nan, dtype=np.float32)
-        date = 0
-        for block in panel.blocks():
-            rows = select_characteristics(block, chars).values
-            for covered, section in zip(block.coverage.values, rows, strict=True):
-                values[date, covered] = self(section[covered])
-                date += 1
-        return values
-
-    def arrays(self) -> dict[str, npt.NDArray[Any]]:
-        """Return everything by name, for `from_arrays`."""
-        found: dict[str, npt.NDArray[Any]] = {}
-        for depth, (weight, bias) in enumerate(zip(self.weights, self.biases, strict=True)):
-            found |= {f"weight_{depth}": weight, f"bias_{depth}": bias}
-        return found
-
-    @classmethod
-    def from_arrays(cls, arrays: Mapping[str, npt.NDArray[Any]]) -> Self:
-        """Rebuild from `arrays`."""
-        depths = range(sum(name.startswith("weight_") for name in arrays))
-        return cls(
-            weights=tuple(arrays[f"weight_{depth}"] for depth in depths),
-            biases=tuple(arrays[f"bias_{depth}"] for depth in depths),
-        )
+        return of_characteristics(panel, chars, self, self.weights[-1].shape[2], dtype=np.float32)
 
 
 @dataclass(frozen=True, eq=False)
@@ -127,19 +103,18 @@ class Ensemble:
 
     def rotated(self, rotation: FloatArray) -> Ensemble:
         """Return the same model with loadings X R and factors R' f for an orthogonal (factor, factor) R."""
-        n_members = len(self.networks.weights[-1])
         return Ensemble(
-            networks=self.networks.mapped(np.repeat(rotation[None], n_members, axis=0)),
+            networks=self.networks.rotated(rotation),
             factor_weight=(self.factor_weight @ rotation).astype(np.float32),
             factor_bias=(self.factor_bias @ rotation).astype(np.float32),
         )
 
-    def arrays(self) -> dict[str, npt.NDArray[Any]]:
+    def arrays(self) -> NamedArrays:
         """Return everything by name, for `from_arrays`."""
         return {"factor_weight": self.factor_weight, "factor_bias": self.factor_bias} | self.networks.arrays()
 
     @classmethod
-    def from_arrays(cls, arrays: Mapping[str, npt.NDArray[Any]]) -> Self:
+    def from_arrays(cls, arrays: NamedArrays) -> Self:
         """Rebuild from `arrays`."""
         return cls(LoadingsNetworks.from_arrays(arrays), arrays["factor_weight"], arrays["factor_bias"])
 

@@ -12,14 +12,13 @@ from dataclasses import asdict, dataclass
 from typing import Any, Self
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import nn
 
 from models.arrays import FloatArray
 from models.families.autoencoder.data import Scales
 from models.families.base import ModelState
-from models.families.neural import array, draw, linear
+from models.families.neural import array, draw, layers_of, linear, named_layers
 
 
 @dataclass(frozen=True)
@@ -77,9 +76,8 @@ class Layers:
 
     def state(self) -> ModelState:
         """Return everything, for `from_state`."""
-        layers: dict[str, npt.NDArray[Any]] = {f"weight_{n}": weight for n, weight in enumerate(self.weights)}
-        layers |= {f"bias_{n}": bias for n, bias in enumerate(self.biases)}
-        return ModelState(layers, {"layers": len(self.weights), "history": [asdict(report) for report in self.history]})
+        layers = named_layers(self.weights, self.biases)
+        return ModelState(layers, {"history": [asdict(report) for report in self.history]})
 
     @classmethod
     def from_state(cls, state: ModelState) -> Self:
@@ -88,12 +86,9 @@ class Layers:
 
     @staticmethod
     def _fields(state: ModelState) -> dict[str, Any]:
-        arrays, meta = state.arrays, state.meta
-        return {
-            "weights": tuple(arrays[f"weight_{n}"] for n in range(meta["layers"])),
-            "biases": tuple(arrays[f"bias_{n}"] for n in range(meta["layers"])),
-            "history": tuple(EpochReport(**report) for report in meta["history"]),
-        }
+        weights, biases = layers_of(state.arrays)
+        history = tuple(EpochReport(**report) for report in state.meta["history"])
+        return {"weights": weights, "biases": biases, "history": history}
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -7,9 +7,9 @@ state: the same data, parameters and seed give the same member in any process.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from typing import Protocol
 
 import torch
 
@@ -45,28 +45,28 @@ class TrainingOptions(DescentOptions):
     factors: Factors
 
 
-class Objective(Protocol):
+class Objective(ABC):
     """What a network learns from, and on what it stops."""
 
+    @abstractmethod
     def batches(self, generator: torch.Generator) -> Iterator[torch.Tensor]:
         """Positions of the training sample in random order, a minibatch at a time."""
-        ...
 
+    @abstractmethod
     def errors(self, batch: torch.Tensor) -> torch.Tensor:
         """Return (row,) what the network leaves of the returns of a minibatch, with its gradient."""
-        ...
 
     def further(self) -> torch.Tensor | None:
-        """Return what is added to the mean squared error of a minibatch, with its gradient, if the family has more."""
-        ...
+        """Return what is added to the mean squared error of a minibatch, with its gradient; None: that is all."""
+        return None
 
+    @abstractmethod
     def validation_loss(self) -> float:
         """Return the loss on the validation span."""
-        ...
 
 
 @dataclass(frozen=True, eq=False)
-class _Rows:
+class _Rows(Objective):
     """Returns and managed portfolios, in minibatches of rows."""
 
     network: Autoencoder
@@ -82,28 +82,18 @@ class _Rows:
         order = torch.randperm(n_rows, generator=generator)
         return iter(torch.split(order[: n_rows // size * size], size))
 
-    def errors(self, batch: torch.Tensor) -> torch.Tensor:
+    def errors(self, batch: torch.Tensor | slice) -> torch.Tensor:
         data = self.data
         systematic: torch.Tensor = self.network(data.characteristics[batch], data.portfolios[data.dates[batch]])
         return data.returns[batch] - systematic
 
-    def further(self) -> torch.Tensor | None:
-        return None
-
     def validation_loss(self) -> float:
-        data = self.data
-        total = count = 0.0
-        for start in range(data.n_train, len(data.returns), _BATCH_ROWS[1]):
-            rows = slice(start, start + _BATCH_ROWS[1])
-            returns = data.returns[rows]
-            systematic = self.network(data.characteristics[rows], data.portfolios[data.dates[rows]])
-            total += float((returns - systematic).square().sum())
-            count += float(returns.square().sum())
-        return total / count if count else math.nan
+        begins = range(self.data.n_train, len(self.data.returns), _BATCH_ROWS[1])
+        return _left(self, (slice(begin, begin + _BATCH_ROWS[1]) for begin in begins))
 
 
 @dataclass(frozen=True, eq=False)
-class _Dates:
+class _Dates(Objective):
     """Returns in minibatches of whole dates, whose factors are profiled."""
 
     network: LoadingsNetwork
@@ -127,20 +117,25 @@ class _Dates:
         data = self.data
         return profiled_errors(self.network.beta(data.characteristics[batch]), data.returns[batch], data.dates[batch])
 
-    def further(self) -> torch.Tensor | None:
-        return None
-
     def validation_loss(self) -> float:
-        data = self.data
-        total = count = 0.0
-        start, n_rows = data.n_train, len(data.returns)
-        while start < n_rows:
-            last = data.dates[min(start + _BATCH_ROWS[1], n_rows) - 1]
-            rows = slice(start, int(torch.searchsorted(data.dates, last, right=True)))
-            total += float(self.errors(rows).square().sum())
-            count += float(data.returns[rows].square().sum())
+        return _left(self, self._validation_spans())
+
+    def _validation_spans(self) -> Iterator[slice]:
+        dates, start = self.data.dates, self.data.n_train
+        while start < len(dates):
+            last = dates[min(start + _BATCH_ROWS[1], len(dates)) - 1]
+            rows = slice(start, int(torch.searchsorted(dates, last, right=True)))
+            yield rows
             start = rows.stop
-        return total / count if count else math.nan
+
+
+def _left(objective: _Rows | _Dates, spans: Iterable[slice]) -> float:
+    """Return the sum of squared errors of some rows over that of their returns, 1 - R2."""
+    total = count = 0.0
+    for rows in spans:
+        total += float(objective.errors(rows).square().sum())
+        count += float(objective.data.returns[rows].square().sum())
+    return total / count if count else math.nan
 
 
 def train(data: TrainingData, options: TrainingOptions, seed: int, callback: Callback | None = None) -> Member:

@@ -17,7 +17,7 @@ from models.families.ipca.estimation import normalise, solve
 from models.families.ipca.iteration import Solution
 from models.families.ipca.steps import Moments, initial_coefficients
 from models.families.linear import gram_r2
-from models.statistics.features import Features, Products, Section, Units, Waves
+from models.statistics.features import Features, Products, Section, Units, Waves, gram_of_features
 from models.statistics.gram import GramStatistics
 
 FREQUENCIES = (1.0, 2.0, 3.0, 4.0, 6.0)
@@ -58,17 +58,6 @@ class Sample:
     def at(self, dates: slice) -> Sample:
         """Only these dates."""
         return Sample(self.sections[dates], self.dates[dates])
-
-
-def gram_of_features(features: Features, sample: Sample) -> GramStatistics:
-    """Return Phi'Phi, Phi'r, r'r and N of each date, features labelled by their place; one pass over the rows."""
-    size, n_dates = features.size, len(sample.sections)
-    zz, zr, rr = np.empty((n_dates, size, size)), np.empty((n_dates, size)), np.empty(n_dates)
-    for date, section in enumerate(sample.sections):
-        phi = features(section.rows)
-        zz[date], zr[date], rr[date] = phi.T @ phi, section.returns @ phi, section.returns @ section.returns
-    n = np.array([len(section.rows) for section in sample.sections], dtype=np.int64)
-    return GramStatistics(zz, zr, rr, n, n.astype(np.float64), sample.dates, tuple(map(str, range(size))))
 
 
 @dataclass(frozen=True, eq=False)
@@ -210,7 +199,7 @@ class Bases:
         features = Features(units, self._lines, Waves.none(n_chars))
         returns = [section.returns for section in sample.sections]
         screen = Screen.of(features, sample.sections, returns)
-        gram = gram_of_features(features, sample)
+        gram = gram_of_features(features, sample.sections, sample.dates)
         self.linear = Basis(features, screen, gram)
         gamma = self._first(self.linear)
         explained = realised(gram, gamma) @ gamma.T
@@ -230,7 +219,7 @@ class Bases:
         waves, screen = self._screened(bandwidth * self.relevance[:, None] * directions, shifts, none)
         basis = self.single.features
         features = Features(self._units, basis.products, basis.waves.beside(waves))
-        gram = gram_of_features(features, self._sample)
+        gram = gram_of_features(features, self._sample.sections, self._sample.dates)
         return Basis(features, self.single.screen.beside(screen.alike()), gram)
 
     def _screened(self, projections: Float64Array, phases: Float64Array, curves: Products) -> tuple[Waves, Screen]:
@@ -246,7 +235,7 @@ class Bases:
         n_curves = len(self._curves.first)
         products = self._lines.beside(self._curves.at(kept[kept < n_curves]))
         features = Features(self._units, products, waves.at(kept[kept >= n_curves] - n_curves))
-        gram = gram_of_features(features, self._sample)
+        gram = gram_of_features(features, self._sample.sections, self._sample.dates)
         return Basis(features, self.linear.screen.beside(screen.at(kept)), gram)
 
     def _first(self, basis: Basis) -> Float64Array:
@@ -296,7 +285,7 @@ def choose(sample: Sample, units: Units, options: Options, n_training: int) -> C
     tried: list[Choice] = []
     for bandwidth in (None, 0.0, *(options.bandwidths if options.n_waves else ())):
         basis = _basis(bases, bandwidth)
-        gram = gram_of_features(basis.features, held)
+        gram = gram_of_features(basis.features, held.sections, held.dates)
         start: Float64Array | None = None
         for ridge in sorted(options.ridges, reverse=True):
             found = estimate(basis.gram, ridge * basis.screen.penalty, options, tol=_COARSE, start=start)

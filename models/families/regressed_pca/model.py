@@ -12,11 +12,11 @@ from typing import Annotated, Any, ClassVar, Self
 import numpy as np
 from annotated_types import Ge, Le
 
-from models.arrays import BoolArray, Float64Array, FloatArray
+from models.arrays import Float64Array
 from models.families.base import ModelState
 from models.families.functions import ModelOfFunctions
 from models.panel import Panel
-from models.statistics.features import Polynomials, Section, Units, sections_of
+from models.statistics.features import Polynomials, Units, gram_of_features, sections_of
 from models.statistics.gram import solve_gram
 from schemas.errors import ModelError
 
@@ -101,15 +101,18 @@ class RegressedPCA(ModelOfFunctions):
                 f"n_factors={self.n_factors}, but {len(varying)} characteristics to the degree {self.degree} and a "
                 f"constant are {features.size} functions; lower n_factors, or raise degree."
             )
-        grams, slopes, known = _regressed(features, sections)
+        inside = panel.mask.values.sum(axis=1) >= self.min_stocks
+        gram = gram_of_features(features, sections, panel.dates[inside])
+        slopes, rank = solve_gram(gram.zz, gram.zr[..., None])
+        known = rank == features.size
         if known.sum() <= self.n_factors:
             raise ModelError(
                 f"On {int(known.sum())} of {len(sections)} dates {features.size} functions of characteristics can be "
                 f"told apart, too few for {self.n_factors} factors: lower degree, or give more stocks a date or fewer "
                 "characteristics."
             )
-        root = np.linalg.cholesky(grams[known].mean(axis=0))
-        whitened = slopes[known] @ root
+        root = np.linalg.cholesky((gram.zz / gram.n[:, None, None])[known].mean(axis=0))
+        whitened = slopes[known, :, 0] @ root
         values, vectors = np.linalg.eigh(whitened.T @ whitened / len(whitened))
         leading = vectors[:, ::-1][:, : self.n_factors]
         if not values[-self.n_factors] > _RELEVANT * values[-1]:
@@ -143,16 +146,3 @@ class RegressedPCA(ModelOfFunctions):
     def _become(self, features: Polynomials, gamma: Float64Array, chars: list[str]) -> None:
         self._features, self._gamma, self.chars_ = features, gamma, chars
         self.factors_ = [f"factor_{k + 1}" for k in range(self.n_factors)]
-
-
-def _regressed(features: Polynomials, sections: list[Section]) -> tuple[Float64Array, FloatArray, BoolArray]:
-    """Return phi'phi / n, the slopes on phi, and whether these are known, of each date."""
-    grams = np.empty((len(sections), features.size, features.size))
-    moments = np.empty((len(sections), features.size, 1))
-    for date, section in enumerate(sections):
-        phi = features(section.rows)
-        grams[date] = phi.T @ phi / len(phi)
-        moments[date, :, 0] = section.returns @ phi / len(phi)
-    slopes, rank = solve_gram(grams, moments)
-    known: BoolArray = rank == features.size
-    return grams, slopes[..., 0], known

@@ -15,8 +15,7 @@ import xarray as xr
 from models.arrays import BoolArray, Float64Array, FloatArray
 from models.families.base import FactorModel
 from models.panel import Panel
-from models.statistics.gram import select_characteristics
-from models.statistics.rowwise import covered_values
+from models.statistics.features import of_characteristics
 
 SDF = "sdf"
 """Name of the first factor."""
@@ -94,14 +93,9 @@ class SDFModel(FactorModel):
     def _of_rows(self, panel: Panel, function: Callable[[FloatArray], Float64Array]) -> xr.DataArray:
         """Apply a function of one cross-section, date by date, to the stocks that are covered."""
         self._check_fitted()
-        parts = [
-            covered_values(
-                select_characteristics(block, self.chars_).values, block.coverage.values, function, len(self.factors_)
-            )
-            for block in panel.blocks()
-        ]
+        values = of_characteristics(panel, self.chars_, function, len(self.factors_))
         coords = {"date": panel.dates, "ticker": panel.tickers, "factor": self.factors_}
-        return xr.DataArray(np.concatenate(parts), coords, ("date", "ticker", "factor"))
+        return xr.DataArray(values, coords, ("date", "ticker", "factor"))
 
 
 def sharpe_ratio(factor: FloatArray) -> float:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import Self
 
 import numpy as np
 import torch
@@ -17,7 +17,7 @@ from torch.utils.checkpoint import checkpoint
 
 from models.arrays import Float64Array, FloatArray, NamedArrays, under
 from models.families.base import ModelState
-from models.families.neural import CHUNK, SideBySide, array, draw, linear
+from models.families.neural import CHUNK, SideBySide, array, draw, layers_of, linear, named_layers
 from models.statistics.features import Section, Units
 
 _CHUNKS_IN_MEMORY = 64
@@ -82,12 +82,12 @@ class Member:
 
     def state(self) -> ModelState:
         """Return everything, for `from_state`."""
-        return ModelState(_named(self.weights, self.biases))
+        return ModelState(named_layers(self.weights, self.biases))
 
     @classmethod
     def from_state(cls, state: ModelState) -> Self:
         """Rebuild from `state`."""
-        return cls(*_layers(state.arrays))
+        return cls(*layers_of(state.arrays))
 
 
 @dataclass(frozen=True, eq=False)
@@ -138,18 +138,9 @@ class Hidden:
     def arrays(self) -> NamedArrays:
         """Return all that `from_arrays` needs."""
         units = {f"units_{name}": value for name, value in vars(self.units).items()}
-        return units | _named(self.networks.weights, self.networks.biases)
+        return units | self.networks.arrays()
 
     @classmethod
     def from_arrays(cls, arrays: NamedArrays) -> Self:
         """Rebuild the features."""
-        return cls(Units(**under("units_", arrays)), SideBySide(*_layers(arrays)))
-
-
-def _named(weights: Sequence[FloatArray], biases: Sequence[FloatArray]) -> NamedArrays:
-    return {f"weight_{n}": one for n, one in enumerate(weights)} | {f"bias_{n}": one for n, one in enumerate(biases)}
-
-
-def _layers(arrays: NamedArrays) -> tuple[tuple[Any, ...], tuple[Any, ...]]:
-    weights, biases = under("weight_", arrays), under("bias_", arrays)
-    return tuple(weights[str(n)] for n in range(len(weights))), tuple(biases[str(n)] for n in range(len(biases)))
+        return cls(Units(**under("units_", arrays)), SideBySide.from_arrays(arrays))

@@ -12,9 +12,9 @@ from sklearn.exceptions import ConvergenceWarning
 
 from models.families.ipca import IPCA
 from models.families.kernel import KernelIPCA, kernel_covariance
-from models.families.kernel.estimation import Sample, Screen, gram_of_features, penalised
+from models.families.kernel.estimation import Sample, Screen, penalised
 from models.panel import Panel
-from models.statistics.features import Features, Products, Section, Units, Waves
+from models.statistics.features import Features, Products, Section, Units, Waves, gram_of_features
 from schemas.errors import ModelError
 
 FEW = {"n_waves": 30, "bandwidths": (1.0,), "ridges": (0.1, 1.0)}
@@ -96,7 +96,7 @@ def test_the_screen_is_the_mean_over_pairs_of_different_stocks() -> None:
 def test_the_ridge_is_a_stock_without_return_for_each_function() -> None:
     drawn = sample()
     found = features(drawn)
-    gram = gram_of_features(found, drawn)
+    gram = gram_of_features(found, drawn.sections, drawn.dates)
     penalty = np.linspace(0.1, 2.0, found.size)
     moments = penalised(gram, penalty, 2)
     upper = np.triu_indices(found.size)
