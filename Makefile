@@ -14,7 +14,7 @@ export DO_NOT_TRACK := 1
 export GX_ANALYTICS_ENABLED := false
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo example-french serve test bench check check-slow lint types layers format lock clean
+.PHONY: help setup demo example-french serve test bench docs check check-slow lint types layers format lock clean
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-16s %s\n", $$1, $$2}'
@@ -45,6 +45,9 @@ test: $(READY) ## Run the tests
 bench: $(READY) ## Time the linear family against its peers (ARGS="ipca --quick" for one, small)
 	$(BIN)/python -m benchmarks $(ARGS)
 
+docs: $(READY) ## Build the documentation into data/site, its notebooks executed; any warning is an error
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet
+
 check: lint types layers ## Lint, check types and the direction of imports
 
 check-slow: $(READY) ## Run the tests that take minutes
@@ -65,7 +68,7 @@ format: $(READY) ## Mend style
 	$(BIN)/ruff format .
 
 lock: $(READY) ## Resolve the dependencies anew (keeps pins of pyproject.toml)
-	$(BIN)/uv pip compile pyproject.toml --extra dev --generate-hashes --python-version 3.11 \
+	$(BIN)/uv pip compile pyproject.toml --extra dev --extra docs --generate-hashes --python-version 3.11 \
 		--no-emit-package torch --no-header --no-annotate --quiet --output-file requirements.lock
 
 clean: ## Remove the environment, caches and everything that runs have written

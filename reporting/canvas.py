@@ -201,7 +201,7 @@ def legend(figure: Figure, entries: Sequence[tuple[Artist, str]]) -> None:
 
 
 def to_svg(figure: Figure, key: str) -> Markup:
-    """Write a figure, drawn within :func:`drawing`, as SVG to be put inline in a page.
+    """Write a figure, drawn within `drawing`, as SVG to be put inline in a page.
 
     Its ids begin with hashes salted by `key`, which is unique in the page; groups, which nothing refers to, lose
     theirs. A tenth of a point is fine enough for a path.

@@ -38,7 +38,7 @@ def bias_interval(n_observations: int, *, kurtosis: float = 3.0, level: float = 
     n_observations : int
         T, independent ones; at least 2.
     kurtosis : float
-        Of z, 3 for a normal; see :func:`kurtosis`.
+        Of z, 3 for a normal; see `kurtosis`.
     level : float
         Probability of the interval.
 
@@ -99,7 +99,7 @@ def moments(z: Float64Array) -> Float64Array:
 
 
 def mrad_of_moments(sums: Float64Array, block: int) -> float:
-    """MRAD (:func:`mrad`) from the `moments` of each block and portfolio (block, portfolio, 3)."""
+    """MRAD (`mrad`) from the `moments` of each block and portfolio (block, portfolio, 3)."""
     kept = sums[..., 0] >= max(2, math.ceil(block / 2))
     return float(np.abs(deviations(sums[kept]) - 1.0).mean()) if kept.any() else math.nan
 

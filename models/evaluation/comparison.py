@@ -65,7 +65,7 @@ def compare(
     returns, mask : xarray.DataArray
         (date, ticker) excess returns per period and estimation universe.
     dates : pandas.DatetimeIndex
-        From :func:`held_out_dates`; at least one.
+        From `held_out_dates`; at least one.
 
     Returns
     -------

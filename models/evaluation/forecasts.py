@@ -74,12 +74,12 @@ def bias_statistic(standardised: xr.DataArray, window: int | None = None) -> xr.
     """Sample standard deviation of standardised returns: 1 for true risk forecasts, above 1 if too low.
 
     As in Menchero, Orr and Wang (2011), The Barra US Equity Model (USE4), Methodology Notes;
-    :func:`bias_band` says how far from 1 it may lie by chance.
+    `bias_band` says how far from 1 it may lie by chance.
 
     Parameters
     ----------
     standardised : xarray.DataArray
-        ([portfolio,] date), see :func:`standardised_return`. NaN is left out.
+        ([portfolio,] date), see `standardised_return`. NaN is left out.
     window : int, optional
         Give a rolling series ([portfolio,] date) over so many dates, with at least half of them known,
         instead of one number.
@@ -218,7 +218,7 @@ def summary(evaluation: xr.Dataset, where: xr.DataArray | None = None) -> xr.Dat
     Parameters
     ----------
     evaluation : xarray.Dataset
-        From :func:`evaluate`.
+        From `evaluate`.
     where : xarray.DataArray, optional
         (date) bool, the dates that count, such as those out of sample.
 

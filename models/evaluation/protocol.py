@@ -59,7 +59,7 @@ def judge(
     Parameters
     ----------
     forecast : callable
-        Asked once per date of :func:`rebalancings`, in order.
+        Asked once per date of `rebalancings`, in order.
     returns : xarray.DataArray
         (date, ticker) simple or excess returns per period, decimals.
     rules : Rules, optional

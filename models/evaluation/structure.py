@@ -48,7 +48,7 @@ def factor_stability(before: Float64Array, after: Float64Array) -> Float64Array:
 
     The factor stability coefficient of Menchero, Orr and Wang (2011), there weighted: below .8 a factor turns over too
     fast to be traded on. NaN where the loadings are the same for all stocks. It means nothing for latent factors, which
-    may rotate: for those see :func:`subspace_overlap`.
+    may rotate: for those see `subspace_overlap`.
     """
     one, other = (part - part.mean(axis=0) for part in (before, after))
     scale = np.sqrt(np.square(one).sum(axis=0) * np.square(other).sum(axis=0))

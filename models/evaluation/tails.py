@@ -71,7 +71,7 @@ def kupiec(hits: Float64Array, level: float) -> tuple[Float64Array, Float64Array
     Parameters
     ----------
     hits : numpy.ndarray
-        (date, portfolio), see :func:`violations`.
+        (date, portfolio), see `violations`.
     level : float
         Confidence of the value at risk.
 
@@ -112,7 +112,7 @@ def christoffersen(hits: Float64Array, level: float) -> Coverage:
     Parameters
     ----------
     hits : numpy.ndarray
-        (date, portfolio), see :func:`violations`; a pair of neighbours counts if both are known.
+        (date, portfolio), see `violations`; a pair of neighbours counts if both are known.
     level : float
         Confidence of the value at risk.
     """

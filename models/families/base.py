@@ -50,7 +50,7 @@ class FactorModel(BaseEstimator, ABC):  # type: ignore[misc]  # scikit-learn shi
     """A factor model r[t] = X[t-1] f[t] + e[t] in scikit-learn's manner.
 
     Constructor arguments are stored untouched (``get_params``/``set_params``/``clone`` work); everything learnt in
-    :meth:`fit` ends with an underscore. A panel's date t labels the return r[t] beside what was known *before* t,
+    `fit` ends with an underscore. A panel's date t labels the return r[t] beside what was known *before* t,
     so that ``loadings(panel)`` at t is X[t-1]: no value at or after t enters it.
 
     A row of a panel decides its own loadings, factor and expected returns, together with the `row_memory` rows before

@@ -31,7 +31,7 @@ class RiskModel:
 
     A ticker is *covered* on a date if all its loadings and its specific variance are known. A portfolio with
     a weight other than zero on a ticker that is not covered has no variance (NaN), since leaving the ticker
-    out would understate its risk; :meth:`uncovered_weight` says how much it is. A NaN weight means that the
+    out would understate its risk; `uncovered_weight` says how much it is. A NaN weight means that the
     portfolio is not defined.
 
     Parameters

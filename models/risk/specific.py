@@ -43,7 +43,7 @@ class SpecificRisk(SpecificSpec, Argued):
     """
 
     def estimate(self, residuals: xr.DataArray, coverage: xr.DataArray | None = None) -> xr.DataArray:
-        """Specific variance (ticker) as of the last date; see :meth:`path`."""
+        """Specific variance (ticker) as of the last date; see `path`."""
         return self.path(residuals, residuals.indexes["date"][-1:], coverage).isel(date=0, drop=True)
 
     def path(
@@ -104,7 +104,7 @@ class SpecificRisk(SpecificSpec, Argued):
     def imputed(
         self, residuals: xr.DataArray, dates: Dates | None = None, coverage: xr.DataArray | None = None
     ) -> xr.DataArray:
-        """Where :meth:`path` uses the median for want of history, as (date, ticker) bool; same parameters."""
+        """Where `path` uses the median for want of history, as (date, ticker) bool; same parameters."""
         as_of, rows = rows_as_of(residuals, dates)
         known = np.isfinite(residuals.transpose("date", "ticker").values)
         start = np.zeros((1, known.shape[1]), dtype=np.int32)
