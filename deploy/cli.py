@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from datetime import datetime
+from importlib.metadata import version as installed_version
 from pathlib import Path
 from typing import Annotated, NoReturn
 
@@ -30,11 +31,24 @@ from schemas.spec import RunSpec
 from storage.configs import load_spec
 
 app = typer.Typer(
-    help="Equity factor risk models as scheduled, versioned, checked workflows.",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
 )
+
+
+def _print_version(asked: bool) -> None:
+    if asked:
+        typer.echo(f"factorcube {installed_version('factorcube')}")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and leave.")
+    ] = False,
+) -> None:
+    """Equity factor risk models as scheduled, versioned, checked workflows."""
 
 
 @app.command()

@@ -35,6 +35,7 @@ class Select(StrEnum):
 
     MISSING = "missing"
     FAILED = "failed"
+    MISSING_AND_FAILED = "missing_and_failed"
     STALE = "stale"
     ALL = "all"
 
@@ -52,7 +53,8 @@ End = Annotated[datetime, typer.Option(formats=["%Y-%m-%d"], help="Last date of 
 WhatOption = Annotated[What, typer.Option(help="Step to make; all: ingest, then retrain, then update.")]
 Models = Annotated[str, typer.Option(help="Names of models, separated by commas; all of the config if left out.")]
 SelectOption = Annotated[
-    Select, typer.Option(help="Partitions to make: never made, failed, stale (data, code or config changed), or all.")
+    Select,
+    typer.Option(help="Partitions to make: never made, failed, both, stale (data, code or config changed), or all."),
 ]
 
 

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from deploy.terminal import Terminal, say
-from schemas.errors import ConfigError
+from schemas.errors import ConfigError, PublishError
 from schemas.settings import load_settings
 
 _VERSION = "A version such as us_demo/ipca/2024-06-28-3f2a91bc."
@@ -26,7 +26,9 @@ def register(app: typer.Typer) -> None:
 def show(
     version: Annotated[
         str | None,
-        typer.Argument(help="A version such as us_demo/ipca/latest, or a model such as us_demo/ipca; all if left out."),
+        typer.Argument(
+            help="A version such as us_demo/ipca/latest, a model such as us_demo/ipca, or a universe; all if left out."
+        ),
     ] = None,
     as_of: Annotated[
         str | None,
@@ -42,7 +44,7 @@ def show(
 
     layout = Workspace.of(load_settings()).layout
     moment = None if as_of is None else parse_moment(as_of)
-    if moment is None and version is not None and version.strip("/").count("/") != 1:
+    if moment is None and version is not None and version.strip("/").count("/") > 1:
         ref = find_version(layout, version)
         if as_json:
             typer.echo(published.read_manifest(layout, ref).model_dump_json(indent=2))
@@ -83,26 +85,35 @@ def diff(
 
 
 def promote(
-    version: Annotated[str, typer.Argument(help=f"{_VERSION[:-1]}; of a model such as us_demo/ipca its newest one.")],
+    version: Annotated[
+        str, typer.Argument(help=f"{_VERSION[:-1]}; of a model its newest one, of a universe that of each model.")
+    ],
     reason: Annotated[str | None, typer.Option(help="Why; kept in the history of `latest`.")] = None,
     force: Annotated[bool, typer.Option("--force", help="Although the gate refused it; needs a reason.")] = False,
 ) -> None:
     """Make a version the champion, which `latest` names; also the first one, and also an earlier one."""
-    from storage import published
     from storage.catalog import refresh_catalog
-    from tasks.promoting import find_model, promote_version
+    from tasks.promoting import newest, promote_version
     from tasks.workspace import Workspace
 
     layout = Workspace.of(load_settings()).layout
-    if version.strip("/").count("/") == 1:
-        found = find_model(layout, version)
-        version = str(max(found, key=lambda ref: published.read_manifest(layout, ref).created_at))
-    ref, before = promote_version(layout, version, reason=reason, force=force)
+    whole = version.strip("/").count("/") > 1
+    told, refused = [], []
+    for one in [version] if whole else [str(ref) for ref in newest(layout, version)]:
+        try:
+            ref, before = promote_version(layout, one, reason=reason, force=force)
+        except PublishError as error:
+            refused.append(str(error))
+            continue
+        same = before == ref.version
+        told.append(
+            f"{ref} is latest " + ("already; nothing changed" if same else f"now; before it was {before or 'none'}")
+        )
     refresh_catalog(layout)
-    if before == ref.version:
-        typer.echo(f"{ref} is latest already; nothing changed")
-    else:
-        say(f"{ref} is latest now; before it was {before or 'none'}")
+    for line in told:
+        say(line)
+    if refused:
+        raise PublishError("\n".join(refused))
 
 
 def rollback(

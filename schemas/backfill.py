@@ -17,7 +17,7 @@ from schemas.parameters import Shown
 
 Step = Literal["ingest", "retrain", "update"]
 State = Literal["missing", "running", "failed", "stale", "done"]
-Selection = Literal["missing", "failed", "stale", "all"]
+Selection = Literal["missing", "failed", "missing_and_failed", "stale", "all"]
 Result = Literal["done", "found", "failed", "blocked", "stopped"]
 Period = Annotated[str, StringConstraints(pattern=r"^\d{4}-\d{2}(-\d{2})?$")]
 STEPS: tuple[Step, ...] = ("ingest", "retrain", "update")
@@ -41,8 +41,8 @@ class BackfillRequest(Frozen):
     )
     select: Selection = Field(
         default="missing",
-        description="Partitions to make: missing (never made), failed, stale (data, code or config have changed "
-        "since), or all of these and those that are done.",
+        description="Partitions to make: missing (never made), failed, both of them, stale (data, code or config have "
+        "changed since), or all of these and those that are done.",
     )
     direction: Literal["forward", "backward"] = Field(
         default="forward", description="Make early periods first, or late ones."

@@ -8,6 +8,7 @@ decide by themselves is in `offering`.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import datetime
 
 from schemas.contracts import Promotion
 from schemas.errors import PublishError
@@ -47,18 +48,37 @@ def find_version(layout: Layout, text: str) -> VersionRef:
 
 
 def find_model(layout: Layout, text: str) -> list[VersionRef]:
-    """Return the versions of a model that a user names as universe/model, oldest first.
+    """Return the versions of a model that a user names as universe/model, or of all models of a universe, oldest first.
 
     Raises
     ------
     PublishError
         If the text has another form, or nothing is published under this name.
     """
-    refs = published.list_versions(layout, *_model_named(text))
+    universe = text.strip("/")
+    named = (universe,) if universe and "/" not in universe else _model_named(text)
+    refs = published.list_versions(layout, *named)
     if not refs:
         models = sorted({ref.qualified_model for ref in published.list_versions(layout)})
         raise PublishError(f"nothing is published as {text}; there is {_few(models)}")
     return refs
+
+
+def newest(layout: Layout, text: str) -> list[VersionRef]:
+    """Return the version that was made last, of each model that a user names as universe/model or by its universe.
+
+    Raises
+    ------
+    PublishError
+        If nothing is published under this name.
+    CorruptionError
+        If the manifest of one of them is damaged.
+    """
+    last: dict[str, tuple[datetime, VersionRef]] = {}
+    for ref in find_model(layout, text):
+        made = published.read_manifest(layout, ref).created_at
+        last[ref.model] = max(last.get(ref.model, (made, ref)), (made, ref), key=lambda one: one[0])
+    return [ref for _, ref in last.values()]
 
 
 def promote_version(layout: Layout, text: str, *, reason: str | None, force: bool) -> tuple[VersionRef, str | None]:

@@ -19,7 +19,7 @@ from schemas.errors import ConfigError, ConflictError, CorruptionError, Factorcu
 from schemas.refs import VersionRef
 from storage import published
 from storage.layout import Layout
-from tasks.promoting import lineage, promote_version, roll_back
+from tasks.promoting import find_version, lineage, promote_version, roll_back
 
 DATES = ("2024-06-25", "2024-06-26", "2024-06-27", "2024-06-28")
 REFUSED = GateDecision(passed=False, reasons=("out-of-sample total R2 -0.100, at least 0 is asked for",))
@@ -92,6 +92,21 @@ def test_the_first_promotion_is_explicit_and_says_what_was_before(layout: Layout
         (None, versions[1]), (versions[1], versions[3]), (versions[3], versions[0]),
     ]  # fmt: skip
     assert [one.reason for one in history] == ["looked at it", "promoted by hand", "also an earlier one"]
+
+
+def test_a_universe_stands_for_all_its_models(layout: Layout, versions: list[str]) -> None:
+    other = publish(layout, DATES[0], model="pca").version
+    refused_one = publish(layout, DATES[0], 5, gate=REFUSED, model="market").version
+    listed = [line["version"] for line in json.loads(said("show", "us", "--json"))]
+    assert {f"us/ipca/{versions[0]}", f"us/pca/{other}", f"us/market/{refused_one}"} <= set(listed)
+    made = {one: published.read_manifest(layout, find_version(layout, f"us/ipca/{one}")).created_at for one in versions}
+    newest = max(versions, key=lambda one: made[one])
+    result = call("promote", "us", "--reason", "both are right")
+    assert f"us/ipca/{newest} is latest now" in result.output
+    assert f"us/pca/{other} is latest now" in result.output
+    assert f"us/market/{refused_one} did not pass the gate" in str(result.exception), "and the others are promoted"
+    assert (champion(layout), champion(layout, "pca"), champion(layout, "market")) == (newest, other, None)
+    assert "nothing is published as eu; there is us/ipca" in refused("show", "eu")
 
 
 def test_rolling_back_twice_goes_further_back_not_forth(layout: Layout, versions: list[str]) -> None:
@@ -189,7 +204,7 @@ WRONG = {
 def test_a_wrong_name_is_one_clear_line(layout: Layout, versions: list[str]) -> None:
     for name, message in WRONG.items():
         commands = [["promote", name], ["pin", name, "--reason", "x"], ["unpin", name], ["diff", name, name]]
-        for command in commands[name == "us/ipca" :]:  # `promote` takes the newest version of a model
+        for command in commands[name in ("us", "us/ipca") :]:  # of these `promote` takes the newest versions
             assert message in refused(*command)
     assert "write UNIVERSE/MODEL, such as" in refused("rollback", "us/ipca/latest")
 

@@ -25,6 +25,7 @@ from tasks.backfilling.deciding.world import World, month_of, months, span_of, w
 _SELECTED: dict[str, tuple[State, ...]] = {
     "missing": ("missing", "running"),
     "failed": ("failed",),
+    "missing_and_failed": ("missing", "running", "failed"),
     "stale": ("stale",),
     "all": ("missing", "running", "failed", "stale", "done"),
 }

@@ -327,7 +327,7 @@ def requests(draw: st.DrawFn) -> BackfillRequest:
         start=start,
         end=end,
         models=draw(st.sampled_from([(), ("pca",)])),
-        select=draw(st.sampled_from(["missing", "failed", "stale", "all"])),
+        select=draw(st.sampled_from(["missing", "failed", "missing_and_failed", "stale", "all"])),
     )
 
 
@@ -349,6 +349,7 @@ def test_any_plan_is_complete_consistent_and_never_depends_on_the_future(state: 
         count = sum(partition.step == step for partition in partitions)
         assert count == (expected[step] if step in asked.steps else 0)
     chosen = {"missing": {"missing", "running"}, "failed": {"failed"}, "stale": {"stale"}}
+    chosen["missing_and_failed"] = chosen["missing"] | chosen["failed"]
     for item in found.partitions:
         assert item.why
         assert not (item.included and item.blocked)
@@ -377,3 +378,4 @@ def test_what_the_selections_make_together_is_what_all_makes_beside_what_is_done
 
     assert chosen("missing") | chosen("failed") | chosen("stale") == chosen("all")
     assert not chosen("missing") & chosen("failed")
+    assert chosen("missing") | chosen("failed") == chosen("missing_and_failed")
