@@ -57,7 +57,7 @@ from models.families.regressed_pca import RegressedPCA  # noqa: E402
 from models.families.residual_network import ResidualNetwork  # noqa: E402
 from models.families.residual_som import ResidualSOM  # noqa: E402
 from models.families.risk_network import RiskNetwork  # noqa: E402
-from models.families.sdf import RandomFeatureSDF, SDFNetwork  # noqa: E402
+from models.families.sdf import AttentionSDF, RandomFeatureSDF, SDFNetwork  # noqa: E402
 from models.families.time_series import MarketModel, TimeSeriesModel  # noqa: E402
 from models.forecasting.forecast import forecast  # noqa: E402
 from models.inference.diebold_mariano import diebold_mariano  # noqa: E402
@@ -93,6 +93,7 @@ __all__ = [
     "IPCA",
     "PCA",
     "RPPCA",
+    "AttentionSDF",
     "ConditionalAutoencoder",
     "Constraints",
     "CoskewnessPCA",

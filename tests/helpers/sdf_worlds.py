@@ -10,12 +10,14 @@ import argparse
 import sys
 from collections.abc import Callable
 from dataclasses import astuple, dataclass
+from functools import partial
+from itertools import accumulate
 
 import numpy as np
 import pandas as pd
 
 from models.families.base import FactorModel
-from models.families.sdf import RandomFeatureSDF, SDFNetwork
+from models.families.sdf import AttentionSDF, RandomFeatureSDF, SDFNetwork
 from models.families.sdf.pricing import cross_sectional_r2, explained_variation, sharpe_ratio
 from models.panel import Panel
 from models.statistics.rowwise import cross_sections
@@ -52,7 +54,7 @@ def nothing(c: np.ndarray) -> np.ndarray:
 
 @dataclass(frozen=True, eq=False)
 class World:
-    """A training and a test panel, and the true loadings (date, ticker) of the test panel."""
+    """A training and a test panel, and the true loadings, or best weights (date, ticker), of the test panel."""
 
     train: Panel
     test: Panel
@@ -80,8 +82,45 @@ def simulate(
     factor = np.sqrt(VARIANCE) * (sharpe + rng.standard_normal(shape[0]))
     beta = loading(c)
     returns = beta * factor[:, None] + rng.standard_normal(shape)
-    ranks = (2.0 * c.argsort(axis=1).argsort(axis=1) / (n_stocks - 1) - 1.0).astype(np.float32)
-    dates = pd.bdate_range("2000-01-03", periods=shape[0])
+    return world_of(c, returns, beta, n_train)
+
+
+def simulate_timed(
+    seed: int,
+    *,
+    timed: bool = True,
+    irrelevant: int = 0,
+    n_stocks: int = N_STOCKS,
+    n_train: int = N_TRAIN,
+    n_test: int = N_TEST,
+) -> World:
+    """Draw returns C1 F + e in which the price of C1 depends on the correlation of C2 and C3 over the stocks of a date.
+
+    That is .8 tanh(a) with an autoregression a of persistence .9, and F ~ N(d s, s^2) with the same in units of its
+    root mean square as d; 1 if not ``timed``. All else is as in `simulate`. ``beta`` is d C1, the best weights.
+    """
+    rng = np.random.default_rng(seed)
+    shape = (n_train + n_test, n_stocks)
+    correlation = 0.8 * np.tanh(autoregression(rng, shape[0], 0.9))
+    c = rng.standard_normal((*shape, 3 + irrelevant))
+    c[..., 2] = correlation[:, None] * c[..., 1] + np.sqrt(1.0 - np.square(correlation))[:, None] * c[..., 2]
+    drive = correlation / np.sqrt(np.square(correlation).mean()) if timed else np.ones(shape[0])
+    factor = np.sqrt(VARIANCE) * (drive + rng.standard_normal(shape[0]))
+    returns = c[..., 0] * factor[:, None] + rng.standard_normal(shape)
+    return world_of(c, returns, drive[:, None] * c[..., 0], n_train)
+
+
+def autoregression(rng: np.random.Generator, n_dates: int, persistence: float) -> np.ndarray:
+    """Return an autoregression (date,) of unit variance."""
+    shocks = rng.standard_normal(n_dates)
+    shocks[1:] *= np.sqrt(1.0 - persistence**2)
+    return np.array([*accumulate(shocks, lambda before, shock: persistence * before + shock)])
+
+
+def world_of(c: np.ndarray, returns: np.ndarray, beta: np.ndarray, n_train: int) -> World:
+    """Rank characteristics (date, ticker, char) and split the dates; returns and beta are (date, ticker)."""
+    ranks = (2.0 * c.argsort(axis=1).argsort(axis=1) / (c.shape[1] - 1) - 1.0).astype(np.float32)
+    dates = pd.bdate_range("2000-01-03", periods=len(c))
     panel = Panel.from_arrays(returns, ranks, dates=dates, chars=[f"c{place + 1}" for place in range(c.shape[2])])
     return World(panel.sel(end=dates[n_train - 1]), panel.sel(start=dates[n_train]), beta[n_train:])
 
@@ -127,25 +166,29 @@ def projected(loadings: np.ndarray, returns: np.ndarray) -> np.ndarray:
 
 
 def mean_outcome(
-    loading: Loading, irrelevant: int, seeds: range, model: Callable[[], FactorModel] = RandomFeatureSDF
+    world: str, irrelevant: int, seeds: range, model: Callable[[], FactorModel] = RandomFeatureSDF
 ) -> Outcome:
-    """Average over seeds, by default with the defaults of the SDF of random features."""
+    """Average over seeds in one of `WORLDS`, by default with the defaults of the SDF of random features."""
     outcomes = []
     for seed in seeds:
-        world = simulate(loading, seed, irrelevant=irrelevant)
-        outcomes.append(astuple(judge(model().fit(world.train), world)))
+        drawn = WORLDS[world](seed, irrelevant=irrelevant)
+        outcomes.append(astuple(judge(model().fit(drawn.train), drawn)))
     return Outcome(*(float(value) for value in np.mean(outcomes, axis=0)))
 
 
-MODELS: dict[str, Callable[[], FactorModel]] = {one.kind: one for one in (RandomFeatureSDF, SDFNetwork)}
-LOADINGS = {loading.__name__: loading for loading in (product, linear, wave, corner, nothing)}
+MODELS: dict[str, Callable[[], FactorModel]] = {one.kind: one for one in (AttentionSDF, RandomFeatureSDF, SDFNetwork)}
+LOADINGS: tuple[Loading, ...] = (product, linear, wave, corner, nothing)
+WORLDS: dict[str, Callable[..., World]] = {
+    **{loading.__name__: partial(simulate, loading) for loading in LOADINGS},
+    "timed": simulate_timed,
+}
 
 
 def main() -> None:
     """Print means over seeds, as Markdown."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seeds", type=int, default=8)
-    parser.add_argument("--loadings", nargs="+", choices=LOADINGS, default=[*LOADINGS])
+    parser.add_argument("--loadings", nargs="+", choices=WORLDS, default=[*WORLDS])
     parser.add_argument("--irrelevant", type=int, nargs="+", default=[8])
     parser.add_argument("--model", choices=MODELS, default=RandomFeatureSDF.kind)
     options = parser.parse_args()
@@ -153,7 +196,7 @@ def main() -> None:
     sys.stdout.write("|---" * 8 + "|\n")
     for name in options.loadings:
         for irrelevant in options.irrelevant:
-            mean = astuple(mean_outcome(LOADINGS[name], irrelevant, range(options.seeds), MODELS[options.model]))
+            mean = astuple(mean_outcome(name, irrelevant, range(options.seeds), MODELS[options.model]))
             cells = ["" if np.isnan(value) else f"{value:.3f}" for value in mean]
             sys.stdout.write(f"| {name} | {irrelevant} | {' | '.join(cells)} |\n")
             sys.stdout.flush()

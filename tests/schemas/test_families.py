@@ -24,8 +24,8 @@ from schemas.families import kinds, model_spec, spec_class
 from schemas.spec import RunSpec
 
 OURS = [
-    "autoencoder", "coskewness_pca", "cross_section", "factor_analysis", "fama_macbeth", "hybrid", "ipca",
-    "kernel_ipca", "market", "mean_of_models", "pca", "penalised", "random_feature_sdf", "regressed_pca",
+    "attention_sdf", "autoencoder", "coskewness_pca", "cross_section", "factor_analysis", "fama_macbeth", "hybrid",
+    "ipca", "kernel_ipca", "market", "mean_of_models", "pca", "penalised", "random_feature_sdf", "regressed_pca",
     "residual_network", "residual_som", "risk_network", "rp_pca", "sdf_network", "time_series",
 ]  # fmt: skip
 REQUIRED: dict[str, dict[str, Any]] = {

@@ -51,15 +51,32 @@ def ridge_path(portfolios: Float64Array, scale: Float64Array) -> Float64Array:
     """
     scaled = portfolios * scale
     n_dates, n_features = scaled.shape
-    ones = np.full(n_dates, 1.0 / n_dates)
-    wide = n_features > n_dates
-    values, vectors = np.linalg.eigh((scaled @ scaled.T if wide else scaled.T @ scaled) / n_dates)
+    if n_features > n_dates:
+        return scale[:, None] * (scaled.T @ dual_path(scaled @ scaled.T))
+    values, vectors = np.linalg.eigh(scaled.T @ scaled / n_dates)
+    mean = scaled.T @ np.full(n_dates, 1.0 / n_dates)
+    path: Float64Array = scale[:, None] * (vectors @ _shrunk(values, vectors.T @ mean))
+    return path
+
+
+def dual_path(gram: Float64Array) -> Float64Array:
+    """Return alpha (date, ridge) of theta = S^2 F'alpha for every ridge: the same estimate, from dates alone.
+
+    The weights that MSRR gives dates, alpha = (F S^2 F' + z T)^-1 1, with the (date, date) products F S^2 F' of the
+    portfolios, which are all that has to be known of them.
+    """
+    n_dates = len(gram)
+    values, vectors = np.linalg.eigh(gram / n_dates)
+    path: Float64Array = vectors @ _shrunk(values, vectors.T @ np.full(n_dates, 1.0 / n_dates))
+    return path
+
+
+def _shrunk(values: Float64Array, target: Float64Array) -> Float64Array:
+    """Divide a target (eigenvalue,) by the eigenvalues and each ridge, as (eigenvalue, ridge)."""
     values = np.maximum(values, 0.0)
     ridges = np.maximum(_RIDGES * values.sum(), np.finfo(np.float64).tiny)
-    target = vectors.T @ (ones if wide else scaled.T @ ones)
-    solved = vectors @ (target[:, None] / (values[:, None] + ridges))
-    path: Float64Array = scale[:, None] * (scaled.T @ solved if wide else solved)
-    return path
+    shrunk: Float64Array = target[:, None] / (values[:, None] + ridges)
+    return shrunk
 
 
 def squared_sharpe(returns: Float64Array) -> Float64Array:
@@ -131,6 +148,55 @@ def relevance(theta: Float64Array, products: Products, n_chars: int) -> Float64A
 
 
 @dataclass(frozen=True, eq=False)
+class ScreenedProducts:
+    """Products of characteristics, with what a first ridge says of them in each sample; the last one is the whole.
+
+    Attributes
+    ----------
+    u : list of numpy.ndarray
+        (stock, char) standardised characteristics of each date.
+    samples : list of Sample
+    products : Products
+        All of them.
+    managed : numpy.ndarray
+        (date, product) the portfolios that they manage.
+    kept : list of numpy.ndarray
+        (kept,) places of the products that go on.
+    scales : list of numpy.ndarray
+        (kept,) how large their theta are a priori; squares sum to one.
+    counts : list of numpy.ndarray
+        (char,) `relevance` of the characteristics.
+    """
+
+    u: list[Float64Array]
+    samples: list[Sample]
+    products: Products
+    managed: Float64Array
+    kept: list[IntArray]
+    scales: list[Float64Array]
+    counts: list[Float64Array]
+
+
+def screened_products(sections: Sequence[Section], units: Units, n_folds: int) -> ScreenedProducts:
+    """Screen the products of the characteristics, by each fold for itself."""
+    u = [units(section.rows) for section in sections]
+    samples = samples_of(len(sections), n_folds)
+    products = Products.of(u)
+    managed = products.portfolios(u, sections)
+    screen = screened(managed, samples)
+    kept = [_kept(theta, products) for theta in screen.step.thetas]
+    return ScreenedProducts(
+        u=u,
+        samples=samples,
+        products=products,
+        managed=managed,
+        kept=kept,
+        scales=[_prior(scale[places]) for scale, places in zip(screen.scales, kept, strict=True)],
+        counts=[relevance(theta, products, u[0].shape[1]) for theta in screen.step.thetas],
+    )
+
+
+@dataclass(frozen=True, eq=False)
 class Learnt:
     """The SDF of a training sample.
 
@@ -171,32 +237,28 @@ def learn(
     Whatever is chosen (ridge, round, products that are kept, relevance, bandwidth) is chosen without the dates on which
     it is judged: each fold has its own screen and its own waves, from the same draws.
     """
-    u = [units(section.rows) for section in sections]
+    prior = screened_products(sections, units, n_folds)
+    u, samples, managed = prior.u, prior.samples, prior.managed
     n_chars = u[0].shape[1]
-    samples = samples_of(len(sections), n_folds)
-    products = Products.of(u)
-    managed = products.portfolios(u, sections)
-    screen = screened(managed, samples)
-    kept = [_kept(theta, products) for theta in screen.step.thetas]
-    counts = [relevance(theta, products, n_chars) for theta in screen.step.thetas]
-    scales = [_prior(scale[places]) for scale, places in zip(screen.scales, kept, strict=True)]
     rng = np.random.default_rng(seed)
     directions = rng.standard_normal((n_chars, n_waves))
     phases = rng.uniform(0.0, 2.0 * np.pi, n_waves)
 
     def candidate(bandwidth: float) -> Learnt:
         if bandwidth > 0.0:
-            made = [Waves.managed(bandwidth * count[:, None] * directions, phases, u, sections) for count in counts]
+            made = [
+                Waves.managed(bandwidth * count[:, None] * directions, phases, u, sections) for count in prior.counts
+            ]
         else:
             made = [(Waves.none(n_chars), np.empty((len(u), 0)))] * len(samples)
         portfolios = [
-            np.concatenate([managed[:, places], own], axis=1) for places, (_, own) in zip(kept, made, strict=True)
+            np.concatenate([managed[:, places], own], axis=1) for places, (_, own) in zip(prior.kept, made, strict=True)
         ]
         equal = [np.full(own.shape[1], 1.0 / np.sqrt(max(own.shape[1], 1))) for _, own in made]
-        joint = [np.concatenate([scale, wave]) for scale, wave in zip(scales, equal, strict=True)]
+        joint = [np.concatenate([scale, wave]) for scale, wave in zip(prior.scales, equal, strict=True)]
         step = validated(portfolios, joint, samples)
-        features = Features(units, products.at(kept[-1]), made[-1][0])
-        return Learnt(features, portfolios[-1], step.thetas[-1], counts[-1], bandwidth, step.value)
+        features = Features(units, prior.products.at(prior.kept[-1]), made[-1][0])
+        return Learnt(features, portfolios[-1], step.thetas[-1], prior.counts[-1], bandwidth, step.value)
 
     tried = [0.0, *(bandwidths if n_waves else ())]
     return max((candidate(bandwidth) for bandwidth in tried), key=lambda one: one.value)

@@ -8,22 +8,17 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar, Self
 
-import numpy as np
-import xarray as xr
 from annotated_types import Ge, Gt, Le, MinLen
 
-from models.arrays import FloatArray
 from models.families.base import ModelState
 from models.families.sdf.estimation import learn
-from models.families.sdf.spanned import FeatureSDF
+from models.families.sdf.screened import DATES_PER_FOLD, ScreenedSDF
 from models.panel import Panel
 from models.panel.assembly import CONSTANT
 from models.statistics.features import Features
 
-_DATES_PER_FOLD = 8
 
-
-class RandomFeatureSDF(FeatureSDF):
+class RandomFeatureSDF(ScreenedSDF):
     """Stochastic discount factor whose weights are a ridge regression on random features of the characteristics.
 
     M[t] = 1 - w(C[t-1])'r[t] with w = theta'phi(C) and theta = (E[FF'] + z)^-1 E[F], where F[t] = sum_i phi(C_i[t-1])
@@ -71,9 +66,7 @@ class RandomFeatureSDF(FeatureSDF):
 
     kind: ClassVar[str] = "random_feature_sdf"
     STATISTICS: ClassVar[Mapping[str, str]] = {
-        "relevance": "how much the characteristic counts in the stochastic discount factor, beside the first",
         "bandwidth": "frequency of the random features, 0 for none",
-        "validated_sharpe_ratio": "Sharpe ratio of the SDF factor per period, on training dates held out in turn",
     }
     effort: ClassVar[int] = 20
 
@@ -93,9 +86,7 @@ class RandomFeatureSDF(FeatureSDF):
         self.min_stocks = min_stocks
         self.seed = seed
 
-    relevance_: xr.DataArray
     bandwidth_: float
-    validated_sharpe_ratio_: float
     _features: Features
 
     def fit(self, panel: Panel) -> Self:
@@ -107,7 +98,7 @@ class RandomFeatureSDF(FeatureSDF):
             If no characteristic varies, ``beside`` names one that does not, dates are too few, or all managed
             portfolios are worth nothing.
         """
-        sample = self._sample(panel, _DATES_PER_FOLD * self.n_folds, "n_folds or min_stocks")
+        sample = self._sample(panel, DATES_PER_FOLD * self.n_folds, "n_folds or min_stocks")
         found = learn(
             sample.sections,
             sample.units,
@@ -117,38 +108,19 @@ class RandomFeatureSDF(FeatureSDF):
             seed=self.seed,
         )
         self._become(found.features, found.portfolios, found.theta, sample, self.n_folds)
-        counts = dict(zip(self.chars_, found.relevance, strict=True))
-        self._count(panel.chars, np.array([counts.get(name, 0.0) for name in panel.chars]))
+        self._judge(panel.chars, found.relevance, found.value)
         self.bandwidth_ = found.bandwidth
-        self.validated_sharpe_ratio_ = _sharpe_ratio(found.value)
         return self
 
     def state(self) -> ModelState:
         """Keep the features, the weights of the factors and the slopes of the loadings."""
-        self._check_fitted()
-        arrays = self._features.arrays() | self._linear_arrays() | {"relevance": self.relevance_.values}
-        meta = {
-            "chars": self.chars_,
-            "all_chars": self.relevance_["char"].values.tolist(),
-            "bandwidth": self.bandwidth_,
-            "validated_sharpe_ratio": self.validated_sharpe_ratio_,
-        }
-        return ModelState(arrays, meta)
+        own = self._screened_state()
+        return ModelState(self._features.arrays() | own.arrays, own.meta | {"bandwidth": self.bandwidth_})
 
     @classmethod
     def from_state(cls, params: dict[str, Any], state: ModelState) -> Self:
         """Rebuild a fitted model."""
         model = cls(**params)
         model._restore(Features.from_arrays(state.arrays), state)
-        model._count(list(state.meta["all_chars"]), state.arrays["relevance"])
         model.bandwidth_ = state.meta["bandwidth"]
-        model.validated_sharpe_ratio_ = state.meta["validated_sharpe_ratio"]
         return model
-
-    def _count(self, among: list[str], relevance: FloatArray) -> None:
-        self.relevance_ = xr.DataArray(relevance, {"char": among}, ("char",), name="relevance")
-
-
-def _sharpe_ratio(value: float) -> float:
-    """S of S^2 / (1 + S^2), with its sign."""
-    return float(np.sign(value) * np.sqrt(abs(value) / max(1.0 - abs(value), np.finfo(np.float64).eps)))

@@ -7,7 +7,7 @@ XS-R2. How weights and loadings are learnt belongs in the module of each model.
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import numpy as np
 import xarray as xr
@@ -15,7 +15,8 @@ import xarray as xr
 from models.arrays import BoolArray, Float64Array, FloatArray
 from models.families.base import FactorModel
 from models.panel import Panel
-from models.statistics.features import of_characteristics
+from models.statistics.gram import select_characteristics
+from models.statistics.rowwise import covered_values
 
 SDF = "sdf"
 """Name of the first factor."""
@@ -90,12 +91,18 @@ class SDFModel(FactorModel):
             "cross_sectional_r2": cross_sectional_r2(returns, residuals, panel.mask.values),
         }
 
+    def _known(self, panel: Panel) -> Iterator[tuple[FloatArray, BoolArray]]:
+        """Yield what weights and loadings are functions of (date, ticker, input), and coverage, block by block."""
+        for block in panel.blocks():
+            yield select_characteristics(block, self.chars_).values, block.coverage.values
+
     def _of_rows(self, panel: Panel, function: Callable[[FloatArray], Float64Array]) -> xr.DataArray:
         """Apply a function of one cross-section, date by date, to the stocks that are covered."""
         self._check_fitted()
-        values = of_characteristics(panel, self.chars_, function, len(self.factors_))
+        width = len(self.factors_)
+        blocks = [covered_values(values, covered, function, width) for values, covered in self._known(panel)]
         coords = {"date": panel.dates, "ticker": panel.tickers, "factor": self.factors_}
-        return xr.DataArray(values, coords, ("date", "ticker", "factor"))
+        return xr.DataArray(np.concatenate(blocks), coords, ("date", "ticker", "factor"))
 
 
 def sharpe_ratio(factor: FloatArray) -> float:

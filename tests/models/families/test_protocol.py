@@ -34,7 +34,7 @@ from models.families.regressed_pca import RegressedPCA
 from models.families.residual_network import ResidualNetwork
 from models.families.residual_som import ResidualSOM
 from models.families.risk_network import RiskNetwork
-from models.families.sdf import RandomFeatureSDF, SDFNetwork
+from models.families.sdf import AttentionSDF, RandomFeatureSDF, SDFNetwork
 from models.families.time_series.market import MarketModel
 from models.families.time_series.model import TimeSeriesModel
 from models.forecasting.answers import answers as rows_of
@@ -90,6 +90,7 @@ CASES = [
     Case("coskewness_pca", lambda: CoskewnessPCA(2, n_skewed=1, min_observations=20, tol=1e-10, max_iter=5000)),
     Case("factor_analysis", lambda: FactorAnalysis(n_factors=2, min_observations=20)),
     Case("random_feature_sdf", lambda: RandomFeatureSDF(n_waves=20)),
+    Case("attention_sdf", AttentionSDF, alone=False),
     Case("kernel_ipca", lambda: KernelIPCA(n_factors=2, n_features=10, n_waves=20, tol=1e-10)),
     Case("regressed_pca", lambda: RegressedPCA(n_factors=2)),
     Case("sdf_network", lambda: SDFNetwork(hidden=(8,), max_epochs=30, seeds=(0, 1)), invariant=False),

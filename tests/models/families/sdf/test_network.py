@@ -142,6 +142,6 @@ def test_what_cannot_be_fitted_is_refused() -> None:
 @pytest.mark.parametrize(("irrelevant", "least"), [(0, 0.95), (8, 0.95)])
 def test_the_simulation_of_chen_pelger_and_zhu(irrelevant: int, least: float) -> None:
     """Two worlds and two networks; the table of `docs/nonlinear.md` has eight, and the defaults."""
-    mean = mean_outcome(product, irrelevant, range(2), lambda: SDFNetwork(seeds=(0, 1)))
+    mean = mean_outcome("product", irrelevant, range(2), lambda: SDFNetwork(seeds=(0, 1)))
     assert mean.relative > least
     assert mean.xs_r2 > 0.12

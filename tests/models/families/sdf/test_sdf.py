@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from sdf_worlds import corner, judge, linear, mean_outcome, nothing, product, simulate, wave
+from sdf_worlds import judge, linear, mean_outcome, nothing, product, simulate, wave
 
 from models.families.sdf import RandomFeatureSDF
 from models.families.sdf.estimation import loadings_of, ridge_path, samples_of
@@ -174,11 +174,11 @@ def test_scores_are_those_of_the_definition() -> None:
 @pytest.mark.parametrize(("irrelevant", "least"), [(0, 0.98), (8, 0.95), (56, 0.95)])
 def test_the_simulation_of_chen_pelger_and_zhu(irrelevant: int, least: float) -> None:
     """The published network has 0.94 and 0.07 without irrelevant characteristics."""
-    mean = mean_outcome(product, irrelevant, range(8))
+    mean = mean_outcome("product", irrelevant, range(8))
     assert mean.relative > least
     assert mean.xs_r2 > 0.12
 
 
 @pytest.mark.slow
 def test_other_shapes_are_found_too() -> None:
-    assert all(mean_outcome(loading, 8, range(3)).relative > 0.95 for loading in (linear, wave, corner))
+    assert all(mean_outcome(loading, 8, range(3)).relative > 0.95 for loading in ("linear", "wave", "corner"))
