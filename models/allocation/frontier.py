@@ -15,7 +15,7 @@ from models.evaluation.portfolios import long_only_minimum_variance
 from models.risk.portfolio import RiskModel
 from schemas.errors import DataError
 
-_SPAN = 1e3
+_SPAN = 1e2
 """By how much the risk aversion varies on either side of the one at which return and risk weigh the same: far enough
 that return alone counts at the end."""
 
@@ -23,7 +23,7 @@ _NO_CAP = 2.0
 """Largest weight, which weights that sum to 1 never reach."""
 
 
-def efficient_frontier(model: RiskModel, expected_returns: xr.DataArray, n_points: int = 24) -> xr.Dataset:
+def efficient_frontier(model: RiskModel, expected_returns: xr.DataArray, n_points: int = 32) -> xr.Dataset:
     """Long-only weights argmax mu'w - (gamma / 2) w' Sigma w from the least variance to the highest expected return.
 
     Markowitz (1952), Portfolio selection. Stocks that are not covered, or have no expected return, are not held.

@@ -304,7 +304,7 @@ def test_the_frontier_runs_through_the_portfolios_of_mean_variance_from_end_to_e
     assert not found["weights"].sel(ticker="t3").any()
     np.testing.assert_allclose(found["weights"][0], minimum_variance(model), atol=1e-4)
     np.testing.assert_allclose(found["expected_return"][-1], mu.max(), rtol=1e-9)
-    for point in (8, 12, 16):
+    for point in (10, 16, 22):
         gamma = float(found["risk_aversion"][point])
         peer = mean_variance(model, mu, risk_aversion=gamma)
         np.testing.assert_allclose(found["weights"][point], peer, atol=2e-4, err_msg=f"{gamma}")
