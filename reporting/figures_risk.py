@@ -209,8 +209,8 @@ def _frontier(version: PublishedVersion, drawn: Frontier, key: str, colours: Map
     entries: list[tuple[Artist, str]] = [(curve, "efficient frontier")]
     for marker, places in (("o", drawn.portfolios), ("D", drawn.allocations)):
         for name, place in places.items():
-            looks = {"color": colours[name], "markersize": 7.0, "markeredgecolor": PAPER, "linestyle": "none"}
-            entries += [(mark, name) for mark in ax.plot(*place, marker, **looks)]
+            (mark,) = ax.plot(*place, marker, color=colours[name], markersize=7.0, markeredgecolor=PAPER)
+            entries.append((mark, name))
     legend(figure, entries)
     ax.set_xlim(left=0.0)
     ax.set_xlabel("volatility, % a year")

@@ -69,7 +69,7 @@ def allocate_weights(version: str, spec: AllocationSpec, settings: Settings) -> 
     before = [one for one in list_allocations(space.layout, ref.universe, spec.name) if one.as_of < ref.as_of]
     previous = read_allocation(space.layout, before[-1])[0]["weights"] if before else None
     rows = published.open_version(space.layout, ref).isel(date=-1, drop=True).load()
-    industries = _industries(space, ref) if spec.by_industry else None
+    industries = _industries(space, ref, rows["ticker"]) if spec.by_industry else None
     with threadpool_limits(1):  # BLAS rounds by the number of its threads
         dataset = _allocated(rows, spec, previous, industries)
     weights = dataset["weights"]
@@ -181,8 +181,8 @@ def _read(space: Workspace, universe: str, item: AllocatedWeights) -> AllocatedW
     return item.model_copy(update={"rebalances": tuple(found)})
 
 
-def _industries(space: Workspace, ref: VersionRef) -> dict[str, list[str]]:
-    """Return the tickers of each industry as of the date of a version, in the snapshot that it was made from."""
+def _industries(space: Workspace, ref: VersionRef, tickers: xr.DataArray) -> dict[str, list[str]]:
+    """Return which tickers of a version are in each industry as of its date, in the snapshot that it was made from."""
     snapshot = published.read_manifest(space.layout, ref).snapshot_id
     cube = Cube.open(space.layout, ref.universe).open_dataset(snapshot)
     if "industry" not in cube:
@@ -190,7 +190,7 @@ def _industries(space: Workspace, ref: VersionRef) -> dict[str, list[str]]:
             f"{ref.universe} has no industries to limit; add `industries:` to its config, or list the tickers of the "
             "group"
         )
-    codes = cube["industry"].sel(date=np.datetime64(ref.as_of)).to_series()
+    codes = cube["industry"].sel(date=np.datetime64(ref.as_of), ticker=tickers).to_series()
     return {
         str(name): [str(ticker) for ticker in codes.index[codes == code]]
         for code, name in enumerate(cube["industry_name"].values)

@@ -243,7 +243,7 @@ def _require_reachable(what: str, row: Float64Array, within: Range, bounds: tupl
     ends = []
     for sign in (1.0, -1.0):
         found = linprog(sign * row, A_eq=np.ones((1, len(row))), b_eq=[1.0], bounds=[bounds], method="highs")
-        ends.append(sign * (float(found.fun) if found.success else -np.inf))
+        ends.append(sign * (-np.inf if found.fun is None or not found.success else float(found.fun)))
     low, high = ends
     if within[0] > high + _SLACK:
         raise ModelError(
