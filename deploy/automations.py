@@ -86,6 +86,13 @@ def automations(deployments: Mapping[str, UUID], alerts: UUID | None) -> list[Au
             alerts,
         ),
         _alert(
+            "allocation failed",
+            EventTrigger(expect={events.ALLOCATION_FAILED}),
+            "Allocation {{ event.payload.allocation }} by {{ event.resource.name }} failed",
+            "By {{ event.payload.version }}: {{ event.payload.reason }}",
+            alerts,
+        ),
+        _alert(
             "run failed or crashed",
             EventTrigger(
                 expect={"prefect.flow-run.Crashed", "prefect.flow-run.Failed", "prefect.flow-run.TimedOut"},

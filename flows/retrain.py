@@ -7,6 +7,7 @@ from prefect import flow
 from schemas.parameters import AsOf, ModelNames, PromoteFirst, Snapshot
 from schemas.refs import VersionRef
 from schemas.settings import load_settings
+from tasks.allocating import allocate_declared
 from tasks.cataloguing import write_catalog
 from tasks.cluster import open_cluster
 from tasks.ingesting import head_snapshot
@@ -26,7 +27,7 @@ def retrain(
     as_of: AsOf = None,
     promote_first: PromoteFirst = False,
 ) -> list[VersionRef]:
-    """Fit, estimate the covariance, evaluate, gate, publish and report; versions already published stay as they are.
+    """Fit, estimate the covariance, evaluate, gate, publish, allocate and report; what is already published stays.
 
     Parameters
     ----------
@@ -57,6 +58,7 @@ def retrain(
     wanted = spec.models_named(models)
     with hold_models(spec.universe, wanted, settings), open_cluster(settings, run_logger().info) as cluster:
         outcomes = train_each(spec, wanted, snapshot, as_of, cluster, settings, promote_first=promote_first)
+        allocate_declared(spec, [model.name for model in wanted], settings)
         if outcomes.versions:
             write_report(spec, snapshot, outcomes.versions, settings)
         write_catalog(settings)

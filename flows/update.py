@@ -7,6 +7,7 @@ from prefect import flow
 from schemas.parameters import AsOf, ModelNames, Snapshot
 from schemas.refs import VersionRef
 from schemas.settings import load_settings
+from tasks.allocating import allocate_declared
 from tasks.cataloguing import write_catalog
 from tasks.ingesting import head_snapshot
 from tasks.outcomes import Outcomes
@@ -24,7 +25,8 @@ def update(
 ) -> list[VersionRef]:
     """Give loadings, factor returns, Omega, specific and portfolio variance for the dates after each champion's.
 
-    Each champion is continued with the config and the fit that it was made with; a model without one is left out.
+    Each champion is continued with the config and the fit that it was made with; a model without one is left out. The
+    weights that the config declares follow.
 
     Parameters
     ----------
@@ -53,5 +55,6 @@ def update(
     outcomes = Outcomes()
     updated = outcomes.attempt(names, lambda name: update_version(spec.universe, name, snapshot, until, settings))
     outcomes.versions = list(updated.values())
+    allocate_declared(spec, names, settings)
     write_catalog(settings)
     return outcomes.conclude()

@@ -1,4 +1,4 @@
-"""Figures about risk: forecast against realised volatility, bias through time, decomposition, and specific risk.
+"""Figures about risk: forecast against realised volatility, bias, decomposition, specific risk, and the frontier.
 
 Each function draws one figure within `canvas.drawing` and says in its docstring what it shows; its caption says to
 the reader how to read it.
@@ -6,7 +6,7 @@ the reader how to read it.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pandas as pd
@@ -18,6 +18,7 @@ from matplotlib.patches import Patch
 from models.evaluation.calibration import bias_interval, kurtosis
 from reporting.canvas import (
     GRID,
+    HALF,
     INK,
     MUTED,
     PAPER,
@@ -37,8 +38,10 @@ from reporting.readings import (
     OTHER,
     REALISED_WINDOW,
     SPECIFIC,
+    Frontier,
     PublishedVersion,
     forecast_volatility,
+    frontier,
     out_of_sample_start,
     portfolios_of,
     realised_volatility,
@@ -178,3 +181,39 @@ def specific(versions: Sequence[PublishedVersion]) -> Chart | None:
         f"(× √{versions[0].periods_per_year}): the {len(order)} stocks with the largest, ranked by the median over "
         "models. Marks far apart are stocks on which the models disagree.",
     )
+
+
+def frontiers(versions: Sequence[PublishedVersion]) -> Chart | None:
+    """Draw the long-only efficient frontier as of the last date, a picture per model, with portfolios as points."""
+    names = list(dict.fromkeys(name for v in versions for name in (*v.portfolios, *v.allocations)))
+    colours = {name: f"C{place}" for place, name in enumerate(names, start=1)}
+    found = [(version, frontier(version), f"frontier{place}") for place, version in enumerate(versions)]
+    pictures = tuple(_frontier(version, drawn, key, colours) for version, drawn, key in found if drawn is not None)
+    if not pictures:
+        return None
+    return Chart(
+        pictures,
+        "The most that long-only weights can be expected to earn at a volatility, by X Omega X' + D and the model's "
+        "expected returns with alpha set to 0 as of the last date, over cash; both a year (volatility × "
+        f"√{versions[0].periods_per_year}). Circles are declared portfolios, diamonds weights allocated by this model. "
+        "What lies far to the right of the curve carries risk that its factors are not paid for; expected returns are "
+        "means of a training sample, and far less certain than the risk.",
+        columns=2,
+    )
+
+
+def _frontier(version: PublishedVersion, drawn: Frontier, key: str, colours: Mapping[str, str]) -> Picture:
+    figure = Figure(figsize=(HALF, 3.0), layout="constrained")
+    ax = figure.subplots()
+    (curve,) = ax.plot(drawn.volatility, drawn.expected, color=INK, linewidth=1.5)
+    entries: list[tuple[Artist, str]] = [(curve, "efficient frontier")]
+    for marker, places in (("o", drawn.portfolios), ("D", drawn.allocations)):
+        for name, place in places.items():
+            (mark,) = ax.plot(*place, marker, color=colours[name], markersize=7.0, markeredgecolor=PAPER)
+            entries.append((mark, name))
+    legend(figure, entries)
+    ax.set_xlim(left=0.0)
+    ax.set_xlabel("volatility, % a year")
+    ax.set_ylabel("expected return, % a year")
+    alt = f"Efficient frontier by {version.model}, with portfolios as points"
+    return Picture(version.model, f"as of {version.dates[-1]:%Y-%m-%d}", to_svg(figure, key), alt)

@@ -7,17 +7,19 @@ in `figures` and `figures_risk`, wording in `tables` and the template.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 import pandas as pd
 import xarray as xr
 
+from models.allocation import efficient_frontier
 from models.arrays import Float64Array
 from models.risk.calibration import BUDGET
+from models.risk.portfolio import RiskModel
 from schemas.contracts import Manifest
-from schemas.errors import DataError
+from schemas.errors import DataError, ModelError
 
 REALISED_WINDOW = {252: 63, 12: 12}
 """Periods over which realised volatility looks back, by periods per year."""
@@ -29,10 +31,21 @@ OTHER = "other factors"
 
 @dataclass(frozen=True)
 class PublishedVersion:
-    """One published version: its Dataset (`schemas.contracts.VERSION`) beside its manifest."""
+    """One published version: its Dataset (`schemas.contracts.VERSION`) beside its manifest.
+
+    Attributes
+    ----------
+    dataset : xarray.Dataset
+        May be opened lazily.
+    manifest : Manifest
+        What it was made from.
+    allocations : mapping of str to xarray.DataArray
+        Weights (ticker) that were made from it as of its last date, by name.
+    """
 
     dataset: xr.Dataset
     manifest: Manifest
+    allocations: Mapping[str, xr.DataArray] = field(default_factory=dict)
 
     @property
     def model(self) -> str:
@@ -239,6 +252,52 @@ def specific_volatility(version: PublishedVersion) -> tuple[pd.Series[float], pd
     tickers = [str(name) for name in version.dataset["ticker"].values]
     volatility = np.sqrt(values * version.periods_per_year) * 100.0
     return pd.Series(volatility, index=tickers).dropna(), version.dates[known[-1]]
+
+
+@dataclass(frozen=True, eq=False)
+class Frontier:
+    """The efficient frontier by the last row of a version, and where portfolios lie beside it; percent a year.
+
+    Attributes
+    ----------
+    volatility, expected : numpy.ndarray
+        (point,) of the frontier.
+    portfolios, allocations : dict of str to (float, float)
+        Volatility and expected return by name; those that hold a stock without either are left out.
+    """
+
+    volatility: Float64Array
+    expected: Float64Array
+    portfolios: dict[str, tuple[float, float]]
+    allocations: dict[str, tuple[float, float]]
+
+
+def frontier(version: PublishedVersion) -> Frontier | None:
+    """Return the frontier as of the last date; None without expected returns, or where none can be made."""
+    if "expected_returns" not in version.dataset:
+        return None
+    parts = ["loadings", "omega", "specific_variance", "expected_returns", "weights"]
+    rows = version.dataset[parts].isel(date=-1, drop=True).load()
+    model, mu = RiskModel(rows["loadings"], rows["omega"], rows["specific_variance"]), rows["expected_returns"]
+    try:
+        found = efficient_frontier(model, mu)
+    except (DataError, ModelError):
+        return None
+    periods = version.periods_per_year
+
+    def placed(weights: xr.DataArray) -> tuple[float, float]:
+        held = weights.where(weights != 0.0, drop=True)
+        earned = float((held * mu.sel(ticker=held["ticker"])).sum(skipna=False))
+        return math.sqrt(float(model.variance(weights)) * periods) * 100.0, earned * periods * 100.0
+
+    declared = {name: placed(rows["weights"].sel(portfolio=name, drop=True)) for name in version.portfolios}
+    allocated = {name: placed(weights) for name, weights in version.allocations.items()}
+    return Frontier(
+        np.sqrt(found["variance"].values * periods) * 100.0,
+        found["expected_return"].values * periods * 100.0,
+        {name: place for name, place in declared.items() if np.isfinite(place).all()},
+        {name: place for name, place in allocated.items() if np.isfinite(place).all()},
+    )
 
 
 def default_tickers(version: PublishedVersion, most: int) -> tuple[str, ...]:

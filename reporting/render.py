@@ -105,6 +105,7 @@ def _charts(versions: Sequence[PublishedVersion], tickers: Sequence[str]) -> dic
             "bias": figures_risk.bias(versions),
             "decomposition": figures_risk.decomposition(versions),
             "specific": figures_risk.specific(versions),
+            "frontiers": figures_risk.frontiers(versions),
         }
 
 

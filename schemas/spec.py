@@ -3,7 +3,7 @@
 Here belong the fields of a config file and the rules among them. Defaults here are part of the contract: a changed
 default changes the digest of every spec that leaves it out. Folders, addresses and passwords belong in
 `schemas.settings`; quality checks in `schemas.checks`; sources in `schemas.sources`; models in `schemas.families`; the
-estimators of risk in `schemas.risk`. A config file is read by `storage.configs`.
+estimators of risk in `schemas.risk`; allocations in `schemas.allocation`. A config file is read by `storage.configs`.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
+from schemas.allocation import DeclaredAllocation
 from schemas.base import Frozen, Name, nearest
 from schemas.checks import CheckOverrides, SuspectedReturns
 from schemas.errors import ConfigError
@@ -313,6 +314,9 @@ class RunSpec(Frozen):
         description="How the risk of every model is estimated. Monthly data are not calibrated unless asked.",
     )
     gate: GateSpec = Field(default=GateSpec(), description="What a version must satisfy to become latest.")
+    allocations: tuple[DeclaredAllocation, ...] = Field(
+        default=(), description="Weights that every run makes by the champions of its models, and publishes."
+    )
     report: ReportSpec = Field(default=ReportSpec(), description="What the report of a run shows.")
 
     @model_validator(mode="before")
@@ -377,7 +381,7 @@ class RunSpec(Frozen):
             )
         return calendar
 
-    @field_validator("models", "portfolios")
+    @field_validator("models", "portfolios", "allocations")
     @classmethod
     def _unique_names(cls, items: tuple[Any, ...]) -> tuple[Any, ...]:
         names = [item.name for item in items]
@@ -390,6 +394,11 @@ class RunSpec(Frozen):
     def _consistent(self) -> Self:
         if self.panel.market_portfolio and self.panel.market_portfolio not in {item.name for item in self.portfolios}:
             raise ValueError(f"panel.market_portfolio '{self.panel.market_portfolio}' is not one of the portfolios")
+        known = [model.name for model in self.models]
+        for item in self.allocations:
+            if item.model not in known:
+                hint = nearest(item.model, known)
+                raise ValueError(f"allocation '{item.name}' goes by a model '{item.model}' that is not there; {hint}")
         if self.frequency != "daily" and self.adjusts_splits:
             raise ValueError("data.adjust: splits are told from other moves in daily prices only; leave it out")
         try:

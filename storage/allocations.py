@@ -20,7 +20,7 @@ from pydantic import ValidationError
 from schemas.allocated import ALLOCATION, AllocationManifest
 from schemas.contracts import differing_fields, validate
 from schemas.errors import ConflictError, CorruptionError, PublishError, StoreError
-from schemas.refs import AllocationRef
+from schemas.refs import AllocationRef, VersionRef
 from storage.arrays import LABEL_ATTRS, read_dataset, same_bits, write_dataset
 from storage.checksums import manifest_seal
 from storage.damage import Guard
@@ -93,6 +93,15 @@ def list_allocations(layout: Layout, universe: str, name: str) -> list[Allocatio
         with suppress(ValueError):  # what is no date is not ours
             found.append(find_allocation(layout, universe, name, date.fromisoformat(folder)))
     return sorted((ref for ref in found if ref is not None), key=lambda ref: ref.as_of)
+
+
+def allocations_of(layout: Layout, version: VersionRef) -> list[AllocationRef]:
+    """Return all weights that were made from a version, in the order of their names."""
+    found = [
+        find_allocation(layout, version.universe, name, version.as_of) for name in layout.allocated(version.universe)
+    ]
+    made = [ref for ref in found if ref is not None]
+    return [ref for ref in made if read_allocation(layout, ref)[1].version == str(version)]
 
 
 def read_allocation(layout: Layout, ref: AllocationRef) -> tuple[xr.Dataset, AllocationManifest]:

@@ -66,6 +66,10 @@ class Layout:
         """Key of the weights that were published under a name, one folder per as-of date."""
         return "/".join([ALLOCATIONS, _name("universe", universe), _name("name", name)])
 
+    def allocated(self, universe: str) -> list[str]:
+        """Names under which weights of a universe are published, as `cubes`."""
+        return _ours(self.store, "/".join([ALLOCATIONS, _name("universe", universe)]))
+
     def cubes(self) -> list[str]:
         """Names of the universes that have a cube; what lies beside them and cannot be one is passed over."""
         return _ours(self.store, CUBES)

@@ -1,7 +1,11 @@
-"""Weights from a published version, published in turn; and how they come back as a portfolio of the cube."""
+"""Weights from a published version, published in turn; and how they come back as a portfolio of the cube.
+
+Here belong the one way to make published weights, and what a run does about those that its config declares.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Collection, Mapping, Sequence
 from datetime import UTC, datetime
 
 import numpy as np
@@ -19,8 +23,11 @@ from schemas.settings import Settings
 from schemas.spec import AllocatedWeights, DatedWeights, RunSpec
 from storage import published
 from storage.allocations import find_allocation, list_allocations, publish_allocation, read_allocation
+from storage.cube import Cube
 from tasks.artifacts import publish_table
+from tasks.events import announce_failed_allocation
 from tasks.logs import run_logger
+from tasks.outcomes import reason_of
 from tasks.provenance import library_versions, source_version
 from tasks.stages import Stage
 from tasks.steps import step
@@ -49,6 +56,8 @@ def allocate_weights(version: str, spec: AllocationSpec, settings: Settings) -> 
         If there is no such version.
     ConflictError
         If other weights were published under this name as of this date.
+    ConfigError
+        If a limit is of an industry or factor that there is not.
     ModelError
         If no weights keep the limits.
     """
@@ -60,8 +69,9 @@ def allocate_weights(version: str, spec: AllocationSpec, settings: Settings) -> 
     before = [one for one in list_allocations(space.layout, ref.universe, spec.name) if one.as_of < ref.as_of]
     previous = read_allocation(space.layout, before[-1])[0]["weights"] if before else None
     rows = published.open_version(space.layout, ref).isel(date=-1, drop=True).load()
+    industries = _industries(space, ref, rows["ticker"]) if spec.by_industry else None
     with threadpool_limits(1):  # BLAS rounds by the number of its threads
-        dataset = _allocated(rows, spec, previous)
+        dataset = _allocated(rows, spec, previous, industries)
     weights = dataset["weights"]
     manifest = AllocationManifest(
         universe=ref.universe,
@@ -82,6 +92,57 @@ def allocate_weights(version: str, spec: AllocationSpec, settings: Settings) -> 
     run_logger().info("published the weights %s, made from %s", made, ref)
     _show(made, dataset)
     return made
+
+
+def allocate_declared(spec: RunSpec, models: Collection[str], settings: Settings) -> list[AllocationRef]:
+    """Make the weights that a config declares for some models, by their champions as of the last date; old ones stay.
+
+    Weights of a name and a date are made once: by whatever champion came first. What cannot be made is told, with an
+    event, and takes nothing else along.
+
+    Parameters
+    ----------
+    spec : RunSpec
+        Its `allocations`.
+    models : collection of str
+        Names of the models of this run.
+    settings : Settings
+        Where everything is kept.
+
+    Returns
+    -------
+    list[AllocationRef]
+        What there is now; `changed` says whether this run made it.
+
+    Raises
+    ------
+    OSError
+        A store that does not answer or a full disk: the next one would meet it too.
+    """
+    space, made = Workspace.of(settings), []
+    for item in [item for item in spec.allocations if item.model in models]:
+        champion = published.latest(space.layout, spec.universe, item.model)
+        if champion is None:
+            run_logger().warning("allocation %s waits: %s/%s has no champion", item.name, spec.universe, item.model)
+            continue
+        try:
+            made.append(_by_champion(space, champion, item.spec, settings))
+        except OSError:
+            raise
+        except Exception as error:  # noqa: BLE001  # whatever one raises, versions and other weights are published
+            reason = reason_of(error)
+            run_logger().warning("allocation %s by %s failed: %s", item.name, champion, reason)
+            announce_failed_allocation(champion, item.name, reason)
+    return made
+
+
+def _by_champion(space: Workspace, champion: VersionRef, spec: AllocationSpec, settings: Settings) -> AllocationRef:
+    there = find_allocation(space.layout, champion.universe, spec.name, champion.as_of)
+    if there is None:
+        return allocate_weights(str(champion), spec, settings)
+    if read_allocation(space.layout, there)[1].spec == spec:
+        return there
+    return _unless_other(space, there, champion, spec)
 
 
 def with_allocations(spec: RunSpec, settings: Settings) -> RunSpec:
@@ -120,11 +181,33 @@ def _read(space: Workspace, universe: str, item: AllocatedWeights) -> AllocatedW
     return item.model_copy(update={"rebalances": tuple(found)})
 
 
-def _allocated(rows: xr.Dataset, spec: AllocationSpec, previous: xr.DataArray | None) -> xr.Dataset:
+def _industries(space: Workspace, ref: VersionRef, tickers: xr.DataArray) -> dict[str, list[str]]:
+    """Return which tickers of a version are in each industry as of its date, in the snapshot that it was made from."""
+    snapshot = published.read_manifest(space.layout, ref).snapshot_id
+    cube = Cube.open(space.layout, ref.universe).open_dataset(snapshot)
+    if "industry" not in cube:
+        raise ConfigError(
+            f"{ref.universe} has no industries to limit; add `industries:` to its config, or list the tickers of the "
+            "group"
+        )
+    codes = cube["industry"].sel(date=np.datetime64(ref.as_of), ticker=tickers).to_series()
+    return {
+        str(name): [str(ticker) for ticker in codes.index[codes == code]]
+        for code, name in enumerate(cube["industry_name"].values)
+    }
+
+
+def _allocated(
+    rows: xr.Dataset,
+    spec: AllocationSpec,
+    previous: xr.DataArray | None,
+    industries: Mapping[str, Sequence[str]] | None,
+) -> xr.Dataset:
     model = RiskModel(rows["loadings"], rows["omega"], rows["specific_variance"])
     if previous is not None:  # a ticker that the version does not know was withdrawn since: there is nothing to sell
         previous = previous[np.isin(previous["ticker"].values, model.loadings["ticker"].values)]
-    weights = allocate(model, spec, expected_returns=rows.get("expected_returns"), previous=previous)
+    mu = rows.get("expected_returns")
+    weights = allocate(model, spec, expected_returns=mu, previous=previous, industries=industries)
     parts = {
         "weights": weights,
         "risk_contribution": model.asset_contributions(weights),

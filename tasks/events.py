@@ -1,4 +1,4 @@
-"""The five events that factorcube sends to Prefect: what automations start runs and raise alerts from.
+"""The six events that factorcube sends to Prefect: what automations start runs and raise alerts from.
 
 Here belongs what is sent. What follows from it is declared in `deploy.automations`. An event is news, not state: one
 that is lost with its process costs a follow-up run, which the next schedule makes good, and never data.
@@ -11,6 +11,7 @@ factorcube.snapshot.new-month factorcube.universe.<universe>           it brough
 factorcube.checks.failed      factorcube.universe.<universe>           a check of an ingest failed
 factorcube.version.promoted   factorcube.model.<universe>.<model>      a version became `latest`
 factorcube.champion.stale     factorcube.model.<universe>.<model>      a champion lags behind its cube
+factorcube.allocation.failed  factorcube.model.<universe>.<model>      declared weights could not be made
 ============================  =======================================  =====================================
 
 Every resource carries the labels ``factorcube.universe``, ``factorcube.flow`` (the flow that sent it) and, where the
@@ -37,6 +38,7 @@ NEW_MONTH = "factorcube.snapshot.new-month"
 CHECKS_FAILED = "factorcube.checks.failed"
 PROMOTED = "factorcube.version.promoted"
 STALE = "factorcube.champion.stale"
+ALLOCATION_FAILED = "factorcube.allocation.failed"
 
 BLOCKING = "factorcube.blocking"
 """Label of failed checks: ``true`` if one of them kept data out of the cube."""
@@ -83,6 +85,12 @@ def announce_stale_champion(champion: VersionRef, as_of: date, head: date, perio
     """Tell that a champion lags behind its cube by more periods than the settings allow."""
     payload = {"version": champion.version, "as_of": str(as_of), "head": str(head), "periods": periods}
     _emit(STALE, champion.universe, champion.model, payload)
+
+
+def announce_failed_allocation(champion: VersionRef, name: str, reason: str) -> None:
+    """Tell that weights which a config declares could not be made by a champion."""
+    payload = {"version": champion.version, "allocation": name, "reason": reason}
+    _emit(ALLOCATION_FAILED, champion.universe, champion.model, payload)
 
 
 def _last(dataset: xr.Dataset) -> date:

@@ -22,6 +22,7 @@ from schemas.settings import Settings
 from schemas.spec import RunSpec
 from schemas.statistics import version_contract
 from storage import published
+from storage.allocations import allocations_of, read_allocation
 from storage.files import write_atomic
 from storage.work import Kind
 from tasks.artifacts import publish_link
@@ -124,8 +125,10 @@ def write_version_report(space: Workspace, version: str, output: Path | None) ->
 
 
 def report_path(space: Workspace, spec: RunSpec, versions: Sequence[VersionRef]) -> Path:
-    """Where the report of a run lies: named by its as-of date, its config and its versions."""
-    name = digest([spec.digest(), [version.model_dump(include={"model", "version"}) for version in versions]])[:8]
+    """Where the report of a run lies: named by its as-of date, its config, its versions and their weights."""
+    shown = [version.model_dump(include={"model", "version"}) for version in versions]
+    weights = [str(ref) for version in versions for ref in allocations_of(space.layout, version)]
+    name = digest([spec.digest(), shown, weights])[:8]
     return space.layout.reports / spec.universe / f"{versions[0].as_of}-{name}.html"
 
 
@@ -149,7 +152,12 @@ def report_of(
     """Render the report of published versions, read back as any reader reads them."""
     loaded = [
         PublishedVersion(
-            dataset=published.open_version(space.layout, ref), manifest=published.read_manifest(space.layout, ref)
+            dataset=published.open_version(space.layout, ref),
+            manifest=published.read_manifest(space.layout, ref),
+            allocations={
+                made.name: read_allocation(space.layout, made)[0]["weights"]
+                for made in allocations_of(space.layout, ref)
+            },
         )
         for ref in versions
     ]
@@ -157,8 +165,8 @@ def report_of(
 
 
 def _portable(spec: RunSpec) -> dict[str, Any]:
-    """Return what decides a version as JSON: without the report's looks, and without folders of this machine."""
-    config = spec.model_dump(mode="json", exclude={"report"})
+    """Return what decides a version as JSON: without report and allocations, and without folders of this machine."""
+    config = spec.model_dump(mode="json", exclude={"report", "allocations"})
     for source in (config["data"], *config["factors"], config["industries"]):
         if source is not None and "paths" in source["origin"]:
             source["origin"]["paths"] = [Path(path).name for path in source["origin"]["paths"]]

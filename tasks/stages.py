@@ -48,6 +48,8 @@ _INGESTED = ("tasks.committing", "tasks.delivering", "tasks.describing")
 """What becomes of a delivery after it was read."""
 _POINTER = ("storage.pointer", "storage.published", "tasks.promoting")
 """What finds versions and moves `latest`; the files of a version are written by `storage.version_files`."""
+_SHOWN = "storage.allocations"
+"""What the report shows beside a version."""
 
 
 @dataclass(frozen=True)
@@ -114,13 +116,13 @@ class Stage(Enum):
     """Series and metrics of a risk model, which stands in the key."""
     VERSIONS = _Steps(
         ("tasks.naming", "tasks.publishing", "storage.version_files"),
-        without=(*_POINTER, "tasks.committing", "tasks.fitting", "tasks.ingesting"),
+        without=(*_POINTER, _SHOWN, "tasks.committing", "tasks.fitting", "tasks.ingesting"),
         behind=("FITS", "ROWS", "EVALUATION"),
     )
     """Versions of a family, which are named before anything behind them is made."""
     UPDATES = _Steps(
         ("tasks.naming", "tasks.updating", "storage.version_files"),
-        without=(*_POINTER, "tasks.committing", "tasks.fitting", "tasks.ingesting"),
+        without=(*_POINTER, _SHOWN, "tasks.committing", "tasks.fitting", "tasks.ingesting"),
         behind=("STATES",),
     )
     """Versions that continue another one of a family, which stands in the key."""

@@ -5,6 +5,7 @@ say what weights may be                      `models.allocation.constraints`
 hand a risk model to skfolio                 `models.allocation.prior`
 allocate through skfolio                     `models.allocation.optimised`
 give factors equal shares of risk            `models.allocation.factor_parity`
+draw the efficient frontier                  `models.allocation.frontier`
 allocate as a config says                    `models.allocation.allocate`
 ==========================================  ============================
 
@@ -15,6 +16,7 @@ imported when the first allocation is made.
 from models.allocation.allocate import allocate
 from models.allocation.constraints import Constraints
 from models.allocation.factor_parity import factor_risk_parity
+from models.allocation.frontier import efficient_frontier
 from models.allocation.optimised import (
     hierarchical_risk_parity,
     maximum_diversification,
@@ -26,6 +28,7 @@ from models.allocation.optimised import (
 __all__ = [
     "Constraints",
     "allocate",
+    "efficient_frontier",
     "factor_risk_parity",
     "hierarchical_risk_parity",
     "maximum_diversification",

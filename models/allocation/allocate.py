@@ -5,6 +5,8 @@ Here belongs the choice among methods. Reading a published version and publishin
 
 from __future__ import annotations
 
+from collections.abc import Collection, Mapping
+
 import xarray as xr
 
 from models.allocation import factor_parity, optimised
@@ -20,6 +22,7 @@ def allocate(
     *,
     expected_returns: xr.DataArray | None = None,
     previous: xr.DataArray | None = None,
+    industries: Mapping[str, Collection[str]] | None = None,
 ) -> xr.DataArray:
     """Make weights by the method of a spec, within its limits.
 
@@ -32,6 +35,8 @@ def allocate(
         (ticker) per period; `mean_variance` needs it.
     previous : xarray.DataArray, optional
         (ticker) weights held until now; without it turnover has no limit.
+    industries : mapping, optional
+        Tickers of each industry, by its name; limits of a group without tickers need it.
 
     Returns
     -------
@@ -40,6 +45,8 @@ def allocate(
 
     Raises
     ------
+    ConfigError
+        If there is no such industry or factor as a limit is of.
     DataError, ModelError
         As `models.allocation.minimum_variance`; ModelError also if there are no expected returns for `mean_variance`.
     """
@@ -48,6 +55,9 @@ def allocate(
         cap=spec.cap,
         previous=previous,
         max_turnover=None if previous is None else spec.max_turnover,
+        groups={**(industries or {}), **{one.name: one.tickers for one in spec.groups if one.tickers is not None}},
+        group_limits={one.name: one.range for one in spec.groups},
+        exposure_limits={one.factor: one.range for one in spec.exposures},
     )
     match spec.method:
         case "minimum_variance":

@@ -6,15 +6,17 @@ weights serve belongs in `optimised` and `factor_parity`.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
 import pandas as pd
 import xarray as xr
+from scipy.optimize import linprog
 
 from models.arrays import Float64Array, IntArray
 from models.risk.portfolio import RiskModel
+from schemas.base import nearest
 from schemas.errors import ConfigError, DataError, ModelError
 
 _DUST = 1e-9
@@ -22,6 +24,11 @@ _DUST = 1e-9
 _ROUNDS = 5
 _LEAST_INSIDE = 1e-3
 """Least net weight within its bounds that can take up what is missing of 1."""
+_SLACK = 1e-9
+"""By how much a limit may miss what weights can reach before it is refused: rounding."""
+
+Range = tuple[float, float]
+"""Least and largest value; an infinite one is no limit."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,10 +41,14 @@ class Constraints:
         Whether no weight may be negative.
     cap : float, optional
         Largest weight of a ticker; without `long_only` also the largest short one.
-    groups : pandas.Series, optional
-        Group of each ticker, by ticker: sectors, countries.
+    groups : mapping
+        Tickers of each group, by its name; groups may overlap. Of a series of sectors by ticker it is
+        ``sectors.groupby(sectors).groups``.
     group_limits : mapping
-        Least and largest net weight of groups, by name. Groups that are not named are free.
+        Least and largest net weight of groups, by name. Groups that are not named are free, and so is a ticker that is
+        in no group.
+    exposure_limits : mapping
+        Least and largest exposure X'w to factors, by name, in the units of the model's loadings.
     previous : xarray.DataArray, optional
         (ticker) weights held until now; a ticker left out was not held.
     max_turnover : float, optional
@@ -52,19 +63,24 @@ class Constraints:
 
     long_only: bool = True
     cap: float | None = None
-    groups: pd.Series | None = None
-    group_limits: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+    groups: Mapping[str, Collection[str]] = field(default_factory=dict)
+    group_limits: Mapping[str, Range] = field(default_factory=dict)
+    exposure_limits: Mapping[str, Range] = field(default_factory=dict)
     previous: xr.DataArray | None = None
     max_turnover: float | None = None
 
     def __post_init__(self) -> None:
         if self.cap is not None and not self.cap > 0.0:
             raise ConfigError(f"cap must be above 0, not {self.cap}.")
-        if self.group_limits and self.groups is None:
-            raise ConfigError("group_limits needs the groups of tickers.")
-        for name, (low, high) in self.group_limits.items():
-            if not low <= high:
-                raise ConfigError(f"the limits of group '{name}' are {low} and {high}; the first may not be larger.")
+        for name in self.group_limits:
+            if name not in self.groups:
+                raise ConfigError(f"there is no group '{name}' to limit; {nearest(name, list(self.groups))}")
+        for what, limits in (("group", self.group_limits), ("factor", self.exposure_limits)):
+            for name, (low, high) in limits.items():
+                if not low <= high:
+                    raise ConfigError(
+                        f"the limits of {what} '{name}' are {low} and {high}; the first may not be larger."
+                    )
         if self.max_turnover is not None and (self.previous is None or self.max_turnover < 0.0):
             raise ConfigError("max_turnover needs previous weights, and may not be negative.")
 
@@ -86,8 +102,8 @@ class Holdable:
         What variances were multiplied by.
     lower, upper : float or None
         Bounds of every weight.
-    rows, least, most : numpy.ndarray
-        (g, n), (g,), (g,): least <= rows @ w <= most.
+    rows, most : numpy.ndarray
+        (g, n), (g,): rows @ w <= most.
     previous : numpy.ndarray or None
         (n,) weights held until now.
     turnover : float or None
@@ -104,7 +120,6 @@ class Holdable:
     lower: float | None
     upper: float | None
     rows: Float64Array
-    least: Float64Array
     most: Float64Array
     previous: Float64Array | None
     turnover: float | None
@@ -117,8 +132,10 @@ class Holdable:
         ------
         DataError
             If the model has dates, Omega is not known, or a ticker of the limits is unknown to the model.
+        ConfigError
+            If a factor of the limits is unknown to the model.
         ModelError
-            If no stock can be held, or the limits leave nothing.
+            If no stock can be held, or a limit leaves nothing.
         """
         if any("date" in part.dims for part in (model.loadings, model.omega, model.specific_variance)):
             raise DataError("an allocation is as of one date; choose it from the parts of the risk model with .sel")
@@ -138,8 +155,14 @@ class Holdable:
         if not (variance > 0.0).all():
             raise ModelError(f"{tickers[position][variance <= 0.0][0]} has no risk at all; leave it out.")
         scale = 1.0 / float(variance.mean())
-        rows, least, most = _group_rows(constraints, tickers[position])
         previous, turnover = _turnover(constraints, tickers, position)
+        lower = 0.0 if constraints.long_only else None if constraints.cap is None else -constraints.cap
+        upper = _upper(constraints, len(position))
+        limited = _group_rows(constraints, tickers, position)
+        limited |= _exposure_rows(constraints, model.loadings.indexes["factor"], loadings)
+        for what, (row, within) in limited.items():
+            _require_reachable(what, row, within, (lower, upper))
+        rows, most = _inequalities(list(limited.values()), len(position))
         return cls(
             tickers=tickers,
             position=position,
@@ -148,10 +171,9 @@ class Holdable:
             omega=omega * scale,
             specific=specific * scale,
             scale=scale,
-            lower=0.0 if constraints.long_only else None if constraints.cap is None else -constraints.cap,
-            upper=_upper(constraints, len(position)),
+            lower=lower,
+            upper=upper,
             rows=rows,
-            least=least,
             most=most,
             previous=previous,
             turnover=turnover,
@@ -189,21 +211,60 @@ def _upper(constraints: Constraints, n: int) -> float | None:
     return constraints.cap
 
 
-def _group_rows(constraints: Constraints, tickers: pd.Index) -> tuple[Float64Array, Float64Array, Float64Array]:
-    names = list(constraints.group_limits)
-    bounds = np.array([constraints.group_limits[name] for name in names], dtype=np.float64).reshape(-1, 2)
-    if not names or constraints.groups is None:
-        return np.zeros((0, len(tickers))), bounds[:, 0], bounds[:, 1]
-    if not constraints.groups.index.is_unique:
-        raise DataError("groups has a ticker twice.")
-    labels = constraints.groups.reindex(tickers)
-    if labels.isna().any():
-        raise DataError(f"{labels.index[labels.isna()][0]} has no group, and groups have limits.")
-    rows: Float64Array = np.stack([(labels == name).to_numpy() for name in names]).astype(np.float64)
-    empty = [name for name, row in zip(names, rows, strict=True) if not row.any()]
-    if empty:
-        raise DataError(f"no ticker that can be held is in the group '{empty[0]}', which has limits.")
-    return rows, bounds[:, 0], bounds[:, 1]
+def _group_rows(
+    constraints: Constraints, tickers: pd.Index, position: IntArray
+) -> dict[str, tuple[Float64Array, Range]]:
+    """Limited sums over the stocks that can be held, by what they are called in a message."""
+    limited = {}
+    for name, within in constraints.group_limits.items():
+        members = pd.Index(constraints.groups[name])
+        unknown = members.difference(tickers)
+        if len(unknown):
+            raise DataError(f"the group '{name}' has {unknown[0]}, which the risk model does not know.")
+        row = tickers[position].isin(members).astype(np.float64)
+        limited[f"the weight of the group '{name}'"] = (row, within)
+    return limited
+
+
+def _exposure_rows(
+    constraints: Constraints, factors: pd.Index, loadings: Float64Array
+) -> dict[str, tuple[Float64Array, Range]]:
+    limited = {}
+    for name, within in constraints.exposure_limits.items():
+        if name not in factors:
+            known = nearest(name, list(map(str, factors)))
+            raise ConfigError(f"the risk model has no factor '{name}' whose exposure could be limited; {known}")
+        limited[f"the exposure to '{name}'"] = (loadings[:, factors.get_loc(name)], within)
+    return limited
+
+
+def _require_reachable(what: str, row: Float64Array, within: Range, bounds: tuple[float | None, float | None]) -> None:
+    """Refuse a limit that no weights within their bounds could keep, whatever the other limits are."""
+    ends = []
+    for sign in (1.0, -1.0):
+        found = linprog(sign * row, A_eq=np.ones((1, len(row))), b_eq=[1.0], bounds=[bounds], method="highs")
+        ends.append(sign * (-np.inf if found.fun is None or not found.success else float(found.fun)))
+    low, high = ends
+    if within[0] > high + _SLACK:
+        raise ModelError(
+            f"{what} shall be at least {within[0]:g}, but single weights within their bounds reach at most {high:g}; "
+            "lower the limit or raise the cap."
+        )
+    if within[1] < low - _SLACK:
+        raise ModelError(
+            f"{what} shall be at most {within[1]:g}, but single weights within their bounds reach no less than "
+            f"{low:g}; raise the limit."
+        )
+
+
+def _inequalities(limited: list[tuple[Float64Array, Range]], n_stocks: int) -> tuple[Float64Array, Float64Array]:
+    """Rows (g, n) and bounds (g,) with rows @ w <= bounds, one for each finite limit."""
+    sides = [
+        (sign * row, sign * edge) for row, within in limited for sign, edge in zip((-1.0, 1.0), within, strict=True)
+    ]
+    finite = [(row, edge) for row, edge in sides if np.isfinite(edge)]
+    rows = np.array([row for row, _ in finite], dtype=np.float64).reshape(-1, n_stocks)
+    return rows, np.array([edge for _, edge in finite], dtype=np.float64)
 
 
 def _turnover(

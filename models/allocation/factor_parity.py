@@ -134,7 +134,7 @@ def _cone(stocks: Holdable, exposures: Float64Array) -> Float64Array:
     if stocks.upper is not None:
         limits.append(t <= stocks.upper * net)
     if len(stocks.rows):
-        limits += [stocks.rows @ t <= stocks.most * net, stocks.rows @ t >= stocks.least * net]
+        limits.append(stocks.rows @ t <= stocks.most * net)
     if stocks.turnover is not None and stocks.previous is not None:
         limits.append(cp.norm1(t - stocks.previous * net) <= stocks.turnover * net)
     problem = cp.Problem(cp.Minimize(cp.norm(cp.multiply(np.sqrt(stocks.specific), t))), limits)

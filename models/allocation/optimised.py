@@ -5,7 +5,7 @@ Here belong objectives that skfolio knows, on the covariance of a `RiskModel` of
 
 Convex problems are solved by Clarabel in factor form, to a duality gap of 1e-9 on variances that are scaled to 1, or of
 1e-7 where rounding allows no less: as a rule weights are then exact to 1e-4, the objective to 1e-7,
-and limits on groups and turnover hold to 1e-5; bounds of single weights and the sum hold exactly.
+and limits on groups, exposures and turnover hold to 1e-5; bounds of single weights and the sum hold exactly.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ def minimum_variance(model: RiskModel, constraints: Constraints = _FREE) -> xr.D
 
     Raises
     ------
-    DataError, ModelError
+    ConfigError, DataError, ModelError
         As `Holdable.of`; also ModelError if the limits contradict each other, or the solver fails.
     """
     from skfolio.optimization import MeanRisk, ObjectiveFunction
@@ -130,7 +130,7 @@ def hierarchical_risk_parity(model: RiskModel, constraints: Constraints = _FREE)
     Raises
     ------
     ConfigError
-        If limits on groups or turnover are asked for, or short weights.
+        If limits on groups, exposures or turnover are asked for, or short weights.
     DataError, ModelError
         As `minimum_variance`.
     """
@@ -138,8 +138,12 @@ def hierarchical_risk_parity(model: RiskModel, constraints: Constraints = _FREE)
     from skfolio.distance import CovarianceDistance
     from skfolio.optimization import HierarchicalRiskParity
 
-    if constraints.group_limits or constraints.max_turnover is not None or not constraints.long_only:
-        raise ConfigError("hierarchical risk parity takes a cap alone: no group limits, no turnover, no short weights.")
+    limited = constraints.group_limits or constraints.exposure_limits or constraints.max_turnover is not None
+    if limited or not constraints.long_only:
+        raise ConfigError(
+            "hierarchical risk parity takes a cap alone: no limits of groups or exposures, no turnover, no short "
+            "weights."
+        )
     stocks = Holdable.of(model, constraints)
     estimator = HierarchicalRiskParity(
         risk_measure=RiskMeasure.VARIANCE,
@@ -155,8 +159,7 @@ def _solved(stocks: Holdable, estimator: Any, mu: Float64Array | None, **options
     """Weights of a convex estimator of skfolio under the limits."""
     limits: dict[str, Any] = {"min_weights": stocks.lower, "max_weights": stocks.upper}
     if len(stocks.rows):
-        limits["left_inequality"] = np.vstack([stocks.rows, -stocks.rows])
-        limits["right_inequality"] = np.concatenate([stocks.most, -stocks.least])
+        limits["left_inequality"], limits["right_inequality"] = stocks.rows, stocks.most
     if stocks.turnover is not None:
         limits["add_constraints"] = _turnover(stocks)
     for tolerance in _TOLERANCES:

@@ -105,11 +105,13 @@ def turnover(before: Float64Array, after: Float64Array) -> float:
     return float(np.abs(after - before).sum() / 2.0)
 
 
-def long_only_minimum_variance(covariance: Covariance, cap: float = 0.02) -> Float64Array:
-    """Weights of minimum variance that sum to 1 and lie between 0 and a cap.
+def long_only_minimum_variance(
+    covariance: Covariance, cap: float = 0.02, tilt: Float64Array | None = None
+) -> Float64Array:
+    """Weights of minimum variance that sum to 1 and lie between 0 and a cap; with a tilt a, of maximum a'w - w'Sw / 2.
 
-    A primal-dual interior point method (Mehrotra 1992) for min w'Sw / 2, 1'w = 1, 0 <= w <= c: every step solves with
-    S plus a diagonal, which the factor form does in n K^2. About twenty steps, whatever is bound.
+    A primal-dual interior point method (Mehrotra 1992) for min w'Sw / 2 - a'w, 1'w = 1, 0 <= w <= c: every step solves
+    with S plus a diagonal, which the factor form does in n K^2. About twenty steps, whatever is bound.
 
     Parameters
     ----------
@@ -117,11 +119,13 @@ def long_only_minimum_variance(covariance: Covariance, cap: float = 0.02) -> Flo
         Of n stocks.
     cap : float
         Largest weight of a name, above 1 / n.
+    tilt : numpy.ndarray, optional
+        a (n,), expected returns over a risk aversion.
 
     Returns
     -------
     numpy.ndarray
-        (n,), whose variance exceeds the minimum by at most 1e-13 of it, or by rounding.
+        (n,), which miss the optimum by at most 1e-13 of their variance, or by rounding.
 
     Raises
     ------
@@ -135,12 +139,12 @@ def long_only_minimum_variance(covariance: Covariance, cap: float = 0.02) -> Flo
         raise ConfigError(f"A cap of {cap:g} leaves nothing to choose among {n} stocks; give one above {1.0 / n:.4g}.")
     size = float(covariance.diagonal.mean()) / n
     w, below, above = np.full(n, 1.0 / n), np.full(n, size), np.full(n, size)
-    level = 0.0
+    level, wanted = 0.0, np.zeros(n) if tilt is None else tilt
     for _ in range(_MOST_STEPS):
         room = cap - w
         gap = float(w @ below + room @ above)
         slope = covariance.times(w[:, None])[:, 0]
-        stationarity = slope - level - below + above
+        stationarity = slope - wanted - level - below + above
         if gap <= _GAP * float(w @ slope) and np.abs(stationarity).max() <= 1e-9 * size * n:
             found: Float64Array = np.clip(w / w.sum(), 0.0, cap)
             return found

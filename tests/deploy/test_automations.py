@@ -82,6 +82,7 @@ def test_only_what_concerns_us_raises_an_alert() -> None:
     assert reacting(event(events.CHECKS_FAILED, from_ingest(**{events.BLOCKING: "false"}))) == set()
     stale = {"prefect.resource.id": "factorcube.model.small.ipca"}
     assert reacting(event(events.STALE, stale)) == {"alert: champion stale"}
+    assert reacting(event(events.ALLOCATION_FAILED, stale)) == {"alert: allocation failed"}
 
 
 def test_a_run_is_given_time_for_two_heartbeats_and_the_ingest_for_a_long_weekend() -> None:

@@ -19,6 +19,8 @@ from typer.testing import CliRunner
 from deploy.cli import app
 from flows.allocate import allocate
 from flows.ingest import ingest
+from flows.retrain import retrain
+from flows.update import update
 from models.allocation import Constraints, minimum_variance
 from models.risk.portfolio import RiskModel
 from schemas.allocation import AllocationSpec
@@ -30,22 +32,30 @@ from storage import published
 from storage.allocations import list_allocations, locate_allocation, read_allocation
 from storage.configs import load_spec
 from storage.cube import Cube
-from tasks.allocating import allocate_weights, with_allocations
+from tasks.allocating import allocate_declared, allocate_weights, with_allocations
 from tasks.correcting import rename_ticker
 from tasks.delivering import State
+from tasks.events import ALLOCATION_FAILED
 from tasks.training import train
 from tasks.workspace import Workspace
 
 KNOWN, LATER = date(2016, 11, 30), date(2016, 12, 15)
 SPEC = AllocationSpec(name="lowvol", cap=0.1)
 PAIR = {"kind": "fixed", "name": "pair", "weights": {"S000": 0.5, "S001": 0.5}}
+TICKERS = [f"S{n:03d}" for n in range(24)]
 BACK = {"kind": "allocation", "name": "lowvol"}
 
 
-def delivered(folder: Path, until: date, portfolios: Sequence[dict[str, Any]]) -> RunSpec:
+def delivered(
+    folder: Path, until: date, portfolios: Sequence[dict[str, Any]], allocations: Sequence[dict[str, Any]] = ()
+) -> RunSpec:
     folder.mkdir(exist_ok=True)
     make_market().filter(pl.col("date") <= until).write_parquet(folder / "prices.parquet")
-    return load_spec(write_config(folder, {"portfolios": [*portfolios], "models": [{"kind": "market"}]}))
+    sectors = {"ticker": TICKERS, "sector": ["bank", "oil", "tech"] * 8}
+    pl.DataFrame(sectors).write_csv(folder / "sectors.csv")
+    industries = {"origin": {"kind": "files", "paths": ["sectors.csv"]}, "industry": "sector"}
+    changes = {"portfolios": [*portfolios], "models": [{"kind": "market"}], "industries": industries}
+    return load_spec(write_config(folder, {**changes, "allocations": [*allocations]}))
 
 
 def trained(spec: RunSpec, snapshot: SnapshotRef, settings: Settings) -> VersionRef:
@@ -100,6 +110,15 @@ def test_the_flow_publishes_weights_that_anybody_can_check_and_feeds_them_back(
     np.testing.assert_allclose(manifest.variance, model.variance(dataset["weights"]), rtol=1e-12)
     np.testing.assert_allclose(dataset["risk_contribution"].sum(), manifest.variance, rtol=1e-12)
 
+    refused = CliRunner().invoke(app, ["allocate", str(version), "--name", "oily", "--group", "oils::0.2"])
+    assert isinstance(refused.exception, ConfigError)
+    assert "no group 'oils' to limit; did you mean 'oil'?" in str(refused.exception)
+    limited = ["--group", "oil::0.2", "--exposure", "market::0.9"]
+    CliRunner().invoke(app, ["allocate", str(version), "--name", "oily", *limited], catch_exceptions=False)
+    oily = read_allocation(layout, list_allocations(layout, "small", "oily")[0])[0]
+    assert float(oily["weights"].sel(ticker=TICKERS[1::3]).sum()) <= 0.2 + 1e-5
+    assert float(oily["exposures"].sel(factor="market")) <= 0.9 + 1e-5
+
     before = cube_of(settings)
     spec = delivered(tmp_path / "more", LATER, [PAIR, BACK])
     snapshot = ingest(spec)
@@ -117,6 +136,47 @@ def test_the_flow_publishes_weights_that_anybody_can_check_and_feeds_them_back(
     risk = published_again["portfolio_variance"].sel(portfolio="lowvol")
     assert np.isfinite(risk.sel(date=slice("2016-12-01", None))).all()
     assert np.isnan(risk.sel(date=slice(None, f"{KNOWN}"))).all()
+
+
+def test_every_run_makes_the_weights_that_its_config_declares_and_one_that_fails_takes_nothing_along(
+    installed: tuple[Settings, VersionRef],
+    settings: Settings,
+    prefect_api: None,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    layout = Workspace.of(settings).layout
+    impossible = {"model": "market", "name": "impossible", "groups": [{"name": "oil", "lower": 1.5}]}
+    few = {"name": "few", "tickers": ["S000", "S004"], "upper": 0.01}
+    limits = {"cap": 0.1, "groups": [{"name": "oil", "lower": 0.4}, few], "max_turnover": 0.5}
+    declared = [impossible, {"model": "market", "name": "lowvol", **limits}]
+    spec = delivered(tmp_path / "more", KNOWN, [PAIR], declared)
+    told: list[tuple[str, dict[str, Any]]] = []
+    monkeypatch.setattr("tasks.events._emit", lambda event, *rest: told.append((event, rest[2])))
+    assert [(ref.version, ref.changed) for ref in retrain(spec)] == [(installed[1].version, False)]
+    ((event, failure),) = told
+    assert (event, failure["allocation"]) == (ALLOCATION_FAILED, "impossible")
+    assert "the weight of the group 'oil' shall be at least 1.5" in failure["reason"]
+    (ref,) = list_allocations(layout, "small", "lowvol")
+    weights, manifest = read_allocation(layout, ref)
+    assert manifest.spec == spec.allocations[1].spec
+    assert float(weights["weights"].sel(ticker=TICKERS[1::3]).sum()) == pytest.approx(0.4, abs=1e-5)
+    assert float(weights["weights"].sel(ticker=few["tickers"]).sum()) <= 0.01 + 1e-5
+    files = {path: path.stat().st_mtime_ns for path in (settings.root / "allocations").rglob("*")}
+    retrain(spec)
+    assert {path: path.stat().st_mtime_ns for path in (settings.root / "allocations").rglob("*")} == files
+    assert list_allocations(layout, "small", "impossible") == []
+
+    later = delivered(tmp_path / "later", date(2016, 12, 2), [PAIR], declared[1:])
+    update(later, ingested(later, settings))
+    assert [ref.as_of for ref in list_allocations(layout, "small", "lowvol")] == [KNOWN, date(2016, 12, 2)]
+    tight = later.model_copy(update={"allocations": (later.allocations[0].model_copy(update={"cap": 0.2}),)})
+    told.clear()
+    update(tight)
+    assert "weights of a date never change" in told[-1][1]["reason"]
+    (waits,) = later.allocations
+    elsewhere = later.model_copy(update={"allocations": (waits.model_copy(update={"model": "ipca", "name": "w"}),)})
+    assert allocate_declared(elsewhere, ["ipca"], settings) == []
 
 
 def test_later_weights_turn_over_no_more_than_they_may_and_extend_the_portfolio(

@@ -18,6 +18,7 @@ from reporting.canvas import HALF, WIDE, curves, drawing, legend, over_dates, th
 from reporting.figures_explaining import beside_linear, importance, responses
 from reporting.readings import (
     bends,
+    frontier,
     in_sample_spans,
     leading_factors,
     realised_volatility,
@@ -236,6 +237,32 @@ def test_what_moves_nonlinear_loadings_is_drawn_and_linear_ones_are_not(versions
     with drawing():
         assert beside_linear([curved]) is None
         assert importance([straight, market]) is responses([straight, market]) is None
+
+
+def test_the_frontier_is_drawn_beside_portfolios_and_the_weights_made_from_the_version(versions):
+    version = versions[1]
+    tickers = version.dataset["ticker"].values
+    half = xr.DataArray([0.5, 0.5], {"ticker": tickers[-2:]}, ("ticker",))
+    gone = xr.DataArray([1.0], {"ticker": tickers[:1]}, ("ticker",))
+    dataset = version.dataset.copy()
+    dataset["expected_returns"] = dataset["expected_returns"].where(dataset["ticker"] != tickers[0])
+    made = replace(version, dataset=dataset, allocations={"<i>half": half, "gone": gone})
+    found = frontier(made)
+    row = dataset.isel(date=-1).sel(ticker=half["ticker"])
+    spread = row["loadings"].values[0].astype(float) + row["loadings"].values[1]
+    variance = spread @ row["omega"].values @ spread / 4.0 + float(row["specific_variance"].sum()) / 4.0
+    mean = float(row["expected_returns"].mean()) * 252 * 100.0
+    np.testing.assert_allclose(found.allocations["<i>half"], [np.sqrt(variance * 252) * 100.0, mean], rtol=1e-5)
+    assert list(found.allocations) == ["<i>half"], "what is held without an expected return has no place"
+    assert list(found.portfolios) == ["concentrated"]
+    reached = np.interp(found.allocations["<i>half"][1], found.expected, found.volatility)
+    assert found.allocations["<i>half"][0] > reached
+    page = render_report(
+        [made, replace(versions[0], dataset=versions[0].dataset.drop_vars("expected_returns"))], None, title="t"
+    )
+    pictures = dict(re.findall(r'aria-label="([^"]*)"><svg(.*?)</svg>', page, re.DOTALL))
+    assert "&lt;i&gt;half" in pictures["Efficient frontier by ipca, with portfolios as points"]
+    assert "Efficient frontier by market, with portfolios as points" not in pictures
 
 
 def test_monthly_numbers_are_annualised_by_twelve(html):

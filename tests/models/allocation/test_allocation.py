@@ -5,8 +5,8 @@ Tolerances are those of the solver: 1e-4 of weights and 1e-5 of limits, unless a
 
 from __future__ import annotations
 
+import cvxpy as cp
 import numpy as np
-import pandas as pd
 import pytest
 import xarray as xr
 from skfolio import RiskMeasure
@@ -16,6 +16,7 @@ from skfolio.prior import BasePrior, ReturnDistribution
 from models.allocation import (
     Constraints,
     allocate,
+    efficient_frontier,
     factor_risk_parity,
     hierarchical_risk_parity,
     maximum_diversification,
@@ -165,7 +166,7 @@ def test_limits_leave_factors_their_shares() -> None:
 
 def test_group_limits_and_turnover_hold_and_bind() -> None:
     model = market(4)
-    groups = pd.Series(["a", "b", "c"] * (N // 3), index=TICKERS)
+    groups = {"a": TICKERS[::3], "b": TICKERS[1::3], "c": TICKERS[2::3]}
     held = xr.DataArray(np.full(N, 1.0 / N), {"ticker": TICKERS}, ("ticker",))
     for method in (minimum_variance, maximum_diversification, risk_parity):
         assert float(abs(method(model) - held).sum()) > 0.2
@@ -181,6 +182,53 @@ def test_group_limits_and_turnover_hold_and_bind() -> None:
         )
     stay = minimum_variance(model, Constraints(previous=held, max_turnover=0.0))
     np.testing.assert_allclose(stay, held, atol=1e-6)
+
+
+def test_limits_of_lists_industries_and_exposures_are_those_of_a_direct_solution() -> None:
+    model, industries = market(8), {"Energy": TICKERS[:8], "Banks": TICKERS[8:16]}
+    free = minimum_variance(model, Constraints(cap=0.15))
+    spec = AllocationSpec.parse(
+        {
+            "name": "limited",
+            "cap": 0.15,
+            "groups": [
+                {"name": "Energy", "lower": float(free[:8].sum()) + 0.1},
+                {"name": "few", "tickers": ["t8", "t9", "t20"], "upper": 0.02},
+            ],
+            "exposures": [{"factor": "f1", "lower": -0.05, "upper": 0.0}, {"factor": "f2", "lower": 0.3}],
+        },
+        origin="test",
+    )
+    found = allocate(model, spec, industries=industries)
+    w, few = cp.Variable(N), [8, 9, 20]
+    exposures = model.loadings.values.T @ w
+    within = [w >= 0.0, w <= 0.15, cp.sum(w) == 1.0, cp.sum(w[:8]) >= spec.groups[0].lower, cp.sum(w[few]) <= 0.02]
+    within += [exposures[1] <= 0.0, exposures[1] >= -0.05, exposures[2] >= 0.3]
+    cp.Problem(cp.Minimize(cp.quad_form(w, cp.psd_wrap(dense(model) * 1e4))), within).solve(solver="CLARABEL")
+    np.testing.assert_allclose(found, w.value, atol=2e-4)
+    assert abs(found - free).sum() > 0.15
+    with pytest.raises(ConfigError, match="no group 'Energy' to limit; known: few"):
+        allocate(model, spec)
+    for mistake, told in (
+        ({"groups": [{"name": "Energy"}]}, "give lower, upper or both"),
+        ({"groups": [{"name": "Energy", "lower": 0.2, "upper": 0.1}]}, "the first may not be larger"),
+        ({"exposures": [{"factor": "f1", "lower": 0.0}, {"factor": "f1", "upper": 1.0}]}, "f1 is limited twice"),
+        ({"method": "hierarchical_risk_parity", "exposures": [{"factor": "f1", "lower": 0.0}]}, "takes a cap alone"),
+    ):
+        with pytest.raises(ConfigError, match=told):
+            AllocationSpec.parse({"name": "a", **mistake}, origin="test")
+
+
+def test_factors_share_risk_within_limits_of_groups_and_exposures() -> None:
+    model = market(3)
+    free = factor_risk_parity(model)
+    first = float(free[:6].sum())
+    limits = Constraints(
+        long_only=False, cap=2.0, groups={"a": TICKERS[:6]}, group_limits={"a": (-np.inf, first - 0.05)}
+    )
+    w = factor_risk_parity(model, limits)
+    np.testing.assert_allclose(shares_of(model, w), 1.0 / K, rtol=1e-4)
+    np.testing.assert_allclose(w[:6].sum(), first - 0.05, atol=1e-5)
 
 
 def test_what_is_not_covered_is_not_held_and_selling_it_counts() -> None:
@@ -242,6 +290,30 @@ def test_a_spec_chooses_the_method() -> None:
         allocate(model, AllocationSpec(name="a", method="mean_variance"))
 
 
+def test_the_frontier_runs_through_the_portfolios_of_mean_variance_from_end_to_end() -> None:
+    whole = market(9)
+    loadings = whole.loadings.copy(deep=True)
+    loadings[3, 1] = np.nan
+    model = RiskModel(loadings, whole.omega, whole.specific_variance)
+    mu = (loadings * xr.DataArray([4e-4, 1e-4, -2e-4], {"factor": FACTORS}, ("factor",))).sum("factor", skipna=False)
+    found = efficient_frontier(model, mu)
+    assert (np.diff(found["variance"]) >= -1e-16).all()
+    assert (np.diff(found["expected_return"]) >= -1e-12).all()
+    np.testing.assert_allclose(found["weights"].sum("ticker"), 1.0, atol=1e-12)
+    assert float(found["weights"].min()) >= 0.0
+    assert not found["weights"].sel(ticker="t3").any()
+    np.testing.assert_allclose(found["weights"][0], minimum_variance(model), atol=1e-4)
+    np.testing.assert_allclose(found["expected_return"][-1], mu.max(), rtol=1e-9)
+    for point in (10, 16, 22):
+        gamma = float(found["risk_aversion"][point])
+        peer = mean_variance(model, mu, risk_aversion=gamma)
+        np.testing.assert_allclose(found["weights"][point], peer, atol=2e-4, err_msg=f"{gamma}")
+        np.testing.assert_allclose(found["variance"][point], model.variance(peer), rtol=1e-3)
+    np.testing.assert_allclose(
+        found["variance"], model.variance(found["weights"].rename(point="portfolio")), rtol=1e-12
+    )
+
+
 def test_what_cannot_be_is_refused_by_name() -> None:
     model = market()
     with pytest.raises(ModelError, match="cannot sum to 1"):
@@ -252,10 +324,15 @@ def test_what_cannot_be_is_refused_by_name() -> None:
         minimum_variance(RiskModel(model.loadings * np.nan, model.omega, model.specific_variance))
     with pytest.raises(ConfigError, match="cap alone"):
         hierarchical_risk_parity(model, FREE)
-    with pytest.raises(DataError, match="t1 has no group"):
-        minimum_variance(model, Constraints(groups=pd.Series({"t0": "a"}), group_limits={"a": (0.0, 0.5)}))
-    everyone = pd.Series("a", index=TICKERS)
-    with pytest.raises(ModelError, match="no weights satisfy all limits"):
-        minimum_variance(model, Constraints(groups=everyone, group_limits={"a": (0.0, 0.5)}))
+    with pytest.raises(DataError, match="'a' has t99, which the risk model does not know"):
+        minimum_variance(model, Constraints(groups={"a": ["t0", "t99"]}, group_limits={"a": (0.0, 0.5)}))
+    with pytest.raises(ConfigError, match="no group 'Enrgy' to limit; did you mean 'Energy'"):
+        Constraints(groups={"Energy": ["t0"]}, group_limits={"Enrgy": (0.0, 0.5)})
+    with pytest.raises(ConfigError, match="no factor 'f9' whose exposure could be limited"):
+        minimum_variance(model, Constraints(exposure_limits={"f9": (0.0, 0.5)}))
+    with pytest.raises(ModelError, match=r"'a' shall be at most 0.5, but single weights .* reach no less than 1;"):
+        minimum_variance(model, Constraints(groups={"a": TICKERS}, group_limits={"a": (0.0, 0.5)}))
+    with pytest.raises(ModelError, match=r"'a' shall be at least 0.4, but single weights .* reach at most 0.2;"):
+        minimum_variance(model, Constraints(cap=0.1, groups={"a": TICKERS[:2]}, group_limits={"a": (0.4, 1.0)}))
     with pytest.raises(ModelError, match="Omega is singular"):
         factor_risk_parity(RiskModel(model.loadings, model.omega * 0.0, model.specific_variance))
