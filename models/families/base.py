@@ -7,10 +7,12 @@ model's module.
 from __future__ import annotations
 
 import copy
+import functools
+import inspect
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, ClassVar, Self
+from typing import Any, ClassVar, Self, TypeVar, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -19,12 +21,9 @@ from sklearn.base import BaseEstimator, clone
 
 from models.arrays import FloatArray
 from models.families.rotation import check_rotation
-from schemas.errors import ModelError
+from models.panel import Panel
+from schemas.errors import ConfigError, ModelError, NotFittedError
 from schemas.statistics import STATISTIC_DIMS, declared
-
-if TYPE_CHECKING:
-    from models.panel import Panel
-
 
 Report = Callable[[str], None]
 """Takes a line that says how far a fit has come."""
@@ -44,6 +43,25 @@ class ModelState:
 
     arrays: dict[str, npt.NDArray[Any]]
     meta: dict[str, Any] = field(default_factory=dict)
+
+
+Method = TypeVar("Method", bound=Callable[..., Any])
+
+
+def takes_a_panel(method: Method) -> Method:
+    """Let a method of a model refuse what is no panel, with a `ConfigError`, before it looks at it."""
+
+    @functools.wraps(method)
+    def checked(self: FactorModel, panel: Any, *args: Any, **kwargs: Any) -> Any:
+        if not isinstance(panel, Panel):
+            given = f"{type(panel).__module__.partition('.')[0]}.{type(panel).__name__}"
+            raise ConfigError(
+                f"{type(self).__name__}.{method.__name__} takes a models.Panel, not a {given}; build one with "
+                "Panel.from_long(frame), from_wide(returns, characteristics), from_xarray(dataset) or from_arrays(...)."
+            )
+        return method(self, panel, *args, **kwargs)
+
+    return cast("Method", checked)
 
 
 class FactorModel(BaseEstimator, ABC):  # type: ignore[misc]  # scikit-learn ships no types
@@ -125,12 +143,19 @@ class FactorModel(BaseEstimator, ABC):  # type: ignore[misc]  # scikit-learn shi
         """Return the fitted models that `on` was given."""
         if len(self._bases) != len(self.bases):
             needed = " and ".join(self.bases)
-            raise ModelError(f"{type(self).__name__} is fitted on {needed}: hand them, fitted, to on() first.")
+            raise NotFittedError(f"{type(self).__name__} is fitted on {needed}: hand them, fitted, to on() first.")
         return self._bases
 
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        """Let every method of a panel that the class defines say in a sentence what it takes, whatever it is given."""
+        super().__init_subclass__(**kwargs)
+        for name, method in [*vars(cls).items()]:
+            if inspect.isfunction(method) and [*inspect.signature(method).parameters][1:2] == ["panel"]:
+                setattr(cls, name, takes_a_panel(method))
+
     @abstractmethod
-    def fit(self, panel: Panel) -> Self:
-        """Fit to all dates of the panel, and return the model itself."""
+    def fit(self, panel: Panel, y: None = None) -> Self:
+        """Fit to all dates of the panel, and return the model itself; ``y`` is ignored, and there for scikit-learn."""
 
     def pieces(self) -> tuple[str, ...]:
         """Names of the parts that a fit may be split into, such as seeds or starts; none if it is one piece.
@@ -227,22 +252,26 @@ class FactorModel(BaseEstimator, ABC):  # type: ignore[misc]  # scikit-learn shi
         copy: Self = clone(self)
         return copy
 
+    @takes_a_panel
     def expected_returns(self, panel: Panel) -> xr.DataArray:
         """Return expected excess returns, X[t-1] times the premia of the training sample, as (date, ticker)."""
         self._check_fitted()
         premia = xr.DataArray(self.premia_, dims="factor", coords={"factor": self.factors_})
         return (self.loadings(panel) * premia).sum("factor", skipna=False).rename("expected_returns")
 
+    @takes_a_panel
     def fitted_returns(self, panel: Panel) -> xr.DataArray:
         """Return the systematic part X[t-1] f[t] as (date, ticker), with f as `contributing` gives it."""
         realised = self.factor_returns(panel)
         systematic = self.loadings(panel) * realised.copy(data=contributing(realised.values))
         return systematic.sum("factor", skipna=False).rename("fitted_returns")
 
+    @takes_a_panel
     def residuals(self, panel: Panel) -> xr.DataArray:
         """Specific returns e[t] = r[t] - X[t-1] f[t] as (date, ticker), wherever r and X are known."""
         return (panel.returns - self.fitted_returns(panel)).rename("residuals")
 
+    @takes_a_panel
     def score(self, panel: Panel) -> dict[str, float]:
         """Uncentred total and predictive R2 over the estimation universe, as in Kelly, Pruitt and Su (2019)."""
         return {
@@ -287,7 +316,7 @@ class FactorModel(BaseEstimator, ABC):  # type: ignore[misc]  # scikit-learn shi
 
     def _check_fitted(self) -> None:
         if not hasattr(self, "factors_"):
-            raise ModelError(f"{type(self).__name__} is not fitted yet; call fit(panel) first.")
+            raise NotFittedError(f"{type(self).__name__} is not fitted yet; call fit(panel) first.")
 
 
 def contributing(factor_returns: FloatArray) -> FloatArray:

@@ -1,14 +1,15 @@
 """The panel: what a model sees. Excess returns r[t] beside the characteristics known *before* t.
 
-Here belong the `Panel`, and the ways to make one from long frames and plain arrays. How lag, coverage, mask
+Here belong the `Panel`, and the ways to make one from frames, datasets and plain arrays. How lag, coverage, mask
 and transform come about, and how a cube is read span by span, belongs in `assembly`; what the
 characteristics are, in `characteristics`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any, Self
 
 import numpy as np
@@ -18,7 +19,19 @@ import xarray as xr
 
 from models.arrays import BoolArray, CodeArray, FloatArray, IntArray
 from models.panel.assembly import UNKNOWN, as_axis, assemble, order_industries, panel_blocks
-from models.panel.frames import aligned, excess_returns, grid, names_of, numbers
+from models.panel.frames import (
+    INDUSTRY,
+    RETURNS,
+    Grid,
+    aligned,
+    excess_returns,
+    grid,
+    long_of_wide,
+    long_of_xarray,
+    long_table,
+    names_of,
+    numbers,
+)
 from schemas.errors import DataError, ModelError
 
 _DIMS: dict[str, tuple[str, ...]] = {
@@ -84,8 +97,9 @@ class Panel:
         Parameters
         ----------
         frame : pandas.DataFrame or polars.DataFrame
-            Columns for the date, the ticker, the excess return at the date, and the characteristics. Dates as text are
-            ``2014-12-31`` or ``20141231``; no other form is guessed.
+            Columns for the date, the ticker, the excess return at the date, and the characteristics. Date and ticker
+            may be the index, in either order. Dates as text are ``2014-12-31`` or ``20141231``; no other form is
+            guessed.
         returns, date, ticker : str
             Names of those columns.
         characteristics : sequence of str
@@ -115,8 +129,127 @@ class Panel:
         ConfigError
             The transform is unknown, or the lag is negative.
         """
-        table: pd.DataFrame = frame if isinstance(frame, pd.DataFrame) else frame.to_pandas()
-        row, column, dates, tickers = where = grid(table, date, ticker)
+        table = long_table(frame, date, ticker)
+        return cls._of_rows(
+            table,
+            grid(table, date, ticker),
+            returns,
+            characteristics,
+            factors,
+            industry,
+            lag=lag,
+            transform=transform,
+            constant=constant,
+            min_coverage=min_coverage,
+        )
+
+    @classmethod
+    def from_wide(
+        cls,
+        returns: pd.DataFrame,
+        characteristics: Mapping[str, pd.DataFrame] = MappingProxyType({}),
+        *,
+        lag: int = 1,
+        transform: str = "rank",
+        constant: bool = True,
+        min_coverage: float = 0.5,
+        factors: pd.DataFrame | None = None,
+        industry: pd.DataFrame | None = None,
+    ) -> Self:
+        """Build a panel from frames of dates (index) by tickers (columns): the same as `from_long` of one long frame.
+
+        Parameters
+        ----------
+        returns : pandas.DataFrame
+            Excess returns at the date. Its dates and tickers are those of the panel; where a stock has neither a return
+            nor a characteristic, it has no row.
+        characteristics : mapping of str to pandas.DataFrame
+            By name, in order; what they lack of the dates and tickers of the returns is missing.
+        industry : pandas.DataFrame, optional
+            Names of industries.
+        lag, transform, constant, min_coverage, factors
+            As in `from_long`.
+
+        Raises
+        ------
+        DataError
+            A frame names a date or a ticker twice, or one that the returns lack; or what `from_long` refuses.
+        ConfigError
+            The transform is unknown, or the lag is negative.
+        """
+        return cls._of_cells(
+            long_of_wide(returns, characteristics, industry),
+            [*characteristics],
+            factors,
+            lag=lag,
+            transform=transform,
+            constant=constant,
+            min_coverage=min_coverage,
+        )
+
+    @classmethod
+    def from_xarray(
+        cls,
+        dataset: xr.Dataset,
+        *,
+        lag: int = 1,
+        transform: str = "rank",
+        constant: bool = True,
+        min_coverage: float = 0.5,
+    ) -> Self:
+        """Build a panel from a dataset: the same as `from_long` of one long frame.
+
+        Parameters
+        ----------
+        dataset : xarray.Dataset
+            ``returns`` (date, ticker): excess returns at the date. Optionally ``characteristics`` (date, ticker, char),
+            ``industry`` (date, ticker) of names, ``factors`` (date, observed_factor). Dates and tickers in any order;
+            where a stock has neither a return nor a characteristic, it has no row. A cube, which has an estimation
+            universe and a risk-free rate too, is for `from_cube`.
+        lag, transform, constant, min_coverage
+            As in `from_long`.
+
+        Raises
+        ------
+        DataError
+            A variable is missing, unknown or has other dimensions; or what `from_long` refuses.
+        ConfigError
+            The transform is unknown, or the lag is negative.
+        """
+        frame = long_of_xarray(dataset)
+        chars = [str(name) for name in dataset["char"].values] if "characteristics" in dataset else []
+        factors = None
+        if "factors" in dataset:
+            observed = dataset["factors"].transpose("date", "observed_factor")
+            factors = pd.DataFrame(observed.values, observed["date"].values, observed["observed_factor"].values)
+        return cls._of_cells(
+            frame, chars, factors, lag=lag, transform=transform, constant=constant, min_coverage=min_coverage
+        )
+
+    @classmethod
+    def _of_cells(
+        cls, table: pd.DataFrame, characteristics: Sequence[str], factors: pd.DataFrame | None, **options: Any
+    ) -> Self:
+        """Build the panel of a dense long frame: a cell of which nothing is known is no row, though its labels stay."""
+        where = grid(table, "date", "ticker")
+        filled = table.drop(columns=["date", "ticker"]).notna().any(axis=1).to_numpy()
+        rows = Grid(where.row[filled], where.column[filled], where.dates, where.tickers)
+        industry = INDUSTRY if INDUSTRY in table else None
+        return cls._of_rows(table[filled], rows, RETURNS, characteristics, factors, industry, **options)
+
+    @classmethod
+    def _of_rows(
+        cls,
+        table: pd.DataFrame,
+        where: Grid,
+        returns: str,
+        characteristics: Sequence[str],
+        factors: pd.DataFrame | None,
+        industry: str | None,
+        **options: Any,
+    ) -> Self:
+        """Build the panel of a long frame whose rows lie where a grid says; the options are those of `panel_blocks`."""
+        row, column, dates, tickers = where
         values = np.full((len(dates), len(tickers), 1 + len(characteristics)), np.nan)
         values[row, column, 0] = excess_returns(table, returns, where)
         for position, name in enumerate(characteristics, start=1):
@@ -140,10 +273,7 @@ class Panel:
             codes, found = order_industries(groups, [str(name) for name in names])
             cube["industry"] = (("date", "ticker"), codes)
             cube = cube.assign_coords(industry_name=found)
-        whole = panel_blocks(
-            cube, transform=transform, lag=lag, constant=constant, min_coverage=min_coverage, block=len(dates)
-        )
-        return cls(next(whole))
+        return cls(next(panel_blocks(cube, **options, block=len(dates))))
 
     @classmethod
     def from_cube(

@@ -15,11 +15,11 @@ import pandas as pd
 import xarray as xr
 
 from models.risk.benchmark import held
-from models.risk.portfolio import RiskModel
+from models.risk.portfolio import RiskModel, Weights
 from schemas.errors import DataError
 
 
-def volatility_by_factor(model: RiskModel, weights: xr.DataArray) -> xr.Dataset:
+def volatility_by_factor(model: RiskModel, weights: Weights) -> xr.Dataset:
     """Exposure, marginal and total contribution of each factor, and what is specific.
 
     Parameters
@@ -49,7 +49,7 @@ def volatility_by_factor(model: RiskModel, weights: xr.DataArray) -> xr.Dataset:
     )
 
 
-def volatility_by_ticker(model: RiskModel, weights: xr.DataArray) -> xr.Dataset:
+def volatility_by_ticker(model: RiskModel, weights: Weights) -> xr.Dataset:
     """Weight, marginal and total contribution of each ticker.
 
     Parameters
@@ -76,7 +76,7 @@ def volatility_by_ticker(model: RiskModel, weights: xr.DataArray) -> xr.Dataset:
     )
 
 
-def volatility_by_group(model: RiskModel, weights: xr.DataArray, groups: xr.DataArray | pd.Series) -> xr.Dataset:
+def volatility_by_group(model: RiskModel, weights: Weights, groups: xr.DataArray | pd.Series) -> xr.Dataset:
     """Weight, marginal and total contribution of each group of tickers.
 
     Parameters
@@ -113,7 +113,7 @@ def volatility_by_group(model: RiskModel, weights: xr.DataArray, groups: xr.Data
     )
 
 
-def group_labels(model: RiskModel, weights: xr.DataArray, groups: xr.DataArray | pd.Series) -> xr.DataArray:
+def group_labels(model: RiskModel, weights: Weights, groups: xr.DataArray | pd.Series) -> xr.DataArray:
     """Return the group of every ticker of a model as text, "" where a ticker without weight has none.
 
     Raises
@@ -126,7 +126,8 @@ def group_labels(model: RiskModel, weights: xr.DataArray, groups: xr.DataArray |
         raise DataError(f"groups has the ticker {series.index[series.index.duplicated()][0]} twice.")
     tickers = model.loadings.indexes["ticker"]
     known = series.reindex(tickers)
-    used = (held(model, weights) != 0.0).any([dim for dim in weights.dims if dim != "ticker"])
+    holds = held(model, weights) != 0.0
+    used = holds.any([dim for dim in holds.dims if dim != "ticker"])
     bare = known.isna().to_numpy() & used.values
     if bare.any():
         raise DataError(f"{tickers[bare][0]} has a weight and no group; {int(bare.sum())} tickers lack one.")

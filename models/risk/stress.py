@@ -10,16 +10,14 @@ import numpy as np
 import xarray as xr
 
 from models.arrays import BoolArray, Float64Array
-from models.risk.portfolio import RiskModel
+from models.risk.portfolio import RiskModel, Weights
 from schemas.errors import DataError
 
 _RANK = 1e-10
 """Least share of the largest variance of shocked factors that a direction must have to say anything of the others."""
 
 
-def scenario_stress(
-    model: RiskModel, weights: xr.DataArray, shocks: xr.DataArray, *, propagate: bool = True
-) -> xr.Dataset:
+def scenario_stress(model: RiskModel, weights: Weights, shocks: xr.DataArray, *, propagate: bool = True) -> xr.Dataset:
     """Return of portfolios if some factors move by given amounts.
 
     With propagation the other factors move as is expected of them under Omega: for shocked factors s and others u,
@@ -79,7 +77,7 @@ def scenario_stress(
     return xr.Dataset({name: _ordered(part) for name, part in parts.items()})
 
 
-def historical_stress(model: RiskModel, weights: xr.DataArray, factor_returns: xr.DataArray) -> xr.Dataset:
+def historical_stress(model: RiskModel, weights: Weights, factor_returns: xr.DataArray) -> xr.Dataset:
     """Return of portfolios, as they are exposed now, if the factors did again what they did over a span.
 
     Parameters

@@ -130,7 +130,7 @@ class ConditionalAutoencoder(FactorModel):
         """1 with the target one_ahead, whose conditional premium is that of the row before; else 0."""
         return 1 if self.target == "one_ahead" else 0
 
-    def fit(self, panel: Panel, callback: Callback | None = None) -> Self:
+    def fit(self, panel: Panel, y: None = None, callback: Callback | None = None) -> Self:  # noqa: ARG002  # scikit-learn passes y
         """Train every seed, one after the other, and combine them.
 
         It is ``combine(panel, [fit_seed(panel, seed) for seed in seeds])``, bit for bit; use those two to

@@ -107,7 +107,7 @@ class CoskewnessPCA(PCA):
     second_: Float64Array
     third_: Float64Array
 
-    def fit(self, panel: Panel) -> Self:
+    def fit(self, panel: Panel, y: None = None) -> Self:  # noqa: ARG002  # scikit-learn passes y
         """Fit to the returns in ``panel.mask``, on the last ``window`` dates that have any.
 
         Raises

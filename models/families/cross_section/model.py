@@ -162,7 +162,7 @@ class CrossSectionalModel(GramModel):
             return None
         return self._recipe(_styles(panel), None, industries=bool(panel.industries)).design
 
-    def fit(self, panel: Panel) -> Self:
+    def fit(self, panel: Panel, y: None = None) -> Self:  # noqa: ARG002  # scikit-learn passes y
         """Regress at each date, and average.
 
         Raises

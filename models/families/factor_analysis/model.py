@@ -113,7 +113,7 @@ class FactorAnalysis(FactorModel):
         """How many rows before a row its volatilities look at."""
         return _MEMORY
 
-    def fit(self, panel: Panel) -> Self:
+    def fit(self, panel: Panel, y: None = None) -> Self:  # noqa: ARG002  # scikit-learn passes y
         """Fit to the returns in ``panel.mask``.
 
         Raises

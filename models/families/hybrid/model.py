@@ -70,7 +70,7 @@ class Hybrid(ModelOnResiduals):
         """The rows before a row whose residuals make its volatilities, and those that the first of them looks at."""
         return self._base.row_memory + FactorAnalysis().row_memory
 
-    def fit(self, panel: Panel) -> Self:
+    def fit(self, panel: Panel, y: None = None) -> Self:  # noqa: ARG002  # scikit-learn passes y
         """Fit the statistical factors to the residuals in ``panel.mask`` of the model that `on` was given.
 
         Raises

@@ -145,7 +145,7 @@ class IPCA(GramModel):
         """All characteristics, unweighted; None in panel mode, which needs the rows themselves."""
         return Design(tuple(panel.chars)) if self.mode == "portfolio" else None
 
-    def fit(self, panel: Panel, *, warm_start: IPCA | None = None) -> Self:
+    def fit(self, panel: Panel, y: None = None, *, warm_start: IPCA | None = None) -> Self:  # noqa: ARG002  # scikit-learn passes y
         """Fit to the rows of ``panel.mask``; parameters, errors and warnings as those of `fit_gram`."""
         gram = gram_of(panel, Design(tuple(panel.chars)))
         observed = panel.factors if "factors" in panel.data else None

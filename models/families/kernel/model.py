@@ -129,7 +129,7 @@ class KernelIPCA(ModelOfFunctions):
     last_change_: float
     _features: Features
 
-    def fit(self, panel: Panel) -> Self:
+    def fit(self, panel: Panel, y: None = None) -> Self:  # noqa: ARG002  # scikit-learn passes y
         """Fit to the returns in ``panel.mask``; the last dates choose, and then enter.
 
         Raises

@@ -87,7 +87,7 @@ class MeanOfModels(FactorModel):
             for block in model.latent_blocks
         )
 
-    def fit(self, panel: Panel) -> Self:  # noqa: ARG002  # of the protocol
+    def fit(self, panel: Panel, y: None = None) -> Self:  # noqa: ARG002  # of the protocol
         """Take the models that `on` was given as they are: a mean has nothing to learn."""
         return self._adopt()
 

@@ -147,7 +147,7 @@ class PCA(FactorModel):
     n_iter_: int
     _explained: FloatArray
 
-    def fit(self, panel: Panel) -> Self:
+    def fit(self, panel: Panel, y: None = None) -> Self:  # noqa: ARG002  # scikit-learn passes y
         """Fit to the returns in ``panel.mask``, on the last ``window`` dates that have any.
 
         Raises

@@ -84,7 +84,7 @@ class RPPCA(PCA):
     def _gamma(self) -> float:
         return self.gamma
 
-    def fit(self, panel: Panel) -> Self:
+    def fit(self, panel: Panel, y: None = None) -> Self:  # noqa: ARG002  # scikit-learn passes y
         """Fit to the returns in ``panel.mask``.
 
         Raises

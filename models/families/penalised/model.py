@@ -194,7 +194,7 @@ class PenalisedModel(GramModel):
             raise ModelError("PenalisedModel of the cross-section needs characteristics; this panel has none.")
         return Design(tuple(panel.chars), intercept=CONSTANT not in panel.chars, weighting=self.weighting)
 
-    def fit(self, panel: Panel) -> Self:
+    def fit(self, panel: Panel, y: None = None) -> Self:  # noqa: ARG002  # scikit-learn passes y
         """Fit to the rows of ``panel.mask``.
 
         Raises

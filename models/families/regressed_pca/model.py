@@ -78,7 +78,7 @@ class RegressedPCA(ModelOfFunctions):
     n_dates_: float
     _features: Polynomials
 
-    def fit(self, panel: Panel) -> Self:
+    def fit(self, panel: Panel, y: None = None) -> Self:  # noqa: ARG002  # scikit-learn passes y
         """Fit to the returns in ``panel.mask``.
 
         Raises

@@ -108,7 +108,7 @@ class ResidualNetwork(ProvenFactors):
 
     history_: list[EpochReport]
 
-    def fit(self, panel: Panel) -> Self:
+    def fit(self, panel: Panel, y: None = None) -> Self:  # noqa: ARG002  # scikit-learn passes y
         """Train every seed on the residuals in ``panel.mask``, one after the other, and try what they found.
 
         Raises

@@ -104,7 +104,7 @@ class ResidualSOM(ProvenFactors):
         self.significance = significance
         self.adds = adds
 
-    def fit(self, panel: Panel) -> Self:
+    def fit(self, panel: Panel, y: None = None) -> Self:  # noqa: ARG002  # scikit-learn passes y
         """Fit the map to the residuals in ``panel.mask``, and try what it shows.
 
         Raises

@@ -127,7 +127,7 @@ class RiskNetwork(FactorModel):
     history_: list[EpochReport]
     _profiled: ProfiledFactors
 
-    def fit(self, panel: Panel) -> Self:
+    def fit(self, panel: Panel, y: None = None) -> Self:  # noqa: ARG002  # scikit-learn passes y
         """Train every seed with every weight, one after the other, and combine those of the best weight.
 
         Raises

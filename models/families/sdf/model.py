@@ -98,7 +98,7 @@ class RandomFeatureSDF(FeatureSDF):
     validated_sharpe_ratio_: float
     _features: Features
 
-    def fit(self, panel: Panel) -> Self:
+    def fit(self, panel: Panel, y: None = None) -> Self:  # noqa: ARG002  # scikit-learn passes y
         """Fit to the returns in ``panel.mask``.
 
         Raises

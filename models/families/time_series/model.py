@@ -107,7 +107,7 @@ class ObservedFactorModel(FactorModel):
     def _observed(self, panel: Panel, names: list[str]) -> FloatArray:
         """Return those factors as (date, factor) in float64, NaN where missing."""
 
-    def fit(self, panel: Panel) -> Self:
+    def fit(self, panel: Panel, y: None = None) -> Self:  # noqa: ARG002  # scikit-learn passes y
         """Fit to the panel's last ``window`` dates that have all factors; a return enters where ``panel.mask`` is true.
 
         Raises

@@ -108,7 +108,7 @@ class SDFNetwork(FeatureSDF):
     validated_sharpe_ratio_: float
     _features: Hidden
 
-    def fit(self, panel: Panel) -> Self:
+    def fit(self, panel: Panel, y: None = None) -> Self:  # noqa: ARG002  # scikit-learn passes y
         """Train every seed on the returns in ``panel.mask``, one after the other, and combine them.
 
         Raises
