@@ -39,6 +39,16 @@ class ModelState:
         Numeric arrays (no object dtype), stored as safetensors.
     meta : dict[str, Any]
         JSON-serialisable facts: names of tickers, characteristics and factors, dates as ISO strings.
+
+    Examples
+    --------
+    >>> from models import IPCA
+    >>> from models.panel import example_panel
+    >>> panel = example_panel()
+    >>> model = IPCA(n_factors=2).fit(panel)
+    >>> again = IPCA.from_state(model.get_params(), model.state())
+    >>> again.loadings(panel).identical(model.loadings(panel))
+    True
     """
 
     arrays: dict[str, npt.NDArray[Any]]
@@ -90,6 +100,14 @@ class FactorModel(BaseEstimator, ABC):  # type: ignore[misc]  # scikit-learn shi
         Whether factors are identified only up to a rotation (class attribute): see `latent_blocks`.
     effort : int
         How long a fit lasts, beside other families: the longest are begun first (class attribute).
+
+    Examples
+    --------
+    >>> from models import IPCA, FactorModel
+    >>> isinstance(IPCA(), FactorModel)
+    True
+    >>> IPCA(n_factors=2).get_params()["n_factors"]
+    2
     """
 
     kind: ClassVar[str]

@@ -63,6 +63,20 @@ class Panel:
     ------
     DataError
         If a variable is missing or has other dimensions, or if dates do not strictly increase.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import pandas as pd
+    >>> from models import Panel
+    >>> dates, tickers = pd.bdate_range("2024-01-01", periods=3), ["A", "B"]
+    >>> returns = pd.DataFrame([[0.01, 0.02], [-0.01, 0.0], [0.0, np.nan]], dates, tickers)
+    >>> size = pd.DataFrame([[1.0, 2.0], [3.0, 4.0], [6.0, 5.0]], dates, tickers)
+    >>> panel = Panel.from_wide(returns, {"size": size})
+    >>> panel.characteristics.sel(char="size").values.tolist()
+    [[nan, nan], [-1.0, 1.0], [-1.0, 1.0]]
+    >>> panel.mask.values.tolist()
+    [[False, False], [True, True], [True, False]]
     """
 
     data: xr.Dataset

@@ -39,6 +39,16 @@ def covariance(model: RiskModel, weights: Weights, others: xr.DataArray, *, dim:
     ------
     DataError
         If a dimension, ticker or date is not the model's.
+
+    Examples
+    --------
+    >>> import xarray as xr
+    >>> from models import covariance
+    >>> from models.risk.example import example_risk
+    >>> model = example_risk()
+    >>> others = xr.DataArray([[0.0, 1.0]], {"other": ["second"], "ticker": ["A", "B"]}, ("other", "ticker"))
+    >>> covariance(model, {"A": 1.0}, others).values.round(6).tolist()
+    [0.00045]
     """
     second = others.rename({dim: "portfolio"}) if dim in others.dims else others
     back = {"portfolio": dim} if dim in others.dims else {}
@@ -70,13 +80,30 @@ def active_weights(model: RiskModel, weights: Weights, benchmark: Weights) -> xr
     ------
     DataError
         If the benchmark is more than one portfolio, or a label is unknown.
+
+    Examples
+    --------
+    >>> from models import active_weights
+    >>> from models.risk.example import example_risk
+    >>> model = example_risk()
+    >>> active_weights(model, {"A": 1.0}, [0.25, 0.25, 0.25, 0.25]).values.tolist()
+    [0.75, -0.25, -0.25, -0.25]
     """
     difference = held(model, weights) - held(model, _require_one(model, benchmark))
     return difference.transpose("portfolio", "date", "ticker", missing_dims="ignore")
 
 
 def tracking_error(model: RiskModel, weights: Weights, benchmark: Weights) -> xr.DataArray:
-    """Volatility of the active weights per period, ([portfolio,] [date]); see `active_weights`."""
+    """Volatility of the active weights per period, ([portfolio,] [date]); see `active_weights`.
+
+    Examples
+    --------
+    >>> from models import tracking_error
+    >>> from models.risk.example import example_risk
+    >>> model = example_risk()
+    >>> round(float(tracking_error(model, {"A": 1.0}, [0.25, 0.25, 0.25, 0.25])), 4)
+    0.0141
+    """
     return model.volatility(active_weights(model, weights, benchmark))
 
 
@@ -84,6 +111,14 @@ def beta(model: RiskModel, weights: Weights, benchmark: Weights) -> xr.DataArray
     """Predicted beta to a benchmark, Cov(r_P, r_B) / Var(r_B), ([portfolio,] [date]).
 
     Parameters and errors are those of `active_weights`. NaN where either is not defined, or the benchmark has no risk.
+
+    Examples
+    --------
+    >>> from models import beta
+    >>> from models.risk.example import example_risk
+    >>> model = example_risk()
+    >>> round(float(beta(model, {"A": 1.0}, [0.25, 0.25, 0.25, 0.25])), 2)
+    0.94
     """
     benchmark = _require_one(model, benchmark)
     variance = model.variance(benchmark)
@@ -116,6 +151,17 @@ def incremental_risk(model: RiskModel, weights: Weights, trades: xr.DataArray) -
     ------
     DataError
         If trades are not (trade, ticker), or a ticker is unknown.
+
+    Examples
+    --------
+    >>> import xarray as xr
+    >>> from models import incremental_risk
+    >>> from models.risk.example import example_risk
+    >>> model = example_risk()
+    >>> trades = xr.DataArray([[-0.1, 0.1]], {"trade": ["swap"], "ticker": ["A", "D"]}, ("trade", "ticker"))
+    >>> found = incremental_risk(model, {"A": 1.0}, trades)
+    >>> found["variance_change"].values.round(6).tolist()
+    [-5.1e-05]
     """
     if set(trades.dims) != {"trade", "ticker"}:
         raise DataError(f"trades has dimensions {trades.dims}; it needs (trade, ticker).")

@@ -33,6 +33,15 @@ def volatility_by_factor(model: RiskModel, weights: Weights) -> xr.Dataset:
     xarray.Dataset
         ``exposure`` x, ``marginal`` (Omega x)_k / sigma, ``contribution`` (portfolio, date, factor), ``specific`` and
         ``volatility`` sigma (portfolio, date). Contributions and ``specific`` sum to ``volatility``.
+
+    Examples
+    --------
+    >>> from models import volatility_by_factor
+    >>> from models.risk.example import example_risk
+    >>> model = example_risk()
+    >>> parts = volatility_by_factor(model, {"A": 1.0})
+    >>> parts["contribution"].values.round(4).tolist()
+    [0.0163, 0.0041]
     """
     exposure = model.exposures(weights)
     volatility = _positive(model.volatility(weights))
@@ -64,6 +73,15 @@ def volatility_by_ticker(model: RiskModel, weights: Weights) -> xr.Dataset:
         ``weight``, ``marginal`` (Sigma w)_i / sigma, the gradient of the volatility, and ``contribution`` (portfolio,
         date, ticker); ``volatility`` sigma (portfolio, date). Contributions sum to ``volatility``. The marginal
         contribution of a ticker that is not covered is NaN, its contribution zero as it may have no weight.
+
+    Examples
+    --------
+    >>> from models import volatility_by_ticker
+    >>> from models.risk.example import example_risk
+    >>> model = example_risk()
+    >>> parts = volatility_by_ticker(model, {"A": 0.5, "B": 0.5})
+    >>> parts["contribution"].values.round(4).tolist()
+    [0.0114, 0.0117, 0.0, 0.0]
     """
     volatility = _positive(model.volatility(weights))
     return xr.Dataset(
@@ -98,6 +116,17 @@ def volatility_by_group(model: RiskModel, weights: Weights, groups: xr.DataArray
     ------
     DataError
         If a ticker that has a weight has no group.
+
+    Examples
+    --------
+    >>> import pandas as pd
+    >>> from models import volatility_by_group
+    >>> from models.risk.example import example_risk
+    >>> model = example_risk()
+    >>> groups = pd.Series(["x", "x", "y", "y"], index=["A", "B", "C", "D"])
+    >>> parts = volatility_by_group(model, {"A": 0.5, "C": 0.5}, groups)
+    >>> parts["contribution"].values.round(4).tolist()
+    [0.0111, 0.0102]
     """
     labels = group_labels(model, weights, groups)
     parts = volatility_by_ticker(model, weights)

@@ -43,6 +43,16 @@ def portfolio_variances(model: RiskModel, weights: Weights) -> xr.Dataset:
     ------
     DataError
         If the model has dates, or a label is unknown or given twice.
+
+    Examples
+    --------
+    >>> import pandas as pd
+    >>> from models import portfolio_variances
+    >>> from models.risk.example import example_risk
+    >>> model = example_risk()
+    >>> weights = pd.DataFrame([[1.0, 0.0], [0.5, 0.5]], ["one", "two"], ["A", "D"])
+    >>> portfolio_variances(model, weights)["portfolio_variance"].values.round(6).tolist()
+    [0.0006, 0.000525]
     """
     weights = model.labelled_weights(weights)
     dated = [part for part in (model.loadings, model.omega, model.specific_variance) if "date" in part.dims]

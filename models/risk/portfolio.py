@@ -57,6 +57,16 @@ class RiskModel:
     raises DataError. What may be given in place of a DataArray says `labelled_weights`. Results have those of
     ``portfolio`` and ``date`` that the weights or the model have. Variances are per period, in squared decimals. By
     Euler's theorem the contributions of factors sum to the systematic variance, and those of assets to the variance.
+
+    Examples
+    --------
+    >>> from models.risk.example import example_risk
+    >>> model = example_risk()
+    >>> weights = {"A": 0.5, "B": 0.5}
+    >>> round(float(model.variance(weights)), 7)
+    0.0005313
+    >>> model.factor_contributions(weights).values.round(7).tolist()
+    [0.0004, 5.62e-05]
     """
 
     loadings: xr.DataArray

@@ -45,6 +45,16 @@ def scenario_stress(model: RiskModel, weights: Weights, shocks: xr.DataArray, *,
     ------
     DataError
         If a shocked factor is unknown, or none is shocked.
+
+    Examples
+    --------
+    >>> import xarray as xr
+    >>> from models import scenario_stress
+    >>> from models.risk.example import example_risk
+    >>> model = example_risk()
+    >>> shocks = xr.DataArray([-0.1], {"factor": ["market"]}, ("factor",))
+    >>> round(float(scenario_stress(model, {"A": 0.5, "D": 0.5}, shocks)["portfolio_return"]), 4)
+    -0.1
     """
     factors = model.loadings.indexes["factor"]
     if not {"factor"} <= set(shocks.dims) <= {"scenario", "factor"}:
@@ -99,6 +109,19 @@ def historical_stress(model: RiskModel, weights: Weights, factor_returns: xr.Dat
     ------
     DataError
         If the span is empty or lacks a factor.
+
+    Examples
+    --------
+    >>> import pandas as pd
+    >>> import xarray as xr
+    >>> from models import historical_stress
+    >>> from models.risk.example import example_risk
+    >>> model = example_risk()
+    >>> dates = pd.bdate_range("2020-03-02", periods=2)
+    >>> labels = {"date": dates, "factor": ["market", "style"]}
+    >>> past = xr.DataArray([[-0.1, 0.0], [0.05, 0.0]], labels, ("date", "factor"))
+    >>> round(float(historical_stress(model, {"A": 1.0}, past)["portfolio_return"]), 4)
+    -0.055
     """
     factors = model.loadings.indexes["factor"]
     lacking = factors.difference(factor_returns.indexes["factor"])

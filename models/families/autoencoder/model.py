@@ -95,6 +95,15 @@ class ConditionalAutoencoder(FactorModel):
         The characteristics, in the order in which the networks take them.
     history_ : list of EpochReport
         The training of every seed that is in the model.
+
+    Examples
+    --------
+    >>> from models import ConditionalAutoencoder
+    >>> from models.panel import example_panel
+    >>> panel = example_panel()
+    >>> model = ConditionalAutoencoder(n_factors=1, hidden=(4,), seeds=(0,), max_epochs=2).fit(panel)
+    >>> model.loadings(panel).dims
+    ('date', 'ticker', 'factor')
     """
 
     kind: ClassVar[str] = "autoencoder"

@@ -46,6 +46,16 @@ class Hybrid(ModelOnResiduals):
         Dates after which one counts half in the correlations, of each exponential weighting that is blended.
     shares : tuple of float
         Share of each of them.
+
+    Examples
+    --------
+    >>> from models import PCA, Hybrid
+    >>> from models.panel import example_panel
+    >>> panel = example_panel()
+    >>> base = PCA(n_factors=1).fit(panel)
+    >>> model = Hybrid("pca", n_factors=1).on(base).fit(panel)
+    >>> len(model.factors_)
+    2
     """
 
     kind: ClassVar[str] = "hybrid"

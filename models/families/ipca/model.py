@@ -96,6 +96,17 @@ class IPCA(GramModel):
         characteristic is zero for everybody: they enter neither Gamma nor the premia.
     p_values_ : dict[str, numpy.ndarray]
         If ``bootstrap``: "characteristics" (char,), "alpha" (1,) with an intercept, "observed" (observed factor,).
+
+    Examples
+    --------
+    >>> from models import IPCA
+    >>> from models.panel import example_panel
+    >>> panel = example_panel()
+    >>> model = IPCA(n_factors=2).fit(panel)
+    >>> dict(model.loadings(panel).sizes)
+    {'date': 120, 'ticker': 24, 'factor': 2}
+    >>> round(model.score(panel)["total_r2"], 2)
+    0.8
     """
 
     kind: ClassVar[str] = "ipca"

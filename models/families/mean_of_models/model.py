@@ -39,6 +39,16 @@ class MeanOfModels(FactorModel):
     ----------
     of : tuple of str
         Names of two or more models of the run, each named once.
+
+    Examples
+    --------
+    >>> from models import FactorAnalysis, MeanOfModels
+    >>> from models.panel import example_panel
+    >>> panel = example_panel()
+    >>> members = [FactorAnalysis(n_factors=k).fit(panel) for k in (1, 2)]
+    >>> model = MeanOfModels(("one", "two")).on(*members).fit(panel)
+    >>> model.own_omega().shape
+    (3, 3)
     """
 
     kind: ClassVar[str] = "mean_of_models"

@@ -55,6 +55,15 @@ class RegressedPCA(ModelOfFunctions):
         Share of the sum of squared slopes that the factors explain, noise included.
     n_dates_ : float
         Dates that entered the fit.
+
+    Examples
+    --------
+    >>> from models import RegressedPCA
+    >>> from models.panel import example_panel
+    >>> panel = example_panel()
+    >>> model = RegressedPCA(n_factors=2, degree=1).fit(panel)
+    >>> model.loadings(panel).dims
+    ('date', 'ticker', 'factor')
     """
 
     kind: ClassVar[str] = "regressed_pca"

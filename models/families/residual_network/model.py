@@ -75,6 +75,16 @@ class ResidualNetwork(ProvenFactors):
     ----------
     history_ : list of EpochReport
         The training of every seed.
+
+    Examples
+    --------
+    >>> from models import PCA, ResidualNetwork
+    >>> from models.panel import example_panel
+    >>> panel = example_panel()
+    >>> base = PCA(n_factors=1).fit(panel)
+    >>> model = ResidualNetwork("pca", n_factors=1, hidden=(4,), max_epochs=2)
+    >>> model.on(base).fit(panel).factors_[0]
+    'factor_1'
     """
 
     kind: ClassVar[str] = "residual_network"

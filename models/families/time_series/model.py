@@ -305,6 +305,17 @@ class TimeSeriesModel(ObservedFactorModel):
         "mean": the mean of each factor, the premium of a traded one. For factors that need not be traded: "ols", from
         the cross-section of all stocks with a beta, date by date; "gls", from that of mean returns of the stocks with
         complete histories.
+
+    Examples
+    --------
+    >>> from models import TimeSeriesModel
+    >>> from models.panel import example_panel
+    >>> panel = example_panel()
+    >>> model = TimeSeriesModel(factors=("market",), cov_type="HAC").fit(panel)
+    >>> model.alpha_stderr_.dims
+    ('ticker',)
+    >>> round(float(model.beta_.mean()), 1)
+    1.0
     """
 
     kind: ClassVar[str] = "time_series"
