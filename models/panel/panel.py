@@ -552,6 +552,29 @@ class Panel:
         """Dates from start to stop (exclusive) by position, read into memory."""
         return self._at(slice(start, stop)).load()
 
+    def __len__(self) -> int:
+        """Return the number of dates."""
+        return self.data.sizes["date"]
+
+    def take(self, positions: IntArray, axis: int = 0) -> Panel:
+        """Dates by position, in increasing order: the samples that a splitter of scikit-learn chooses.
+
+        Characteristics are lagged already, so that dates in between may be left out.
+
+        Raises
+        ------
+        DataError
+            If positions do not increase, or the axis is another than that of dates, 0.
+        """
+        if axis != 0:
+            raise DataError(f"A panel is taken apart along dates, axis 0, not along axis {axis}.")
+        return Panel(self.data.isel(date=positions))
+
+    @property
+    def iloc(self) -> _Dates:
+        """Dates by position, as in pandas: ``panel.iloc[:10]``; scikit-learn takes rows of what has it."""
+        return _Dates(self)
+
     def spans(self, size: int = 256) -> Iterator[Panel]:
         """Consecutive spans of at most ``size`` dates, as views: nothing is read or copied."""
         for start in range(0, len(self.dates), size):
@@ -576,6 +599,14 @@ class Panel:
 
     def _at(self, span: slice) -> Panel:
         return Panel(self.data.isel(date=span))
+
+
+@dataclass(frozen=True, eq=False)
+class _Dates:
+    panel: Panel
+
+    def __getitem__(self, positions: slice | IntArray) -> Panel:
+        return Panel(self.panel.data.isel(date=positions))
 
 
 def _check_shapes(leading: tuple[int, ...], **arrays: npt.NDArray[Any] | None) -> None:

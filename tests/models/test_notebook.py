@@ -1,4 +1,4 @@
-"""What a notebook hands over as it comes, and what it is told: mistakes in a sentence."""
+"""What a notebook hands over as it comes, and what it is told: mistakes in a sentence, and scikit-learn over dates."""
 
 from __future__ import annotations
 
@@ -8,10 +8,14 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+from sklearn.base import clone
+from sklearn.model_selection import GridSearchCV, TimeSeriesSplit, cross_val_score
+from sklearn.pipeline import Pipeline
 
-from models import FactorModel, Panel
+from models import IPCA, BlockedFolds, FactorModel, Panel, predictive_r2_scorer, total_r2_scorer
 from models.families.registry import family
-from schemas.errors import ConfigError, NotFittedError
+from models.panel import example_panel
+from schemas.errors import ConfigError, DataError, NotFittedError
 from schemas.families import kinds
 
 REQUIRED: dict[str, dict[str, Any]] = {
@@ -33,6 +37,7 @@ def of_a_panel(model: FactorModel) -> list[str]:
 @pytest.mark.parametrize("kind", kinds())
 def test_a_model_says_what_it_takes_and_when(kind: str) -> None:
     model = family(kind)(**REQUIRED.get(kind, {}))
+    assert clone(model).get_params() == model.get_params()
     methods = of_a_panel(model)
     assert {"fit", "loadings", "factor_returns", "expected_returns", "residuals", "score"} <= {*methods}
     panel = Panel.from_arrays(np.full((3, 2), 0.01), np.ones((3, 2, 1)))
@@ -43,3 +48,38 @@ def test_a_model_says_what_it_takes_and_when(kind: str) -> None:
         if name not in {"fit", "design", "beta_path"}:
             with pytest.raises(NotFittedError, match=r"is not fitted yet; call fit|hand them, fitted, to on\(\)"):
                 getattr(model, name)(panel)
+
+
+def test_scikit_learn_chooses_parameters_over_the_dates_of_a_panel() -> None:
+    panel, folds = example_panel(), BlockedFolds(n_folds=3, purge=2)
+    search = GridSearchCV(
+        Pipeline([("model", IPCA(max_iter=2000))]), {"model__n_factors": [1, 2]}, scoring=_of_pipeline, cv=folds
+    ).fit(panel)
+    alone = GridSearchCV(IPCA(max_iter=2000), {"n_factors": [1, 2]}, scoring=total_r2_scorer, cv=folds).fit(panel)
+    for place, n_factors in enumerate((1, 2)):
+        by_hand = [
+            IPCA(n_factors, max_iter=2000)
+            .fit(Panel(panel.data.isel(date=train)))
+            .score(Panel(panel.data.isel(date=test)))["total_r2"]
+            for train, test in folds.split(panel)
+        ]
+        for found in (search, alone):
+            assert found.cv_results_["mean_test_score"][place] == np.mean(by_hand)
+    assert clone(alone.best_estimator_).get_params() == IPCA(2, max_iter=2000).get_params()
+    np.testing.assert_array_equal(alone.best_estimator_.gamma_, IPCA(2, max_iter=2000).fit(panel).gamma_)
+    assert cross_val_score(IPCA(2), panel, scoring=predictive_r2_scorer, cv=TimeSeriesSplit(3, gap=1)).shape == (3,)
+
+
+def _of_pipeline(pipeline: Pipeline, panel: Panel) -> float:
+    return total_r2_scorer(pipeline[-1], panel)
+
+
+def test_dates_are_taken_by_position_and_in_order() -> None:
+    panel = example_panel()
+    assert len(panel) == len(panel.dates)
+    assert panel.iloc[:3].dates.equals(panel.dates[:3])
+    assert panel.take(np.array([0, 5])).dates.equals(panel.dates[[0, 5]])
+    with pytest.raises(DataError, match="Dates must strictly increase"):
+        panel.take(np.array([5, 0]))
+    with pytest.raises(DataError, match="not along axis 1"):
+        panel.take(np.array([0]), axis=1)
