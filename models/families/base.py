@@ -21,6 +21,7 @@ from sklearn.base import BaseEstimator, clone
 
 from models.arrays import FloatArray
 from models.families.rotation import check_rotation
+from models.families.summary import Summary, premia_table
 from models.panel import Panel
 from schemas.errors import ConfigError, ModelError, NotFittedError
 from schemas.statistics import STATISTIC_DIMS, declared
@@ -296,6 +297,22 @@ class FactorModel(BaseEstimator, ABC):  # type: ignore[misc]  # scikit-learn shi
             "total_r2": uncentred_r2(panel, self.fitted_returns(panel)),
             "predictive_r2": uncentred_r2(panel, self.expected_returns(panel)),
         }
+
+    def summary(self, panel: Panel | None = None) -> Summary:
+        """Return the premia with their errors, and facts about the fit; shown in a notebook as a table.
+
+        Parameters
+        ----------
+        panel : Panel, optional
+            Of which dates, stocks and both R2 are told beside: the one of the fit, or a later one.
+        """
+        found = self.statistics()
+        facts = {"factors": str(len(self.factors_))}
+        if "r_squared" in found:
+            facts["mean R2 of regressions"] = f"{float(found['r_squared'].mean()):.4f}"
+        if panel is not None:
+            facts |= panel.facts() | {name: f"{value:.4f}" for name, value in self.score(panel).items()}
+        return Summary(str(self), facts, premia_table(found, self.factors_))
 
     def statistics(self) -> dict[str, xr.DataArray]:
         """Return the inference that the model offers: of every name in `STATISTICS` the attribute with an underscore.

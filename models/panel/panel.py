@@ -7,6 +7,7 @@ characteristics are, in `characteristics`.
 
 from __future__ import annotations
 
+import html
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
@@ -486,6 +487,25 @@ class Panel:
     def chars(self) -> list[str]:
         """Names of the characteristics, in order."""
         return [str(name) for name in self.data["char"].values]
+
+    def facts(self) -> dict[str, str]:
+        """Tell in words how large the panel is, and how much of it is covered, estimated on and missing."""
+        size = len(self.dates) * len(self.tickers)
+        coverage, n_covered = self.coverage.values, int(self.coverage.sum())
+        missing = int((coverage & ~self.data.get("trusted", self.mask).values).sum())
+        return {
+            "dates": _extent(self.dates),
+            "tickers": str(len(self.tickers)),
+            "characteristics": ", ".join(self.chars) or "none",
+            "observed factors": ", ".join(map(str, self.data.indexes.get("observed_factor", ()))) or "none",
+            "covered": f"{n_covered / size:.1%} of {size} cells",
+            "in the estimation universe": f"{int(self.mask.sum()) / size:.1%}",
+            "covered without a usable return": f"{missing / max(n_covered, 1):.1%}",
+        }
+
+    def _repr_html_(self) -> str:
+        rows = "".join(f"<tr><th>{name}</th><td>{html.escape(told)}</td></tr>" for name, told in self.facts().items())
+        return f"<b>Panel</b><table>{rows}</table>"
 
     def sel(self, start: Any = None, end: Any = None) -> Panel:
         """Dates from start to end, both inclusive; "2014-12" as an end means the whole of that month.

@@ -8,12 +8,23 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+from scipy import stats
 from sklearn.base import clone
 from sklearn.model_selection import GridSearchCV, TimeSeriesSplit, cross_val_score
 from sklearn.pipeline import Pipeline
 
-from models import IPCA, BlockedFolds, FactorModel, Panel, predictive_r2_scorer, total_r2_scorer
+from models import (
+    IPCA,
+    BlockedFolds,
+    FactorModel,
+    FamaMacBeth,
+    Panel,
+    full_sample_betas,
+    predictive_r2_scorer,
+    total_r2_scorer,
+)
 from models.families.registry import family
+from models.families.summary import Summary
 from models.panel import example_panel
 from schemas.errors import ConfigError, DataError, NotFittedError
 from schemas.families import kinds
@@ -83,3 +94,28 @@ def test_dates_are_taken_by_position_and_in_order() -> None:
         panel.take(np.array([5, 0]))
     with pytest.raises(DataError, match="not along axis 1"):
         panel.take(np.array([0]), axis=1)
+
+
+def test_a_summary_has_the_errors_of_the_model() -> None:
+    panel = full_sample_betas(example_panel())
+    model = FamaMacBeth(estimated_betas={"beta_market": "market"}).fit(panel)
+    table = model.summary().premia
+    np.testing.assert_array_equal(table["stderr"], model.shanken_stderr_)
+    np.testing.assert_array_equal(table["t"], model.t_statistics_)
+    np.testing.assert_allclose(table["p_value"], stats.chi2.sf(np.square(model.t_statistics_), 1), rtol=1e-12)
+    np.testing.assert_array_equal(table["n_obs"], model.n_slopes_)
+
+
+def test_pages_of_a_notebook_show_names_as_text() -> None:
+    returns = pd.DataFrame(np.full((4, 2), 0.01), pd.bdate_range("2024-01-01", periods=4), ["A", "B"])
+    returns.iloc[2, 0] = np.nan
+    panel = Panel.from_wide(returns, {"<b>": returns.notna().astype(float)}, lag=0)
+    facts = panel.facts()
+    assert facts["dates"] == "4 dates from 2024-01-01 to 2024-01-04"
+    assert facts["covered"] == "100.0% of 8 cells"
+    assert facts["in the estimation universe"] == "87.5%"
+    assert facts["covered without a usable return"] == "12.5%"
+    assert "&lt;b&gt;" in panel._repr_html_()
+    assert "<b>," not in panel._repr_html_()
+    summary = Summary("<i>", {"<u>": "<u>"}, pd.DataFrame({"estimate": [0.1]}, index=["<s>"]))
+    assert not [tag for tag in ("<i>", "<u>", "<s>") if tag in summary._repr_html_()]
