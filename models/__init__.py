@@ -40,6 +40,7 @@ from models.evaluation.explaining import (  # noqa: E402
     response_surface,
 )
 from models.evaluation.protocol import Dense, FactorForm, Forecast, Rules, judge  # noqa: E402
+from models.evaluation.selection import predictive_r2_scorer, total_r2_scorer  # noqa: E402
 from models.evaluation.superiority import model_confidence_set  # noqa: E402
 from models.families.autoencoder import ConditionalAutoencoder  # noqa: E402
 from models.families.base import FactorModel, ModelState  # noqa: E402
@@ -53,6 +54,7 @@ from models.families.kernel import KernelIPCA, kernel_covariance  # noqa: E402
 from models.families.mean_of_models import MeanOfModels  # noqa: E402
 from models.families.pca import PCA, RPPCA  # noqa: E402
 from models.families.penalised import PenalisedModel  # noqa: E402
+from models.families.penalised.cross_validation import BlockedFolds  # noqa: E402
 from models.families.regressed_pca import RegressedPCA  # noqa: E402
 from models.families.residual_network import ResidualNetwork  # noqa: E402
 from models.families.residual_som import ResidualSOM  # noqa: E402
@@ -94,6 +96,7 @@ __all__ = [
     "PCA",
     "RPPCA",
     "AttentionSDF",
+    "BlockedFolds",
     "ConditionalAutoencoder",
     "Constraints",
     "CoskewnessPCA",
@@ -155,11 +158,13 @@ __all__ = [
     "model_confidence_set",
     "nonlinear_risk",
     "portfolio_variances",
+    "predictive_r2_scorer",
     "quantile_sort",
     "response_curves",
     "response_surface",
     "risk_parity",
     "scenario_stress",
+    "total_r2_scorer",
     "tracking_error",
     "two_pass",
     "variance_at_horizon",

@@ -50,6 +50,10 @@ class ModelError(FactorcubeError):
     """These data cannot carry the model or the estimate that was asked for, or it is used before it was fitted."""
 
 
+class NotFittedError(ModelError, AttributeError):
+    """A model is used before it was fitted; an `AttributeError` too, so that ``hasattr`` and ``dir`` go on."""
+
+
 class ExecutionError(FactorcubeError):
     """A step could not be run: the cluster cannot be reached, or a worker runs another version of the code."""
 

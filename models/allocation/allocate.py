@@ -49,6 +49,15 @@ def allocate(
         If there is no such industry or factor as a limit is of.
     DataError, ModelError
         As `models.allocation.minimum_variance`; ModelError also if there are no expected returns for `mean_variance`.
+
+    Examples
+    --------
+    >>> from models import allocate
+    >>> from models.risk.example import example_risk
+    >>> from schemas.allocation import AllocationSpec
+    >>> model = example_risk()
+    >>> allocate(model, AllocationSpec(name="low_risk", method="minimum_variance")).values.round(2).tolist()
+    [0.3, 0.17, 0.41, 0.11]
     """
     limits = Constraints(
         long_only=spec.long_only,

@@ -59,6 +59,14 @@ class Constraints:
     ------
     ConfigError
         If a limit cannot be, or one lacks what it is of.
+
+    Examples
+    --------
+    >>> from models import Constraints, minimum_variance
+    >>> from models.risk.example import example_risk
+    >>> model = example_risk()
+    >>> minimum_variance(model, Constraints(cap=0.4)).values.round(2).tolist()
+    [0.31, 0.17, 0.4, 0.12]
     """
 
     long_only: bool = True

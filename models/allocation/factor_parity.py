@@ -58,6 +58,14 @@ def factor_risk_parity(
     DataError, ModelError
         As `models.allocation.minimum_variance`. ModelError also if Omega is singular, loadings are collinear or no
         stock has specific variance, or the portfolio has no net weight to be scaled.
+
+    Examples
+    --------
+    >>> from models import factor_risk_parity
+    >>> from models.risk.example import example_risk
+    >>> model = example_risk()
+    >>> factor_risk_parity(model).sum().round(6).item()
+    1.0
     """
     stocks = Holdable.of(model, constraints)
     exposures = _exposures(stocks.omega, _budget(stocks, shares))

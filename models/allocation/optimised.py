@@ -41,6 +41,14 @@ def minimum_variance(model: RiskModel, constraints: Constraints = _FREE) -> xr.D
     ------
     ConfigError, DataError, ModelError
         As `Holdable.of`; also ModelError if the limits contradict each other, or the solver fails.
+
+    Examples
+    --------
+    >>> from models import minimum_variance
+    >>> from models.risk.example import example_risk
+    >>> model = example_risk()
+    >>> minimum_variance(model).values.round(2).tolist()
+    [0.3, 0.17, 0.41, 0.11]
     """
     from skfolio.optimization import MeanRisk, ObjectiveFunction
 
@@ -74,6 +82,16 @@ def mean_variance(
         If the risk aversion is not above 0.
     DataError, ModelError
         As `minimum_variance`; DataError also if a ticker is unknown.
+
+    Examples
+    --------
+    >>> import xarray as xr
+    >>> from models import mean_variance
+    >>> from models.risk.example import example_risk
+    >>> model = example_risk()
+    >>> expected = xr.DataArray([2e-3, 1e-3, 1e-3, 1e-3], {"ticker": ["A", "B", "C", "D"]}, ("ticker",))
+    >>> mean_variance(model, expected, risk_aversion=1.0).values.round(2).tolist()
+    [1.0, 0.0, 0.0, 0.0]
     """
     from skfolio.optimization import MeanRisk, ObjectiveFunction
 
@@ -94,6 +112,14 @@ def maximum_diversification(model: RiskModel, constraints: Constraints = _FREE) 
 
     Choueifaty and Coignard (2008), Toward maximum diversification. Parameters and errors are those of
     `minimum_variance`.
+
+    Examples
+    --------
+    >>> from models import maximum_diversification
+    >>> from models.risk.example import example_risk
+    >>> model = example_risk()
+    >>> maximum_diversification(model).sum().round(6).item()
+    1.0
     """
     from skfolio.optimization import MaximumDiversification
 
@@ -107,6 +133,16 @@ def risk_parity(model: RiskModel, constraints: Constraints = _FREE) -> xr.DataAr
     weights are unique and positive, so `long_only` changes nothing. Where a limit binds, contributions are as equal as
     it lets them be: it is added to the problem min sigma(w) s.t. sum log w >= c (Roncalli 2013, Introduction to risk
     parity and budgeting). Parameters and errors are those of `minimum_variance`.
+
+    Examples
+    --------
+    >>> from models import risk_parity
+    >>> from models.risk.example import example_risk
+    >>> model = example_risk()
+    >>> weights = risk_parity(model)
+    >>> shares = model.asset_contributions(weights) / model.variance(weights)
+    >>> shares.values.round(2).tolist()
+    [0.25, 0.25, 0.25, 0.25]
     """
     from skfolio import RiskMeasure
     from skfolio.optimization import RiskBudgeting
@@ -133,6 +169,14 @@ def hierarchical_risk_parity(model: RiskModel, constraints: Constraints = _FREE)
         If limits on groups, exposures or turnover are asked for, or short weights.
     DataError, ModelError
         As `minimum_variance`.
+
+    Examples
+    --------
+    >>> from models import hierarchical_risk_parity
+    >>> from models.risk.example import example_risk
+    >>> model = example_risk()
+    >>> hierarchical_risk_parity(model).sum().round(6).item()
+    1.0
     """
     from skfolio import RiskMeasure
     from skfolio.distance import CovarianceDistance

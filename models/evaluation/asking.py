@@ -44,6 +44,12 @@ class Rules:
         Draws, and windows in a block on average, of the standard errors.
     seed : int
         Of everything random. The draws of a date are those of its chosen tickers in sorted order, whatever is judged.
+
+    Examples
+    --------
+    >>> from models import Rules
+    >>> Rules(first=60, history=60, step=20, block=60).step
+    20
     """
 
     first: int = 504
@@ -77,6 +83,14 @@ class Forecast:
         (n,) the stocks that are covered; others than those asked for are left out.
     covariance : FactorForm or Dense
         Of these stocks, in this order.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import pandas as pd
+    >>> from models import Dense, Forecast
+    >>> Forecast(pd.Index(["A", "B"]), Dense(np.eye(2) * 1e-4)).tickers.tolist()
+    ['A', 'B']
     """
 
     tickers: pd.Index

@@ -85,6 +85,15 @@ class FactorForm:
     With B = X Omega^(1/2) and A = D^(-1/2) B the capacitance is C = I + A'A (K, K), whose eigenvalues are at least 1:
 
     S^-1 = D^(-1/2) (I - A C^-1 A') D^(-1/2),  log det S = log det C + sum log D.
+
+    Examples
+    --------
+    >>> from models import FactorForm
+    >>> from models.risk.example import example_risk
+    >>> model = example_risk()
+    >>> form = FactorForm(model.loadings.values, model.omega.values, model.specific_variance.values)
+    >>> form.loadings.shape
+    (4, 2)
     """
 
     loadings: Float64Array
@@ -195,6 +204,13 @@ class Dense:
     ------
     DataError
         If it is not square, not finite, or (once it is solved) not positive definite.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from models import Dense
+    >>> Dense(np.array([[4e-4, 1e-4], [1e-4, 4e-4]])).covariance.shape
+    (2, 2)
     """
 
     covariance: Float64Array

@@ -49,6 +49,14 @@ def characteristic_importance(model: FactorModel, panel: Panel) -> xr.DataArray:
     ------
     DataError
         If the panel covers no stock.
+
+    Examples
+    --------
+    >>> from models import IPCA, characteristic_importance
+    >>> from models.panel import example_panel
+    >>> panel = example_panel()
+    >>> characteristic_importance(IPCA(n_factors=2).fit(panel), panel).dims
+    ('char',)
     """
     (typical,) = _quantiles(panel, [0.5])
     realised = model.factor_returns(panel).transpose("date", "factor").values
@@ -101,6 +109,14 @@ def response_surface(
         If the loadings belong to named stocks, as those of principal components do, or to whole cross-sections.
     DataError
         If the panel lacks a characteristic, or it does not vary, or no stock is covered.
+
+    Examples
+    --------
+    >>> from models import IPCA, response_surface
+    >>> from models.panel import example_panel
+    >>> panel = example_panel()
+    >>> dict(response_surface(IPCA(n_factors=1).fit(panel), panel, "size", "value", points=5).sizes)
+    {'value': 5, 'value_': 5, 'factor': 1}
     """
     names = [one] if other is None else [one, other]
     places = [_place(panel, name) for name in names]
@@ -132,6 +148,14 @@ def response_curves(model: FactorModel, panel: Panel, points: Annotated[int, Ge(
         If the loadings belong to named stocks, as those of principal components do, or to whole cross-sections.
     DataError
         If the panel covers no stock, or none of its characteristics varies.
+
+    Examples
+    --------
+    >>> from models import IPCA, response_curves
+    >>> from models.panel import example_panel
+    >>> panel = example_panel()
+    >>> dict(response_curves(IPCA(n_factors=1).fit(panel), panel, points=5).sizes)
+    {'char': 2, 'level': 5, 'factor': 1}
     """
     low, typical, high = _quantiles(panel, [_ENDS[0], 0.5, _ENDS[1]])
     places = np.flatnonzero(high > low)
@@ -172,6 +196,15 @@ def canonical_correlations(factors: xr.DataArray, others: xr.DataArray) -> xr.Da
     DataError
         If fewer dates are known than both sets have factors together, and two more: fewer show correlations of one
         where there are none.
+
+    Examples
+    --------
+    >>> from models import IPCA, PCA, canonical_correlations
+    >>> from models.panel import example_panel
+    >>> panel = example_panel()
+    >>> one, other = (model.fit(panel).factor_returns(panel) for model in (IPCA(n_factors=1), PCA(n_factors=1)))
+    >>> canonical_correlations(one, other).values.round(1).tolist()
+    [1.0]
     """
     dates = factors.indexes["date"].intersection(others.indexes["date"])
     one, other = (

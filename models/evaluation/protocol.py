@@ -80,6 +80,20 @@ def judge(
     ------
     DataError
         If there is nothing to judge, or a forecast covers fewer than two of the stocks asked for.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from models import Dense, Forecast, Rules, judge
+    >>> from models.panel import example_panel
+    >>> panel = example_panel()
+    >>> returns = panel.returns
+    >>> def forecast(as_of, tickers):
+    ...     past = returns.sel(date=slice(None, as_of), ticker=tickers)
+    ...     return Forecast(tickers, Dense(np.diag(past.var("date").values.astype(float))))
+    >>> rules = Rules(first=60, history=60, step=20, block=20, n_directions=5, n_bootstrap=10)
+    >>> judge(forecast, returns, rules).sizes["date"]
+    60
     """
     rules = rules or Rules()
     ordered = returns.transpose("date", "ticker").sortby("ticker")

@@ -61,6 +61,14 @@ def model_confidence_set(
     ------
     DataError
         If there is no model, fewer than two dates, or a loss that is not known.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from models import model_confidence_set
+    >>> losses = np.random.default_rng(0).normal([0.0, 0.0, 1.0], 1.0, (200, 3))
+    >>> model_confidence_set(losses, n_bootstrap=200).included.tolist()
+    [True, True, False]
     """
     n_dates, n_models = losses.shape
     if n_models < 1 or n_dates < 2 or not np.isfinite(losses).all():

@@ -7,10 +7,12 @@ model's module.
 from __future__ import annotations
 
 import copy
+import functools
+import inspect
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, ClassVar, Self
+from typing import Any, ClassVar, Self, TypeVar, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -19,12 +21,10 @@ from sklearn.base import BaseEstimator, clone
 
 from models.arrays import FloatArray
 from models.families.rotation import check_rotation
-from schemas.errors import ModelError
+from models.families.summary import Summary, premia_table
+from models.panel import Panel
+from schemas.errors import ConfigError, ModelError, NotFittedError
 from schemas.statistics import STATISTIC_DIMS, declared
-
-if TYPE_CHECKING:
-    from models.panel import Panel
-
 
 Report = Callable[[str], None]
 """Takes a line that says how far a fit has come."""
@@ -40,10 +40,39 @@ class ModelState:
         Numeric arrays (no object dtype), stored as safetensors.
     meta : dict[str, Any]
         JSON-serialisable facts: names of tickers, characteristics and factors, dates as ISO strings.
+
+    Examples
+    --------
+    >>> from models import IPCA
+    >>> from models.panel import example_panel
+    >>> panel = example_panel()
+    >>> model = IPCA(n_factors=2).fit(panel)
+    >>> again = IPCA.from_state(model.get_params(), model.state())
+    >>> again.loadings(panel).identical(model.loadings(panel))
+    True
     """
 
     arrays: dict[str, npt.NDArray[Any]]
     meta: dict[str, Any] = field(default_factory=dict)
+
+
+Method = TypeVar("Method", bound=Callable[..., Any])
+
+
+def takes_a_panel(method: Method) -> Method:
+    """Let a method of a model refuse what is no panel, with a `ConfigError`, before it looks at it."""
+
+    @functools.wraps(method)
+    def checked(self: FactorModel, panel: Any, *args: Any, **kwargs: Any) -> Any:
+        if not isinstance(panel, Panel):
+            given = f"{type(panel).__module__.partition('.')[0]}.{type(panel).__name__}"
+            raise ConfigError(
+                f"{type(self).__name__}.{method.__name__} takes a models.Panel, not a {given}; build one with "
+                "Panel.from_long(frame), from_wide(returns, characteristics), from_xarray(dataset) or from_arrays(...)."
+            )
+        return method(self, panel, *args, **kwargs)
+
+    return cast("Method", checked)
 
 
 class FactorModel(BaseEstimator, ABC):  # type: ignore[misc]  # scikit-learn ships no types
@@ -72,6 +101,14 @@ class FactorModel(BaseEstimator, ABC):  # type: ignore[misc]  # scikit-learn shi
         Whether factors are identified only up to a rotation (class attribute): see `latent_blocks`.
     effort : int
         How long a fit lasts, beside other families: the longest are begun first (class attribute).
+
+    Examples
+    --------
+    >>> from models import IPCA, FactorModel
+    >>> isinstance(IPCA(), FactorModel)
+    True
+    >>> IPCA(n_factors=2).get_params()["n_factors"]
+    2
     """
 
     kind: ClassVar[str]
@@ -125,12 +162,19 @@ class FactorModel(BaseEstimator, ABC):  # type: ignore[misc]  # scikit-learn shi
         """Return the fitted models that `on` was given."""
         if len(self._bases) != len(self.bases):
             needed = " and ".join(self.bases)
-            raise ModelError(f"{type(self).__name__} is fitted on {needed}: hand them, fitted, to on() first.")
+            raise NotFittedError(f"{type(self).__name__} is fitted on {needed}: hand them, fitted, to on() first.")
         return self._bases
 
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        """Let every method of a panel that the class defines say in a sentence what it takes, whatever it is given."""
+        super().__init_subclass__(**kwargs)
+        for name, method in [*vars(cls).items()]:
+            if inspect.isfunction(method) and [*inspect.signature(method).parameters][1:2] == ["panel"]:
+                setattr(cls, name, takes_a_panel(method))
+
     @abstractmethod
-    def fit(self, panel: Panel) -> Self:
-        """Fit to all dates of the panel, and return the model itself."""
+    def fit(self, panel: Panel, y: None = None) -> Self:
+        """Fit to all dates of the panel, and return the model itself; ``y`` is ignored, and there for scikit-learn."""
 
     def pieces(self) -> tuple[str, ...]:
         """Names of the parts that a fit may be split into, such as seeds or starts; none if it is one piece.
@@ -227,28 +271,48 @@ class FactorModel(BaseEstimator, ABC):  # type: ignore[misc]  # scikit-learn shi
         copy: Self = clone(self)
         return copy
 
+    @takes_a_panel
     def expected_returns(self, panel: Panel) -> xr.DataArray:
         """Return expected excess returns, X[t-1] times the premia of the training sample, as (date, ticker)."""
         self._check_fitted()
         premia = xr.DataArray(self.premia_, dims="factor", coords={"factor": self.factors_})
         return (self.loadings(panel) * premia).sum("factor", skipna=False).rename("expected_returns")
 
+    @takes_a_panel
     def fitted_returns(self, panel: Panel) -> xr.DataArray:
         """Return the systematic part X[t-1] f[t] as (date, ticker), with f as `contributing` gives it."""
         realised = self.factor_returns(panel)
         systematic = self.loadings(panel) * realised.copy(data=contributing(realised.values))
         return systematic.sum("factor", skipna=False).rename("fitted_returns")
 
+    @takes_a_panel
     def residuals(self, panel: Panel) -> xr.DataArray:
         """Specific returns e[t] = r[t] - X[t-1] f[t] as (date, ticker), wherever r and X are known."""
         return (panel.returns - self.fitted_returns(panel)).rename("residuals")
 
+    @takes_a_panel
     def score(self, panel: Panel) -> dict[str, float]:
         """Uncentred total and predictive R2 over the estimation universe, as in Kelly, Pruitt and Su (2019)."""
         return {
             "total_r2": uncentred_r2(panel, self.fitted_returns(panel)),
             "predictive_r2": uncentred_r2(panel, self.expected_returns(panel)),
         }
+
+    def summary(self, panel: Panel | None = None) -> Summary:
+        """Return the premia with their errors, and facts about the fit; shown in a notebook as a table.
+
+        Parameters
+        ----------
+        panel : Panel, optional
+            Of which dates, stocks and both R2 are told beside: the one of the fit, or a later one.
+        """
+        found = self.statistics()
+        facts = {"factors": str(len(self.factors_))}
+        if "r_squared" in found:
+            facts["mean R2 of regressions"] = f"{float(found['r_squared'].mean()):.4f}"
+        if panel is not None:
+            facts |= panel.facts() | {name: f"{value:.4f}" for name, value in self.score(panel).items()}
+        return Summary(str(self), facts, premia_table(found, self.factors_))
 
     def statistics(self) -> dict[str, xr.DataArray]:
         """Return the inference that the model offers: of every name in `STATISTICS` the attribute with an underscore.
@@ -287,7 +351,7 @@ class FactorModel(BaseEstimator, ABC):  # type: ignore[misc]  # scikit-learn shi
 
     def _check_fitted(self) -> None:
         if not hasattr(self, "factors_"):
-            raise ModelError(f"{type(self).__name__} is not fitted yet; call fit(panel) first.")
+            raise NotFittedError(f"{type(self).__name__} is not fitted yet; call fit(panel) first.")
 
 
 def contributing(factor_returns: FloatArray) -> FloatArray:

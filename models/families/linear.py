@@ -55,7 +55,7 @@ class GramModel(FactorModel):
         self._check_fitted()
         return np.eye(len(self.factors_))
 
-    def fit(self, panel: Panel) -> Self:
+    def fit(self, panel: Panel, y: None = None) -> Self:  # noqa: ARG002  # scikit-learn passes y
         """Fit to all dates of the panel.
 
         Raises

@@ -134,7 +134,7 @@ class FurtherFactors(FactorModel):
 
     latent: ClassVar[bool] = True
 
-    def fit(self, panel: Panel) -> Self:
+    def fit(self, panel: Panel, y: None = None) -> Self:  # noqa: ARG002  # scikit-learn passes y
         """Take the factors as they are, and their mean returns over the dates of a panel as premia.
 
         Raises
@@ -185,7 +185,7 @@ class FurtherFactors(FactorModel):
 class NoFactors(FurtherFactors):
     """No further factor: what a model of residuals comes to where there is nothing."""
 
-    def fit(self, panel: Panel) -> Self:  # noqa: ARG002  # of the protocol
+    def fit(self, panel: Panel, y: None = None) -> Self:  # noqa: ARG002  # of the protocol
         """Have no factors."""
         self.premia_ = np.zeros(0)
         self._name()

@@ -62,6 +62,16 @@ def forecast(
     ------
     ModelError
         If the data do not carry a fit or the risk.
+
+    Examples
+    --------
+    >>> from models import IPCA, Panel, WalkForward, forecast
+    >>> from models.panel import example_cube
+    >>> cube = example_cube()
+    >>> panel = Panel.from_cube(cube, next_date="2024-06-17")
+    >>> version = forecast(IPCA(n_factors=1), panel, cube, WalkForward(first="2024-05-31", every="month"))
+    >>> dict(version["portfolio_variance"].sizes)
+    {'portfolio': 1, 'date': 120}
     """
     risk = risk or RiskSpec()
     estimators = RiskEstimators.of(risk)

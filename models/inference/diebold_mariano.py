@@ -69,6 +69,14 @@ def diebold_mariano(
     ------
     DataError
         If the two are not of one length.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from models import diebold_mariano
+    >>> rng = np.random.default_rng(0)
+    >>> diebold_mariano(rng.normal(0.0, 1.0, 200), rng.normal(1.0, 1.0, 200)).p_value < 0.01
+    True
     """
     if np.shape(one) != np.shape(other):
         raise DataError(f"Losses of {len(one)} and {len(other)} dates: both are needed on the same ones.")

@@ -51,6 +51,15 @@ class TwoPass:
         Lags of that long-run covariance.
     debias : float
         Factor of the covariance for lost degrees of freedom.
+
+    Examples
+    --------
+    >>> from models import two_pass
+    >>> from models.panel import example_panel
+    >>> panel = example_panel()
+    >>> found = two_pass(panel.returns.values[1:], panel.factors.values[1:], zero_beta=True)
+    >>> found.premia.shape, found.alpha.shape
+    ((2,), (24,))
     """
 
     premia: FloatArray
@@ -145,6 +154,15 @@ def two_pass(
         or the inputs are unusable.
     ConfigError
         If the ``cov_type`` or the weighting is unknown, or the ``cov_type`` has no form for two passes.
+
+    Examples
+    --------
+    >>> from models import two_pass
+    >>> from models.panel import example_panel
+    >>> panel = example_panel()
+    >>> found = two_pass(panel.returns.values[1:], panel.factors.values[1:])
+    >>> found.premia.shape
+    (1,)
     """
     regression = first_pass(returns, factors)
     n_dates, n_factors = regression.factors.shape

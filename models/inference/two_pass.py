@@ -109,6 +109,14 @@ def full_sample_betas(panel: Panel, *, min_observations: int = 24) -> Panel:
     ------
     ModelError
         If the panel has no observed factors.
+
+    Examples
+    --------
+    >>> from models import full_sample_betas
+    >>> from models.panel import example_panel
+    >>> panel = example_panel()
+    >>> full_sample_betas(panel).chars
+    ['beta_market']
     """
     names = [str(name) for name in panel.factors["observed_factor"].values]
     found = time_series_regression(

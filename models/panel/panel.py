@@ -1,14 +1,16 @@
 """The panel: what a model sees. Excess returns r[t] beside the characteristics known *before* t.
 
-Here belong the `Panel`, and the ways to make one from long frames and plain arrays. How lag, coverage, mask
+Here belong the `Panel`, and the ways to make one from frames, datasets and plain arrays. How lag, coverage, mask
 and transform come about, and how a cube is read span by span, belongs in `assembly`; what the
 characteristics are, in `characteristics`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import html
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any, Self
 
 import numpy as np
@@ -18,7 +20,19 @@ import xarray as xr
 
 from models.arrays import BoolArray, CodeArray, FloatArray, IntArray
 from models.panel.assembly import UNKNOWN, as_axis, assemble, order_industries, panel_blocks
-from models.panel.frames import aligned, excess_returns, grid, names_of, numbers
+from models.panel.frames import (
+    INDUSTRY,
+    RETURNS,
+    Grid,
+    aligned,
+    excess_returns,
+    grid,
+    long_of_wide,
+    long_of_xarray,
+    long_table,
+    names_of,
+    numbers,
+)
 from schemas.errors import DataError, ModelError
 
 _DIMS: dict[str, tuple[str, ...]] = {
@@ -50,6 +64,20 @@ class Panel:
     ------
     DataError
         If a variable is missing or has other dimensions, or if dates do not strictly increase.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import pandas as pd
+    >>> from models import Panel
+    >>> dates, tickers = pd.bdate_range("2024-01-01", periods=3), ["A", "B"]
+    >>> returns = pd.DataFrame([[0.01, 0.02], [-0.01, 0.0], [0.0, np.nan]], dates, tickers)
+    >>> size = pd.DataFrame([[1.0, 2.0], [3.0, 4.0], [6.0, 5.0]], dates, tickers)
+    >>> panel = Panel.from_wide(returns, {"size": size})
+    >>> panel.characteristics.sel(char="size").values.tolist()
+    [[nan, nan], [-1.0, 1.0], [-1.0, 1.0]]
+    >>> panel.mask.values.tolist()
+    [[False, False], [True, True], [True, False]]
     """
 
     data: xr.Dataset
@@ -84,8 +112,9 @@ class Panel:
         Parameters
         ----------
         frame : pandas.DataFrame or polars.DataFrame
-            Columns for the date, the ticker, the excess return at the date, and the characteristics. Dates as text are
-            ``2014-12-31`` or ``20141231``; no other form is guessed.
+            Columns for the date, the ticker, the excess return at the date, and the characteristics. Date and ticker
+            may be the index, in either order. Dates as text are ``2014-12-31`` or ``20141231``; no other form is
+            guessed.
         returns, date, ticker : str
             Names of those columns.
         characteristics : sequence of str
@@ -115,8 +144,127 @@ class Panel:
         ConfigError
             The transform is unknown, or the lag is negative.
         """
-        table: pd.DataFrame = frame if isinstance(frame, pd.DataFrame) else frame.to_pandas()
-        row, column, dates, tickers = where = grid(table, date, ticker)
+        table = long_table(frame, date, ticker)
+        return cls._of_rows(
+            table,
+            grid(table, date, ticker),
+            returns,
+            characteristics,
+            factors,
+            industry,
+            lag=lag,
+            transform=transform,
+            constant=constant,
+            min_coverage=min_coverage,
+        )
+
+    @classmethod
+    def from_wide(
+        cls,
+        returns: pd.DataFrame,
+        characteristics: Mapping[str, pd.DataFrame] = MappingProxyType({}),
+        *,
+        lag: int = 1,
+        transform: str = "rank",
+        constant: bool = True,
+        min_coverage: float = 0.5,
+        factors: pd.DataFrame | None = None,
+        industry: pd.DataFrame | None = None,
+    ) -> Self:
+        """Build a panel from frames of dates (index) by tickers (columns): the same as `from_long` of one long frame.
+
+        Parameters
+        ----------
+        returns : pandas.DataFrame
+            Excess returns at the date. Its dates and tickers are those of the panel; where a stock has neither a return
+            nor a characteristic, it has no row.
+        characteristics : mapping of str to pandas.DataFrame
+            By name, in order; what they lack of the dates and tickers of the returns is missing.
+        industry : pandas.DataFrame, optional
+            Names of industries.
+        lag, transform, constant, min_coverage, factors
+            As in `from_long`.
+
+        Raises
+        ------
+        DataError
+            A frame names a date or a ticker twice, or one that the returns lack; or what `from_long` refuses.
+        ConfigError
+            The transform is unknown, or the lag is negative.
+        """
+        return cls._of_cells(
+            long_of_wide(returns, characteristics, industry),
+            [*characteristics],
+            factors,
+            lag=lag,
+            transform=transform,
+            constant=constant,
+            min_coverage=min_coverage,
+        )
+
+    @classmethod
+    def from_xarray(
+        cls,
+        dataset: xr.Dataset,
+        *,
+        lag: int = 1,
+        transform: str = "rank",
+        constant: bool = True,
+        min_coverage: float = 0.5,
+    ) -> Self:
+        """Build a panel from a dataset: the same as `from_long` of one long frame.
+
+        Parameters
+        ----------
+        dataset : xarray.Dataset
+            ``returns`` (date, ticker): excess returns at the date. Optionally ``characteristics`` (date, ticker, char),
+            ``industry`` (date, ticker) of names, ``factors`` (date, observed_factor). Dates and tickers in any order;
+            where a stock has neither a return nor a characteristic, it has no row. A cube, which has an estimation
+            universe and a risk-free rate too, is for `from_cube`.
+        lag, transform, constant, min_coverage
+            As in `from_long`.
+
+        Raises
+        ------
+        DataError
+            A variable is missing, unknown or has other dimensions; or what `from_long` refuses.
+        ConfigError
+            The transform is unknown, or the lag is negative.
+        """
+        frame = long_of_xarray(dataset)
+        chars = [str(name) for name in dataset["char"].values] if "characteristics" in dataset else []
+        factors = None
+        if "factors" in dataset:
+            observed = dataset["factors"].transpose("date", "observed_factor")
+            factors = pd.DataFrame(observed.values, observed["date"].values, observed["observed_factor"].values)
+        return cls._of_cells(
+            frame, chars, factors, lag=lag, transform=transform, constant=constant, min_coverage=min_coverage
+        )
+
+    @classmethod
+    def _of_cells(
+        cls, table: pd.DataFrame, characteristics: Sequence[str], factors: pd.DataFrame | None, **options: Any
+    ) -> Self:
+        """Build the panel of a dense long frame: a cell of which nothing is known is no row, though its labels stay."""
+        where = grid(table, "date", "ticker")
+        filled = table.drop(columns=["date", "ticker"]).notna().any(axis=1).to_numpy()
+        rows = Grid(where.row[filled], where.column[filled], where.dates, where.tickers)
+        industry = INDUSTRY if INDUSTRY in table else None
+        return cls._of_rows(table[filled], rows, RETURNS, characteristics, factors, industry, **options)
+
+    @classmethod
+    def _of_rows(
+        cls,
+        table: pd.DataFrame,
+        where: Grid,
+        returns: str,
+        characteristics: Sequence[str],
+        factors: pd.DataFrame | None,
+        industry: str | None,
+        **options: Any,
+    ) -> Self:
+        """Build the panel of a long frame whose rows lie where a grid says; the options are those of `panel_blocks`."""
+        row, column, dates, tickers = where
         values = np.full((len(dates), len(tickers), 1 + len(characteristics)), np.nan)
         values[row, column, 0] = excess_returns(table, returns, where)
         for position, name in enumerate(characteristics, start=1):
@@ -140,10 +288,7 @@ class Panel:
             codes, found = order_industries(groups, [str(name) for name in names])
             cube["industry"] = (("date", "ticker"), codes)
             cube = cube.assign_coords(industry_name=found)
-        whole = panel_blocks(
-            cube, transform=transform, lag=lag, constant=constant, min_coverage=min_coverage, block=len(dates)
-        )
-        return cls(next(whole))
+        return cls(next(panel_blocks(cube, **options, block=len(dates))))
 
     @classmethod
     def from_cube(
@@ -343,6 +488,25 @@ class Panel:
         """Names of the characteristics, in order."""
         return [str(name) for name in self.data["char"].values]
 
+    def facts(self) -> dict[str, str]:
+        """Tell in words how large the panel is, and how much of it is covered, estimated on and missing."""
+        size = len(self.dates) * len(self.tickers)
+        coverage, n_covered = self.coverage.values, int(self.coverage.sum())
+        missing = int((coverage & ~self.data.get("trusted", self.mask).values).sum())
+        return {
+            "dates": _extent(self.dates),
+            "tickers": str(len(self.tickers)),
+            "characteristics": ", ".join(self.chars) or "none",
+            "observed factors": ", ".join(map(str, self.data.indexes.get("observed_factor", ()))) or "none",
+            "covered": f"{n_covered / size:.1%} of {size} cells",
+            "in the estimation universe": f"{int(self.mask.sum()) / size:.1%}",
+            "covered without a usable return": f"{missing / max(n_covered, 1):.1%}",
+        }
+
+    def _repr_html_(self) -> str:
+        rows = "".join(f"<tr><th>{name}</th><td>{html.escape(told)}</td></tr>" for name, told in self.facts().items())
+        return f"<b>Panel</b><table>{rows}</table>"
+
     def sel(self, start: Any = None, end: Any = None) -> Panel:
         """Dates from start to end, both inclusive; "2014-12" as an end means the whole of that month.
 
@@ -408,6 +572,29 @@ class Panel:
         """Dates from start to stop (exclusive) by position, read into memory."""
         return self._at(slice(start, stop)).load()
 
+    def __len__(self) -> int:
+        """Return the number of dates."""
+        return self.data.sizes["date"]
+
+    def take(self, positions: IntArray, axis: int = 0) -> Panel:
+        """Dates by position, in increasing order: the samples that a splitter of scikit-learn chooses.
+
+        Characteristics are lagged already, so that dates in between may be left out.
+
+        Raises
+        ------
+        DataError
+            If positions do not increase, or the axis is another than that of dates, 0.
+        """
+        if axis != 0:
+            raise DataError(f"A panel is taken apart along dates, axis 0, not along axis {axis}.")
+        return Panel(self.data.isel(date=positions))
+
+    @property
+    def iloc(self) -> _Dates:
+        """Dates by position, as in pandas: ``panel.iloc[:10]``; scikit-learn takes rows of what has it."""
+        return _Dates(self)
+
     def spans(self, size: int = 256) -> Iterator[Panel]:
         """Consecutive spans of at most ``size`` dates, as views: nothing is read or copied."""
         for start in range(0, len(self.dates), size):
@@ -432,6 +619,14 @@ class Panel:
 
     def _at(self, span: slice) -> Panel:
         return Panel(self.data.isel(date=span))
+
+
+@dataclass(frozen=True, eq=False)
+class _Dates:
+    panel: Panel
+
+    def __getitem__(self, positions: slice | IntArray) -> Panel:
+        return Panel(self.panel.data.isel(date=positions))
 
 
 def _check_shapes(leading: tuple[int, ...], **arrays: npt.NDArray[Any] | None) -> None:

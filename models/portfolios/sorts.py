@@ -53,6 +53,14 @@ class SortedPortfolios:
     weight : xarray.DataArray
         (date, ticker) float64 weight of a stock in its portfolio, known before the date; the weights of a portfolio sum
         to 1. NaN where a stock has none.
+
+    Examples
+    --------
+    >>> from models import quantile_sort
+    >>> from models.panel import example_panel
+    >>> panel = example_panel()
+    >>> quantile_sort(panel, "size", 4).counts[-1].values.tolist()
+    [6, 6, 6, 6]
     """
 
     returns: xr.DataArray
@@ -155,6 +163,14 @@ def quantile_sort(
         If the quantiles are not such, the weighting is unknown, or values to sort on have no name.
     DataError
         If values to sort on, or weights, lack dates or tickers of the panel.
+
+    Examples
+    --------
+    >>> from models import quantile_sort
+    >>> from models.panel import example_panel
+    >>> panel = example_panel()
+    >>> quantile_sort(panel, "size", 3).returns.dims
+    ('date', 'portfolio')
     """
     values, name = _values(panel, by)
     cuts = _fractions(quantiles)
@@ -196,6 +212,14 @@ def double_sort(
         As `quantile_sort`.
     ConfigError
         As `quantile_sort`, or if both characteristics have the same name.
+
+    Examples
+    --------
+    >>> from models import double_sort
+    >>> from models.panel import example_panel
+    >>> panel = example_panel()
+    >>> dict(double_sort(panel, "size", "value", (2, 2)).returns.sizes)
+    {'date': 120, 'portfolio': 4}
     """
     values, name = _values(panel, first)
     others, other = _values(panel, second)
@@ -228,6 +252,14 @@ def managed_returns(panel: Panel, chars: Sequence[str] | None = None, *, interce
         Which characteristics, in which order. Default: all.
     intercept : bool
         Put a column of ones first.
+
+    Examples
+    --------
+    >>> from models import managed_returns
+    >>> from models.panel import example_panel
+    >>> panel = example_panel()
+    >>> dict(managed_returns(panel, ["size", "value"]).sizes)
+    {'date': 120, 'char': 2}
     """
     gram = gram_of(panel, Design(tuple(panel.chars if chars is None else chars), intercept=intercept))
     coords = {"date": panel.dates, "char": [*gram.chars]}
@@ -240,6 +272,14 @@ def managed_weights(panel: Panel, chars: Sequence[str] | None = None) -> xr.Data
     They are known before the date, and so exist for the next one; where every covered stock is in the estimation
     universe with a return, weights times returns are `managed_returns`. 0 where a stock is not covered, NaN on dates
     that cover nobody.
+
+    Examples
+    --------
+    >>> from models import managed_weights
+    >>> from models.panel import example_panel
+    >>> panel = example_panel()
+    >>> dict(managed_weights(panel, ["size", "value"]).sizes)
+    {'char': 2, 'date': 120, 'ticker': 24}
     """
     names = [*panel.chars] if chars is None else [*chars]
     coverage = panel.coverage.values

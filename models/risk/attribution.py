@@ -35,6 +35,18 @@ def attribute(exposures: xr.DataArray, factor_returns: xr.DataArray, portfolio_r
     ------
     DataError
         If dates or factors are not the same ones, or dates are not sorted and unique.
+
+    Examples
+    --------
+    >>> import pandas as pd
+    >>> import xarray as xr
+    >>> from models import RiskModel, attribute
+    >>> dates = pd.bdate_range("2024-01-01", periods=2)
+    >>> exposures = xr.DataArray([[1.0], [0.9]], {"date": dates, "factor": ["market"]}, ("date", "factor"))
+    >>> factor_returns = exposures.copy(data=[[0.01], [0.02]])
+    >>> realised = xr.DataArray([0.011, 0.025], {"date": dates}, ("date",))
+    >>> attribute(exposures, factor_returns, realised)["specific"].values.round(4).tolist()
+    [nan, 0.005]
     """
     for dim in ("date", "factor"):
         if not exposures.indexes[dim].equals(factor_returns.indexes[dim]):
@@ -76,6 +88,18 @@ def link(attribution: xr.Dataset) -> xr.Dataset:
     ------
     DataError
         If a return is -1 or less: nothing is left to compound.
+
+    Examples
+    --------
+    >>> import pandas as pd
+    >>> import xarray as xr
+    >>> from models import attribute, link
+    >>> dates = pd.bdate_range("2024-01-01", periods=3)
+    >>> exposures = xr.DataArray(3 * [[1.0]], {"date": dates, "factor": ["market"]}, ("date", "factor"))
+    >>> factor_returns = exposures.copy(data=[[0.0], [0.1], [0.1]])
+    >>> realised = xr.DataArray([0.0, 0.1, 0.1], {"date": dates}, ("date",))
+    >>> round(float(link(attribute(exposures, factor_returns, realised))["factor"].sum()), 4)
+    0.21
     """
     returns = attribution["portfolio_return"]
     if (returns <= -1.0).any():

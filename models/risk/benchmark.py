@@ -13,11 +13,11 @@ from __future__ import annotations
 import numpy as np
 import xarray as xr
 
-from models.risk.portfolio import RiskModel
+from models.risk.portfolio import RiskModel, Weights
 from schemas.errors import DataError
 
 
-def covariance(model: RiskModel, weights: xr.DataArray, others: xr.DataArray, *, dim: str = "other") -> xr.DataArray:
+def covariance(model: RiskModel, weights: Weights, others: xr.DataArray, *, dim: str = "other") -> xr.DataArray:
     """Covariance of portfolios with others, x' Omega y + w' D v.
 
     Parameters
@@ -39,6 +39,16 @@ def covariance(model: RiskModel, weights: xr.DataArray, others: xr.DataArray, *,
     ------
     DataError
         If a dimension, ticker or date is not the model's.
+
+    Examples
+    --------
+    >>> import xarray as xr
+    >>> from models import covariance
+    >>> from models.risk.example import example_risk
+    >>> model = example_risk()
+    >>> others = xr.DataArray([[0.0, 1.0]], {"other": ["second"], "ticker": ["A", "B"]}, ("other", "ticker"))
+    >>> covariance(model, {"A": 1.0}, others).values.round(6).tolist()
+    [0.00045]
     """
     second = others.rename({dim: "portfolio"}) if dim in others.dims else others
     back = {"portfolio": dim} if dim in others.dims else {}
@@ -50,7 +60,7 @@ def covariance(model: RiskModel, weights: xr.DataArray, others: xr.DataArray, *,
     return found.transpose("portfolio", "date", dim, missing_dims="ignore")
 
 
-def active_weights(model: RiskModel, weights: xr.DataArray, benchmark: xr.DataArray) -> xr.DataArray:
+def active_weights(model: RiskModel, weights: Weights, benchmark: Weights) -> xr.DataArray:
     """Weights less those of a benchmark, on all tickers of the model; a ticker that either leaves out has none there.
 
     Parameters
@@ -70,29 +80,53 @@ def active_weights(model: RiskModel, weights: xr.DataArray, benchmark: xr.DataAr
     ------
     DataError
         If the benchmark is more than one portfolio, or a label is unknown.
+
+    Examples
+    --------
+    >>> from models import active_weights
+    >>> from models.risk.example import example_risk
+    >>> model = example_risk()
+    >>> active_weights(model, {"A": 1.0}, [0.25, 0.25, 0.25, 0.25]).values.tolist()
+    [0.75, -0.25, -0.25, -0.25]
     """
-    _require_one(benchmark)
-    difference = held(model, weights) - held(model, benchmark)
+    difference = held(model, weights) - held(model, _require_one(model, benchmark))
     return difference.transpose("portfolio", "date", "ticker", missing_dims="ignore")
 
 
-def tracking_error(model: RiskModel, weights: xr.DataArray, benchmark: xr.DataArray) -> xr.DataArray:
-    """Volatility of the active weights per period, ([portfolio,] [date]); see `active_weights`."""
+def tracking_error(model: RiskModel, weights: Weights, benchmark: Weights) -> xr.DataArray:
+    """Volatility of the active weights per period, ([portfolio,] [date]); see `active_weights`.
+
+    Examples
+    --------
+    >>> from models import tracking_error
+    >>> from models.risk.example import example_risk
+    >>> model = example_risk()
+    >>> round(float(tracking_error(model, {"A": 1.0}, [0.25, 0.25, 0.25, 0.25])), 4)
+    0.0141
+    """
     return model.volatility(active_weights(model, weights, benchmark))
 
 
-def beta(model: RiskModel, weights: xr.DataArray, benchmark: xr.DataArray) -> xr.DataArray:
+def beta(model: RiskModel, weights: Weights, benchmark: Weights) -> xr.DataArray:
     """Predicted beta to a benchmark, Cov(r_P, r_B) / Var(r_B), ([portfolio,] [date]).
 
     Parameters and errors are those of `active_weights`. NaN where either is not defined, or the benchmark has no risk.
+
+    Examples
+    --------
+    >>> from models import beta
+    >>> from models.risk.example import example_risk
+    >>> model = example_risk()
+    >>> round(float(beta(model, {"A": 1.0}, [0.25, 0.25, 0.25, 0.25])), 2)
+    0.94
     """
-    _require_one(benchmark)
+    benchmark = _require_one(model, benchmark)
     variance = model.variance(benchmark)
     found = covariance(model, weights, benchmark) / variance.where(variance > 0.0)
     return found.transpose("portfolio", "date", missing_dims="ignore")
 
 
-def incremental_risk(model: RiskModel, weights: xr.DataArray, trades: xr.DataArray) -> xr.Dataset:
+def incremental_risk(model: RiskModel, weights: Weights, trades: xr.DataArray) -> xr.Dataset:
     """How each trade of a list would change the risk of each portfolio, each by itself and all at once.
 
     The change of variance by a trade v is exactly 2 Cov(r_P, r_v) + Var(r_v); to first order it is 2 Cov(r_P, r_v).
@@ -117,6 +151,17 @@ def incremental_risk(model: RiskModel, weights: xr.DataArray, trades: xr.DataArr
     ------
     DataError
         If trades are not (trade, ticker), or a ticker is unknown.
+
+    Examples
+    --------
+    >>> import xarray as xr
+    >>> from models import incremental_risk
+    >>> from models.risk.example import example_risk
+    >>> model = example_risk()
+    >>> trades = xr.DataArray([[-0.1, 0.1]], {"trade": ["swap"], "ticker": ["A", "D"]}, ("trade", "ticker"))
+    >>> found = incremental_risk(model, {"A": 1.0}, trades)
+    >>> found["variance_change"].values.round(6).tolist()
+    [-5.1e-05]
     """
     if set(trades.dims) != {"trade", "ticker"}:
         raise DataError(f"trades has dimensions {trades.dims}; it needs (trade, ticker).")
@@ -135,7 +180,7 @@ def incremental_risk(model: RiskModel, weights: xr.DataArray, trades: xr.DataArr
     return xr.Dataset({name: part.transpose(*ordered, missing_dims="ignore") for name, part in changes.items()})
 
 
-def held(model: RiskModel, weights: xr.DataArray) -> xr.DataArray:
+def held(model: RiskModel, weights: Weights) -> xr.DataArray:
     """Weights in float64 on the tickers of a model, zero where one is left out.
 
     Raises
@@ -143,6 +188,7 @@ def held(model: RiskModel, weights: xr.DataArray) -> xr.DataArray:
     DataError
         If a ticker is unknown to the model, or there twice.
     """
+    weights = model.labelled_weights(weights)
     tickers = model.loadings.indexes["ticker"]
     given = weights.indexes["ticker"]
     unknown = given.difference(tickers)
@@ -152,6 +198,8 @@ def held(model: RiskModel, weights: xr.DataArray) -> xr.DataArray:
     return weights.astype(np.float64).drop_attrs().reindex(ticker=tickers, fill_value=0.0)
 
 
-def _require_one(benchmark: xr.DataArray) -> None:
-    if "portfolio" in benchmark.dims:
+def _require_one(model: RiskModel, benchmark: Weights) -> xr.DataArray:
+    labelled = model.labelled_weights(benchmark)
+    if "portfolio" in labelled.dims:
         raise DataError("The benchmark has a dimension 'portfolio'; choose one of them: it needs ([date,] ticker).")
+    return labelled

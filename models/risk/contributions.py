@@ -15,11 +15,11 @@ import pandas as pd
 import xarray as xr
 
 from models.risk.benchmark import held
-from models.risk.portfolio import RiskModel
+from models.risk.portfolio import RiskModel, Weights
 from schemas.errors import DataError
 
 
-def volatility_by_factor(model: RiskModel, weights: xr.DataArray) -> xr.Dataset:
+def volatility_by_factor(model: RiskModel, weights: Weights) -> xr.Dataset:
     """Exposure, marginal and total contribution of each factor, and what is specific.
 
     Parameters
@@ -33,6 +33,15 @@ def volatility_by_factor(model: RiskModel, weights: xr.DataArray) -> xr.Dataset:
     xarray.Dataset
         ``exposure`` x, ``marginal`` (Omega x)_k / sigma, ``contribution`` (portfolio, date, factor), ``specific`` and
         ``volatility`` sigma (portfolio, date). Contributions and ``specific`` sum to ``volatility``.
+
+    Examples
+    --------
+    >>> from models import volatility_by_factor
+    >>> from models.risk.example import example_risk
+    >>> model = example_risk()
+    >>> parts = volatility_by_factor(model, {"A": 1.0})
+    >>> parts["contribution"].values.round(4).tolist()
+    [0.0163, 0.0041]
     """
     exposure = model.exposures(weights)
     volatility = _positive(model.volatility(weights))
@@ -49,7 +58,7 @@ def volatility_by_factor(model: RiskModel, weights: xr.DataArray) -> xr.Dataset:
     )
 
 
-def volatility_by_ticker(model: RiskModel, weights: xr.DataArray) -> xr.Dataset:
+def volatility_by_ticker(model: RiskModel, weights: Weights) -> xr.Dataset:
     """Weight, marginal and total contribution of each ticker.
 
     Parameters
@@ -64,6 +73,15 @@ def volatility_by_ticker(model: RiskModel, weights: xr.DataArray) -> xr.Dataset:
         ``weight``, ``marginal`` (Sigma w)_i / sigma, the gradient of the volatility, and ``contribution`` (portfolio,
         date, ticker); ``volatility`` sigma (portfolio, date). Contributions sum to ``volatility``. The marginal
         contribution of a ticker that is not covered is NaN, its contribution zero as it may have no weight.
+
+    Examples
+    --------
+    >>> from models import volatility_by_ticker
+    >>> from models.risk.example import example_risk
+    >>> model = example_risk()
+    >>> parts = volatility_by_ticker(model, {"A": 0.5, "B": 0.5})
+    >>> parts["contribution"].values.round(4).tolist()
+    [0.0114, 0.0117, 0.0, 0.0]
     """
     volatility = _positive(model.volatility(weights))
     return xr.Dataset(
@@ -76,7 +94,7 @@ def volatility_by_ticker(model: RiskModel, weights: xr.DataArray) -> xr.Dataset:
     )
 
 
-def volatility_by_group(model: RiskModel, weights: xr.DataArray, groups: xr.DataArray | pd.Series) -> xr.Dataset:
+def volatility_by_group(model: RiskModel, weights: Weights, groups: xr.DataArray | pd.Series) -> xr.Dataset:
     """Weight, marginal and total contribution of each group of tickers.
 
     Parameters
@@ -98,6 +116,17 @@ def volatility_by_group(model: RiskModel, weights: xr.DataArray, groups: xr.Data
     ------
     DataError
         If a ticker that has a weight has no group.
+
+    Examples
+    --------
+    >>> import pandas as pd
+    >>> from models import volatility_by_group
+    >>> from models.risk.example import example_risk
+    >>> model = example_risk()
+    >>> groups = pd.Series(["x", "x", "y", "y"], index=["A", "B", "C", "D"])
+    >>> parts = volatility_by_group(model, {"A": 0.5, "C": 0.5}, groups)
+    >>> parts["contribution"].values.round(4).tolist()
+    [0.0111, 0.0102]
     """
     labels = group_labels(model, weights, groups)
     parts = volatility_by_ticker(model, weights)
@@ -113,7 +142,7 @@ def volatility_by_group(model: RiskModel, weights: xr.DataArray, groups: xr.Data
     )
 
 
-def group_labels(model: RiskModel, weights: xr.DataArray, groups: xr.DataArray | pd.Series) -> xr.DataArray:
+def group_labels(model: RiskModel, weights: Weights, groups: xr.DataArray | pd.Series) -> xr.DataArray:
     """Return the group of every ticker of a model as text, "" where a ticker without weight has none.
 
     Raises
@@ -126,7 +155,8 @@ def group_labels(model: RiskModel, weights: xr.DataArray, groups: xr.DataArray |
         raise DataError(f"groups has the ticker {series.index[series.index.duplicated()][0]} twice.")
     tickers = model.loadings.indexes["ticker"]
     known = series.reindex(tickers)
-    used = (held(model, weights) != 0.0).any([dim for dim in weights.dims if dim != "ticker"])
+    holds = held(model, weights) != 0.0
+    used = holds.any([dim for dim in holds.dims if dim != "ticker"])
     bare = known.isna().to_numpy() & used.values
     if bare.any():
         raise DataError(f"{tickers[bare][0]} has a weight and no group; {int(bare.sum())} tickers lack one.")

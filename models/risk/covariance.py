@@ -65,6 +65,15 @@ class FactorCovariance(CovarianceSpec, Argued):
     estimator for large-dimensional covariance matrices, equal to ``sklearn.covariance.ledoit_wolf`` on the
     observations up to the date. Parameters, all by name, are the fields of `schemas.risk.CovarianceSpec`: what a
     config says is what a notebook has.
+
+    Examples
+    --------
+    >>> from models import IPCA, FactorCovariance
+    >>> from models.panel import example_panel
+    >>> panel = example_panel()
+    >>> factor_returns = IPCA(n_factors=2).fit(panel).factor_returns(panel)
+    >>> dict(FactorCovariance(halflife=42.0).estimate(factor_returns).sizes)
+    {'factor': 2, 'factor_': 2}
     """
 
     def estimate(self, factor_returns: xr.DataArray) -> xr.DataArray:

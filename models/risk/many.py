@@ -15,14 +15,14 @@ import numpy.typing as npt
 import xarray as xr
 
 from models.arrays import BoolArray, Float64Array
-from models.risk.portfolio import RiskModel
+from models.risk.portfolio import RiskModel, Weights
 from schemas.errors import DataError
 
 _CELLS_IN_CACHE = 320_000
 """Weights that are worked on at a time, 2.5 MB in float64: fewer rows would slow the product down."""
 
 
-def portfolio_variances(model: RiskModel, weights: xr.DataArray) -> xr.Dataset:
+def portfolio_variances(model: RiskModel, weights: Weights) -> xr.Dataset:
     """Variance of many portfolios under a model of one date, as `RiskModel.decompose` gives it, without factors.
 
     Parameters
@@ -43,7 +43,18 @@ def portfolio_variances(model: RiskModel, weights: xr.DataArray) -> xr.Dataset:
     ------
     DataError
         If the model has dates, or a label is unknown or given twice.
+
+    Examples
+    --------
+    >>> import pandas as pd
+    >>> from models import portfolio_variances
+    >>> from models.risk.example import example_risk
+    >>> model = example_risk()
+    >>> weights = pd.DataFrame([[1.0, 0.0], [0.5, 0.5]], ["one", "two"], ["A", "D"])
+    >>> portfolio_variances(model, weights)["portfolio_variance"].values.round(6).tolist()
+    [0.0006, 0.000525]
     """
+    weights = model.labelled_weights(weights)
     dated = [part for part in (model.loadings, model.omega, model.specific_variance) if "date" in part.dims]
     if dated or set(weights.dims) != {"portfolio", "ticker"}:
         raise DataError("many portfolios need a model without dates (choose one with .sel) and (portfolio, ticker).")

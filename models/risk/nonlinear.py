@@ -37,6 +37,16 @@ def local_loadings(response: Response, at: xr.DataArray, tickers: xr.DataArray) 
     ------
     DataError
         If phi gives another number of returns, or none that is finite.
+
+    Examples
+    --------
+    >>> import torch
+    >>> import xarray as xr
+    >>> from models import local_loadings
+    >>> tickers = xr.DataArray(["A", "B"], {"ticker": ["A", "B"]}, ("ticker",))
+    >>> at = xr.DataArray([0.1], {"factor": ["market"]}, ("factor",))
+    >>> local_loadings(lambda f: torch.stack([f[0], f[0] ** 2]), at, tickers).values.round(4).tolist()
+    [[1.0], [0.2]]
     """
     point = torch.as_tensor(np.asarray(at.values, dtype=np.float64))
     _checked(response(point), tickers.sizes["ticker"])
@@ -97,6 +107,19 @@ def nonlinear_risk(
         If labels are not the same, Omega is not positive semi-definite, or phi gives what is not finite.
     ConfigError
         If there are fewer draws than factors need.
+
+    Examples
+    --------
+    >>> import torch
+    >>> import xarray as xr
+    >>> from models import nonlinear_risk
+    >>> from models.risk.example import example_risk
+    >>> model = example_risk()
+    >>> slopes = torch.tensor(model.loadings.values)
+    >>> weights = model.labelled_weights([0.25, 0.25, 0.25, 0.25])
+    >>> found = nonlinear_risk(lambda f: slopes @ f, model.omega, model.specific_variance, weights, n_draws=100)
+    >>> round(float(found["linearised"]), 6)
+    0.0004
     """
     tickers = specific_variance["ticker"]
     for what, other in (("weights", weights["ticker"]), ("Omega", omega["factor_"])):

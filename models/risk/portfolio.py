@@ -7,7 +7,7 @@ formed.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -18,6 +18,9 @@ import xarray as xr
 
 from models.arrays import BoolArray, Float64Array, FloatArray
 from schemas.errors import DataError
+
+Weights = xr.DataArray | pd.Series | pd.DataFrame | Mapping[str, float] | FloatArray
+"""Weights as `RiskModel.labelled_weights` reads them."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,9 +54,19 @@ class RiskModel:
     Notes
     -----
     ``weights`` is always ([portfolio,] [date,] ticker); another dimension, or an unknown or repeated label,
-    raises DataError. Results have those of ``portfolio`` and ``date`` that the
-    weights or the model have. Variances are per period, in squared decimals. By Euler's theorem the
-    contributions of factors sum to the systematic variance, and those of assets to the variance.
+    raises DataError. What may be given in place of a DataArray says `labelled_weights`. Results have those of
+    ``portfolio`` and ``date`` that the weights or the model have. Variances are per period, in squared decimals. By
+    Euler's theorem the contributions of factors sum to the systematic variance, and those of assets to the variance.
+
+    Examples
+    --------
+    >>> from models.risk.example import example_risk
+    >>> model = example_risk()
+    >>> weights = {"A": 0.5, "B": 0.5}
+    >>> round(float(model.variance(weights)), 7)
+    0.0005313
+    >>> model.factor_contributions(weights).values.round(7).tolist()
+    [0.0004, 5.62e-05]
     """
 
     loadings: xr.DataArray
@@ -85,52 +98,91 @@ class RiskModel:
         varying: xr.DataArray = xr.ufuncs.isfinite(self.specific_variance)
         return loaded & varying
 
-    def exposures(self, weights: xr.DataArray) -> xr.DataArray:
+    def labelled_weights(self, weights: Weights) -> xr.DataArray:
+        """Weights as a DataArray ([portfolio,] [date,] ticker).
+
+        Parameters
+        ----------
+        weights : xarray.DataArray, pandas.Series, pandas.DataFrame, mapping of str to float, or array_like
+            A DataArray is taken as it is. A Series or a mapping is by ticker; a DataFrame has tickers as its columns,
+            and rows that are dates if its index is one of dates, else portfolios. An array without labels is
+            ([portfolio,] ticker), in the order of the model's tickers, all of them.
+
+        Raises
+        ------
+        DataError
+            If they are no numbers, or an array without labels has another number of tickers.
+        """
+        if isinstance(weights, xr.DataArray):
+            return weights
+        tickers = self.loadings.indexes["ticker"]
+        if isinstance(weights, pd.DataFrame):
+            rows = "date" if isinstance(weights.index, pd.DatetimeIndex) else "portfolio"
+            labels = {rows: weights.index.to_numpy(), "ticker": weights.columns.to_numpy()}
+        elif isinstance(weights, pd.Series | Mapping):
+            weights = pd.Series(weights)
+            labels = {"ticker": weights.index.to_numpy()}
+        else:
+            shape = np.shape(weights)
+            if len(shape) not in {1, 2} or shape[-1] != len(tickers):
+                raise DataError(
+                    f"weights has shape {shape} and no labels, but the risk model has {len(tickers)} tickers; give a "
+                    "pandas Series by ticker, or an array with all tickers in the order of the model."
+                )
+            labels = {"ticker": tickers.to_numpy()}
+        try:
+            values = np.asarray(weights, dtype=np.float64)
+        except (TypeError, ValueError) as error:
+            raise DataError(f"weights must be numbers: {error}.") from error
+        dims = [*labels] if values.ndim == len(labels) else ["portfolio", *labels]
+        return xr.DataArray(values, labels, dims)
+
+    def exposures(self, weights: Weights) -> xr.DataArray:
         """Return the portfolio's loadings x = X' w, (portfolio, date, factor)."""
         w = self._aligned(weights)
         x = _by_date(_exposures, (w, self.covered, self.loadings), (_HELD, ("ticker",), ("ticker", "factor")), "factor")
         return _ordered(x, "factor").where(self._defined(w))
 
-    def factor_contributions(self, weights: xr.DataArray) -> xr.DataArray:
+    def factor_contributions(self, weights: Weights) -> xr.DataArray:
         """Euler contributions x_k (Omega x)_k to the systematic variance, (portfolio, date, factor)."""
         return self._contributions(self.exposures(weights))
 
-    def systematic(self, weights: xr.DataArray) -> xr.DataArray:
+    def systematic(self, weights: Weights) -> xr.DataArray:
         """Systematic variance x' Omega x, (portfolio, date)."""
         return self.factor_contributions(weights).sum("factor", skipna=False)
 
-    def specific(self, weights: xr.DataArray) -> xr.DataArray:
+    def specific(self, weights: Weights) -> xr.DataArray:
         """Specific variance w' D w, (portfolio, date)."""
         w = self._aligned(weights)
         parts = (w, self.covered, self.specific_variance)
         return _ordered(_by_date(_specific, parts, (_HELD, ("ticker",), ("ticker",)))).where(self._defined(w))
 
-    def variance(self, weights: xr.DataArray) -> xr.DataArray:
+    def variance(self, weights: Weights) -> xr.DataArray:
         """Portfolio variance, systematic plus specific, (portfolio, date)."""
         return self.systematic(weights) + self.specific(weights)
 
-    def volatility(self, weights: xr.DataArray) -> xr.DataArray:
+    def volatility(self, weights: Weights) -> xr.DataArray:
         """Square root of the portfolio variance, per period, (portfolio, date)."""
         return self.variance(weights) ** 0.5
 
-    def marginal(self, weights: xr.DataArray) -> xr.DataArray:
+    def marginal(self, weights: Weights) -> xr.DataArray:
         """Covariance of each stock with the portfolio, X Omega x + D w: half the gradient of the variance.
 
         Dimensions are (portfolio, date, ticker); NaN where the ticker is not covered.
         """
         return self._marginal(weights).where(self.covered)
 
-    def asset_contributions(self, weights: xr.DataArray) -> xr.DataArray:
+    def asset_contributions(self, weights: Weights) -> xr.DataArray:
         """Euler contributions w_i (X Omega x + D w)_i to the variance, (portfolio, date, ticker)."""
         return _ordered(self._aligned(weights) * self._marginal(weights), "ticker")
 
-    def uncovered_weight(self, weights: xr.DataArray) -> xr.DataArray:
+    def uncovered_weight(self, weights: Weights) -> xr.DataArray:
         """Share of the gross weight that lies on tickers that are not covered, (portfolio, date)."""
         gross = abs(self._aligned(weights))
         missing = xr.dot(gross, (~self.covered).astype(np.float64), dim="ticker")
         return _ordered(missing / gross.sum("ticker", skipna=False))
 
-    def decompose(self, weights: xr.DataArray) -> xr.Dataset:
+    def decompose(self, weights: Weights) -> xr.Dataset:
         """Portfolio variance and its parts, under the names of a published version.
 
         Returns
@@ -172,13 +224,14 @@ class RiskModel:
         cores = (("portfolio", "factor"), ("factor", "factor_"))
         return _by_date(np.matmul, (x, self.omega), cores, "factor_").rename(factor_="factor")
 
-    def _marginal(self, weights: xr.DataArray) -> xr.DataArray:
+    def _marginal(self, weights: Weights) -> xr.DataArray:
         priced = self._times_omega(self.exposures(weights))
         systematic = xr.dot(self._filled_loadings, priced, dim="factor")
         return _ordered(systematic + self._filled_specific * self._aligned(weights), "ticker")
 
-    def _aligned(self, weights: xr.DataArray) -> xr.DataArray:
+    def _aligned(self, weights: Weights) -> xr.DataArray:
         """Weights in float64 on the tickers of the model, zero where a ticker was left out."""
+        weights = self.labelled_weights(weights)
         if "ticker" not in weights.dims or not {"portfolio", "date", "ticker"}.issuperset(weights.dims):
             raise DataError(f"weights has dimensions {weights.dims}; it needs ([portfolio,] [date,] ticker).")
         tickers = self.loadings.indexes["ticker"]

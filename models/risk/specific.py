@@ -40,6 +40,15 @@ class SpecificRisk(SpecificSpec, Argued):
     (`models.risk.structural`), which look at exposures and size; a regime of all stocks (`models.risk.regime`).
 
     Parameters, all by name, are the fields of `schemas.risk.SpecificSpec`: what a config says is what a notebook has.
+
+    Examples
+    --------
+    >>> from models import IPCA, SpecificRisk
+    >>> from models.panel import example_panel
+    >>> panel = example_panel()
+    >>> residuals = IPCA(n_factors=2).fit(panel).residuals(panel)
+    >>> SpecificRisk(halflife=42.0).estimate(residuals).dims
+    ('ticker',)
     """
 
     def estimate(self, residuals: xr.DataArray, coverage: xr.DataArray | None = None) -> xr.DataArray:

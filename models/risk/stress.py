@@ -10,16 +10,14 @@ import numpy as np
 import xarray as xr
 
 from models.arrays import BoolArray, Float64Array
-from models.risk.portfolio import RiskModel
+from models.risk.portfolio import RiskModel, Weights
 from schemas.errors import DataError
 
 _RANK = 1e-10
 """Least share of the largest variance of shocked factors that a direction must have to say anything of the others."""
 
 
-def scenario_stress(
-    model: RiskModel, weights: xr.DataArray, shocks: xr.DataArray, *, propagate: bool = True
-) -> xr.Dataset:
+def scenario_stress(model: RiskModel, weights: Weights, shocks: xr.DataArray, *, propagate: bool = True) -> xr.Dataset:
     """Return of portfolios if some factors move by given amounts.
 
     With propagation the other factors move as is expected of them under Omega: for shocked factors s and others u,
@@ -47,6 +45,16 @@ def scenario_stress(
     ------
     DataError
         If a shocked factor is unknown, or none is shocked.
+
+    Examples
+    --------
+    >>> import xarray as xr
+    >>> from models import scenario_stress
+    >>> from models.risk.example import example_risk
+    >>> model = example_risk()
+    >>> shocks = xr.DataArray([-0.1], {"factor": ["market"]}, ("factor",))
+    >>> round(float(scenario_stress(model, {"A": 0.5, "D": 0.5}, shocks)["portfolio_return"]), 4)
+    -0.1
     """
     factors = model.loadings.indexes["factor"]
     if not {"factor"} <= set(shocks.dims) <= {"scenario", "factor"}:
@@ -79,7 +87,7 @@ def scenario_stress(
     return xr.Dataset({name: _ordered(part) for name, part in parts.items()})
 
 
-def historical_stress(model: RiskModel, weights: xr.DataArray, factor_returns: xr.DataArray) -> xr.Dataset:
+def historical_stress(model: RiskModel, weights: Weights, factor_returns: xr.DataArray) -> xr.Dataset:
     """Return of portfolios, as they are exposed now, if the factors did again what they did over a span.
 
     Parameters
@@ -101,6 +109,19 @@ def historical_stress(model: RiskModel, weights: xr.DataArray, factor_returns: x
     ------
     DataError
         If the span is empty or lacks a factor.
+
+    Examples
+    --------
+    >>> import pandas as pd
+    >>> import xarray as xr
+    >>> from models import historical_stress
+    >>> from models.risk.example import example_risk
+    >>> model = example_risk()
+    >>> dates = pd.bdate_range("2020-03-02", periods=2)
+    >>> labels = {"date": dates, "factor": ["market", "style"]}
+    >>> past = xr.DataArray([[-0.1, 0.0], [0.05, 0.0]], labels, ("date", "factor"))
+    >>> round(float(historical_stress(model, {"A": 1.0}, past)["portfolio_return"]), 4)
+    -0.055
     """
     factors = model.loadings.indexes["factor"]
     lacking = factors.difference(factor_returns.indexes["factor"])

@@ -21,12 +21,28 @@ from schemas.errors import ConfigError, DataError
 
 
 def variance_at_horizon(variance: xr.DataArray, periods: float) -> xr.DataArray:
-    """Variance over several periods; with 252 or 12 it is annualised."""
+    """Variance over several periods; with 252 or 12 it is annualised.
+
+    Examples
+    --------
+    >>> import xarray as xr
+    >>> from models import variance_at_horizon
+    >>> round(float(variance_at_horizon(xr.DataArray(1e-4), 21)), 4)
+    0.0021
+    """
     return variance * _horizon(periods)
 
 
 def volatility_at_horizon(volatility: xr.DataArray, periods: float) -> xr.DataArray:
-    """Volatility over several periods; with 252 or 12 it is annualised."""
+    """Volatility over several periods; with 252 or 12 it is annualised.
+
+    Examples
+    --------
+    >>> import xarray as xr
+    >>> from models import volatility_at_horizon
+    >>> round(float(volatility_at_horizon(xr.DataArray(0.01), 252)), 4)
+    0.1587
+    """
     return volatility * math.sqrt(_horizon(periods))
 
 
@@ -50,6 +66,13 @@ def gaussian_var(
     ------
     ConfigError
         If the level or the horizon cannot be.
+
+    Examples
+    --------
+    >>> import xarray as xr
+    >>> from models import gaussian_var
+    >>> round(float(gaussian_var(xr.DataArray(0.01), level=0.99)), 4)
+    0.0233
     """
     spread = volatility_at_horizon(volatility, periods)
     return spread * float(norm.ppf(_level(level))) - mean * periods
@@ -58,7 +81,15 @@ def gaussian_var(
 def gaussian_es(
     volatility: xr.DataArray, level: float = 0.99, periods: float = 1.0, mean: xr.DataArray | float = 0.0
 ) -> xr.DataArray:
-    """Return expected shortfall of normal returns, -h mu + sqrt(h) sigma phi(z) / (1 - level); as `gaussian_var`."""
+    """Return expected shortfall of normal returns, -h mu + sqrt(h) sigma phi(z) / (1 - level); as `gaussian_var`.
+
+    Examples
+    --------
+    >>> import xarray as xr
+    >>> from models import gaussian_es
+    >>> round(float(gaussian_es(xr.DataArray(0.01), level=0.99)), 4)
+    0.0267
+    """
     spread = volatility_at_horizon(volatility, periods)
     tail = float(norm.pdf(norm.ppf(_level(level)))) / (1.0 - level)
     return spread * tail - mean * periods
@@ -102,6 +133,18 @@ def filtered_historical(
         If the dates are not the same, sorted and unique.
     ConfigError
         If the level or the horizon cannot be.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import pandas as pd
+    >>> import xarray as xr
+    >>> from models import filtered_historical
+    >>> dates = {"date": pd.bdate_range("2024-01-01", periods=200)}
+    >>> returns = xr.DataArray(np.random.default_rng(0).normal(0.0, 0.01, 200), dates, ("date",))
+    >>> found = filtered_historical(returns, xr.full_like(returns, 1e-4), level=0.95)
+    >>> [*found]
+    ['value_at_risk', 'expected_shortfall', 'n_scenarios']
     """
     dates = returns.indexes["date"]
     if not (dates.equals(variance.indexes["date"]) and dates.is_monotonic_increasing and dates.is_unique):

@@ -24,9 +24,11 @@ from models import (
     full_sample_betas,
     managed_returns,
     managed_weights,
+    predictive_r2_scorer,
     quantile_sort,
     response_curves,
     response_surface,
+    total_r2_scorer,
 )
 
 N_DATES, N_STOCKS, CELL = 60, 24, (50, 3)
@@ -81,9 +83,11 @@ FUNCTIONS: dict[str, Callable[[xr.Dataset], object]] = {
     "full_sample_betas": of_panel(lambda panel: full_sample_betas(panel).characteristics),
     "managed_returns": of_panel(managed_returns),
     "managed_weights": of_panel(managed_weights),
+    "predictive_r2_scorer": of_panel(lambda panel: predictive_r2_scorer(IPCA(1).fit(panel), panel)),
     "quantile_sort": of_panel(lambda panel: quantile_sort(panel, "first", 3, weighting="cap")),
     "response_curves": of_panel(lambda panel: response_curves(IPCA(1).fit(panel), panel)),
     "response_surface": of_panel(lambda panel: response_surface(IPCA(1).fit(panel), panel, "first")),
+    "total_r2_scorer": of_panel(lambda panel: total_r2_scorer(IPCA(1).fit(panel), panel)),
 }
 SUSPECTS = {"portfolio_return", "standardised_return", "qlike"}
 """What a suspected return that nothing refutes does move: the judgement of risk, beside the one without it."""

@@ -23,7 +23,7 @@ def test_an_estimator_of_risk_is_its_spec(estimator, spec):
         estimator(halflive=3.0)
 
 
-@pytest.mark.parametrize("function", [Panel.from_long, panel_blocks])
+@pytest.mark.parametrize("function", [Panel.from_long, Panel.from_wide, Panel.from_xarray, panel_blocks])
 def test_a_panel_has_the_defaults_of_a_config(function):
     found = {name: one.default for name, one in inspect.signature(function).parameters.items()}
     shared = ["transform", "lag", "constant", "min_coverage"]

@@ -95,6 +95,15 @@ class ConditionalAutoencoder(FactorModel):
         The characteristics, in the order in which the networks take them.
     history_ : list of EpochReport
         The training of every seed that is in the model.
+
+    Examples
+    --------
+    >>> from models import ConditionalAutoencoder
+    >>> from models.panel import example_panel
+    >>> panel = example_panel()
+    >>> model = ConditionalAutoencoder(n_factors=1, hidden=(4,), seeds=(0,), max_epochs=2).fit(panel)
+    >>> model.loadings(panel).dims
+    ('date', 'ticker', 'factor')
     """
 
     kind: ClassVar[str] = "autoencoder"
@@ -130,7 +139,7 @@ class ConditionalAutoencoder(FactorModel):
         """1 with the target one_ahead, whose conditional premium is that of the row before; else 0."""
         return 1 if self.target == "one_ahead" else 0
 
-    def fit(self, panel: Panel, callback: Callback | None = None) -> Self:
+    def fit(self, panel: Panel, y: None = None, callback: Callback | None = None) -> Self:  # noqa: ARG002  # scikit-learn passes y
         """Train every seed, one after the other, and combine them.
 
         It is ``combine(panel, [fit_seed(panel, seed) for seed in seeds])``, bit for bit; use those two to

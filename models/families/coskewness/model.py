@@ -73,6 +73,17 @@ class CoskewnessPCA(PCA):
         Skewed factors in the model.
     second_, third_ : numpy.ndarray
         (factor, factor) and (factor, factor, factor) central moments of the factor returns in training.
+
+    Examples
+    --------
+    >>> from models import CoskewnessPCA
+    >>> from models.panel import example_panel
+    >>> panel = example_panel()
+    >>> model = CoskewnessPCA(n_factors=1, n_skewed=0).fit(panel)
+    >>> model.factors_
+    ['factor_1']
+    >>> round(model.score(panel)["total_r2"], 2)
+    0.78
     """
 
     kind: ClassVar[str] = "coskewness_pca"
@@ -107,7 +118,7 @@ class CoskewnessPCA(PCA):
     second_: Float64Array
     third_: Float64Array
 
-    def fit(self, panel: Panel) -> Self:
+    def fit(self, panel: Panel, y: None = None) -> Self:  # noqa: ARG002  # scikit-learn passes y
         """Fit to the returns in ``panel.mask``, on the last ``window`` dates that have any.
 
         Raises

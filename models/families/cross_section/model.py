@@ -102,6 +102,17 @@ class CrossSectionalModel(GramModel):
         factor (NaN but for styles).
     mean_r_squared_ : numpy.ndarray
         Mean over the training dates, a scalar.
+
+    Examples
+    --------
+    >>> from models import CrossSectionalModel
+    >>> from models.panel import example_panel
+    >>> panel = example_panel()
+    >>> model = CrossSectionalModel(weighting="equal").fit(panel)
+    >>> model.factors_
+    ['market', 'industry:banks', 'industry:mines', 'size', 'value']
+    >>> round(model.score(panel)["total_r2"], 2)
+    0.82
     """
 
     kind: ClassVar[str] = "cross_section"
@@ -162,7 +173,7 @@ class CrossSectionalModel(GramModel):
             return None
         return self._recipe(_styles(panel), None, industries=bool(panel.industries)).design
 
-    def fit(self, panel: Panel) -> Self:
+    def fit(self, panel: Panel, y: None = None) -> Self:  # noqa: ARG002  # scikit-learn passes y
         """Regress at each date, and average.
 
         Raises

@@ -74,6 +74,15 @@ class FactorAnalysis(FactorModel):
         c, in decimals per period.
     eigenvalues_ : numpy.ndarray
         (factor,) of the whitened correlations; those of other latent coordinates once the model is turned.
+
+    Examples
+    --------
+    >>> from models import FactorAnalysis
+    >>> from models.panel import example_panel
+    >>> panel = example_panel()
+    >>> model = FactorAnalysis(n_factors=2).fit(panel)
+    >>> model.own_omega().shape
+    (2, 2)
     """
 
     kind: ClassVar[str] = "factor_analysis"
@@ -113,7 +122,7 @@ class FactorAnalysis(FactorModel):
         """How many rows before a row its volatilities look at."""
         return _MEMORY
 
-    def fit(self, panel: Panel) -> Self:
+    def fit(self, panel: Panel, y: None = None) -> Self:  # noqa: ARG002  # scikit-learn passes y
         """Fit to the returns in ``panel.mask``.
 
         Raises

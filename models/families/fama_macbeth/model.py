@@ -95,6 +95,17 @@ class FamaMacBeth(GramModel):
 
     The error of a premium that some dates lack is that of a mean over its own dates: deviations count as zero
     elsewhere.
+
+    Examples
+    --------
+    >>> from models import FamaMacBeth
+    >>> from models.panel import example_panel
+    >>> panel = example_panel()
+    >>> model = FamaMacBeth().fit(panel)
+    >>> model.factors_
+    ['size', 'value', 'constant']
+    >>> model.n_dates_
+    119
     """
 
     kind: ClassVar[str] = "fama_macbeth"

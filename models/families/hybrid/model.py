@@ -46,6 +46,16 @@ class Hybrid(ModelOnResiduals):
         Dates after which one counts half in the correlations, of each exponential weighting that is blended.
     shares : tuple of float
         Share of each of them.
+
+    Examples
+    --------
+    >>> from models import PCA, Hybrid
+    >>> from models.panel import example_panel
+    >>> panel = example_panel()
+    >>> base = PCA(n_factors=1).fit(panel)
+    >>> model = Hybrid("pca", n_factors=1).on(base).fit(panel)
+    >>> len(model.factors_)
+    2
     """
 
     kind: ClassVar[str] = "hybrid"
@@ -70,7 +80,7 @@ class Hybrid(ModelOnResiduals):
         """The rows before a row whose residuals make its volatilities, and those that the first of them looks at."""
         return self._base.row_memory + FactorAnalysis().row_memory
 
-    def fit(self, panel: Panel) -> Self:
+    def fit(self, panel: Panel, y: None = None) -> Self:  # noqa: ARG002  # scikit-learn passes y
         """Fit the statistical factors to the residuals in ``panel.mask`` of the model that `on` was given.
 
         Raises

@@ -96,6 +96,17 @@ class IPCA(GramModel):
         characteristic is zero for everybody: they enter neither Gamma nor the premia.
     p_values_ : dict[str, numpy.ndarray]
         If ``bootstrap``: "characteristics" (char,), "alpha" (1,) with an intercept, "observed" (observed factor,).
+
+    Examples
+    --------
+    >>> from models import IPCA
+    >>> from models.panel import example_panel
+    >>> panel = example_panel()
+    >>> model = IPCA(n_factors=2).fit(panel)
+    >>> dict(model.loadings(panel).sizes)
+    {'date': 120, 'ticker': 24, 'factor': 2}
+    >>> round(model.score(panel)["total_r2"], 2)
+    0.8
     """
 
     kind: ClassVar[str] = "ipca"
@@ -145,7 +156,7 @@ class IPCA(GramModel):
         """All characteristics, unweighted; None in panel mode, which needs the rows themselves."""
         return Design(tuple(panel.chars)) if self.mode == "portfolio" else None
 
-    def fit(self, panel: Panel, *, warm_start: IPCA | None = None) -> Self:
+    def fit(self, panel: Panel, y: None = None, *, warm_start: IPCA | None = None) -> Self:  # noqa: ARG002  # scikit-learn passes y
         """Fit to the rows of ``panel.mask``; parameters, errors and warnings as those of `fit_gram`."""
         gram = gram_of(panel, Design(tuple(panel.chars)))
         observed = panel.factors if "factors" in panel.data else None

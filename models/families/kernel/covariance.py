@@ -48,6 +48,15 @@ def kernel_covariance(
     ------
     ModelError
         If there are no dates, not one of each per date, or the ridge is not positive.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from models import kernel_covariance
+    >>> one, two = np.array([[0.0], [1.0]]), np.array([[0.5], [1.5]])
+    >>> past, returns = [one, two], [np.array([0.01, 0.02]), np.array([-0.01, 0.0])]
+    >>> kernel_covariance([one @ c.T for c in past], [c @ c.T for c in past], returns, ridge=0.1).shape
+    (2, 2)
     """
     if not (len(cross) == len(own) == len(returns) > 0 and ridge > 0.0):
         raise ModelError(

@@ -83,6 +83,15 @@ class KernelIPCA(ModelOfFunctions):
         On the validation span; choices are made by it, so that it is somewhat too high.
     converged_, n_iter_, last_change_ : bool, int, float
         Whether the last step was at most ``tol``, after how many iterations, and how large it was.
+
+    Examples
+    --------
+    >>> from models import KernelIPCA
+    >>> from models.panel import example_panel
+    >>> panel = example_panel()
+    >>> model = KernelIPCA(n_factors=1, n_features=4, n_waves=8, bandwidths=(1.0,)).fit(panel)
+    >>> model.loadings(panel).dims
+    ('date', 'ticker', 'factor')
     """
 
     kind: ClassVar[str] = "kernel_ipca"
@@ -129,7 +138,7 @@ class KernelIPCA(ModelOfFunctions):
     last_change_: float
     _features: Features
 
-    def fit(self, panel: Panel) -> Self:
+    def fit(self, panel: Panel, y: None = None) -> Self:  # noqa: ARG002  # scikit-learn passes y
         """Fit to the returns in ``panel.mask``; the last dates choose, and then enter.
 
         Raises

@@ -39,6 +39,16 @@ class MeanOfModels(FactorModel):
     ----------
     of : tuple of str
         Names of two or more models of the run, each named once.
+
+    Examples
+    --------
+    >>> from models import FactorAnalysis, MeanOfModels
+    >>> from models.panel import example_panel
+    >>> panel = example_panel()
+    >>> members = [FactorAnalysis(n_factors=k).fit(panel) for k in (1, 2)]
+    >>> model = MeanOfModels(("one", "two")).on(*members).fit(panel)
+    >>> model.own_omega().shape
+    (3, 3)
     """
 
     kind: ClassVar[str] = "mean_of_models"
@@ -87,7 +97,7 @@ class MeanOfModels(FactorModel):
             for block in model.latent_blocks
         )
 
-    def fit(self, panel: Panel) -> Self:  # noqa: ARG002  # of the protocol
+    def fit(self, panel: Panel, y: None = None) -> Self:  # noqa: ARG002  # of the protocol
         """Take the models that `on` was given as they are: a mean has nothing to learn."""
         return self._adopt()
 

@@ -101,6 +101,17 @@ class PCA(FactorModel):
         What is expected of missing returns at a date.
     n_iter_ : int
         Rounds after which the gaps settled; 0 without gaps to fill.
+
+    Examples
+    --------
+    >>> from models import PCA
+    >>> from models.panel import example_panel
+    >>> panel = example_panel()
+    >>> model = PCA(n_factors=2).fit(panel)
+    >>> model.loadings_.dims
+    ('ticker', 'factor')
+    >>> round(model.score(panel)["total_r2"], 2)
+    0.8
     """
 
     kind: ClassVar[str] = "pca"
@@ -147,7 +158,7 @@ class PCA(FactorModel):
     n_iter_: int
     _explained: FloatArray
 
-    def fit(self, panel: Panel) -> Self:
+    def fit(self, panel: Panel, y: None = None) -> Self:  # noqa: ARG002  # scikit-learn passes y
         """Fit to the returns in ``panel.mask``, on the last ``window`` dates that have any.
 
         Raises

@@ -52,6 +52,17 @@ class RPPCA(PCA):
         pricing errors are taken with them. NaN for stocks with fewer than ``min_observations`` returns.
     rms_alpha_, unexplained_share_ : float
         In training, as `evaluate` gives them.
+
+    Examples
+    --------
+    >>> from models import RPPCA
+    >>> from models.panel import example_panel
+    >>> panel = example_panel()
+    >>> model = RPPCA(n_factors=2, gamma=5.0).fit(panel)
+    >>> model.factors_
+    ['factor_1', 'factor_2']
+    >>> round(model.score(panel)["total_r2"], 2)
+    0.8
     """
 
     kind: ClassVar[str] = "rp_pca"
@@ -84,7 +95,7 @@ class RPPCA(PCA):
     def _gamma(self) -> float:
         return self.gamma
 
-    def fit(self, panel: Panel) -> Self:
+    def fit(self, panel: Panel, y: None = None) -> Self:  # noqa: ARG002  # scikit-learn passes y
         """Fit to the returns in ``panel.mask``.
 
         Raises

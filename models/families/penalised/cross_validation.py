@@ -26,7 +26,7 @@ class BlockedFolds:
     Every date is tested once. Training leaves out ``purge`` dates on either side of the tested block, since
     labels or characteristics that overlap in time would leak over its borders, and ``embargo`` further dates after it,
     since what follows remembers it. Source: Lopez de Prado (2018), Advances in Financial Machine Learning, sections
-    7.4.1 and 7.4.2. The splits work as ``cv`` of scikit-learn too, on rows that are dates.
+    7.4.1 and 7.4.2. The splits work as ``cv`` of scikit-learn too, on rows that are dates, such as a panel.
 
     Parameters
     ----------
@@ -34,6 +34,13 @@ class BlockedFolds:
         Number of blocks, at least 2; their lengths differ by one date at most.
     purge, embargo : int
         Numbers of dates, not negative.
+
+    Examples
+    --------
+    >>> from models import BlockedFolds
+    >>> train, test = next(BlockedFolds(n_folds=3, purge=1).split(range(6)))
+    >>> train.tolist(), test.tolist()
+    ([3, 4, 5], [0, 1])
     """
 
     n_folds: int = 5

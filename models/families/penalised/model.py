@@ -119,6 +119,15 @@ class PenalisedModel(GramModel):
         ([ticker]) largest gap along the path over half the variance of the returns: the certificate.
     n_unconverged_, n_ridged_ : int
         Solutions out of tolerance, and training dates that were ridged ("cross_section").
+
+    Examples
+    --------
+    >>> from models import PenalisedModel
+    >>> from models.panel import example_panel
+    >>> panel = example_panel()
+    >>> model = PenalisedModel(penalty="ridge", n_lambdas=10, n_bootstraps=0).fit(panel)
+    >>> model.coefficients_.dims
+    ('factor',)
     """
 
     kind: ClassVar[str] = "penalised"
@@ -194,7 +203,7 @@ class PenalisedModel(GramModel):
             raise ModelError("PenalisedModel of the cross-section needs characteristics; this panel has none.")
         return Design(tuple(panel.chars), intercept=CONSTANT not in panel.chars, weighting=self.weighting)
 
-    def fit(self, panel: Panel) -> Self:
+    def fit(self, panel: Panel, y: None = None) -> Self:  # noqa: ARG002  # scikit-learn passes y
         """Fit to the rows of ``panel.mask``.
 
         Raises

@@ -55,6 +55,15 @@ class RegressedPCA(ModelOfFunctions):
         Share of the sum of squared slopes that the factors explain, noise included.
     n_dates_ : float
         Dates that entered the fit.
+
+    Examples
+    --------
+    >>> from models import RegressedPCA
+    >>> from models.panel import example_panel
+    >>> panel = example_panel()
+    >>> model = RegressedPCA(n_factors=2, degree=1).fit(panel)
+    >>> model.loadings(panel).dims
+    ('date', 'ticker', 'factor')
     """
 
     kind: ClassVar[str] = "regressed_pca"
@@ -78,7 +87,7 @@ class RegressedPCA(ModelOfFunctions):
     n_dates_: float
     _features: Polynomials
 
-    def fit(self, panel: Panel) -> Self:
+    def fit(self, panel: Panel, y: None = None) -> Self:  # noqa: ARG002  # scikit-learn passes y
         """Fit to the returns in ``panel.mask``.
 
         Raises

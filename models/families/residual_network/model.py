@@ -75,6 +75,16 @@ class ResidualNetwork(ProvenFactors):
     ----------
     history_ : list of EpochReport
         The training of every seed.
+
+    Examples
+    --------
+    >>> from models import PCA, ResidualNetwork
+    >>> from models.panel import example_panel
+    >>> panel = example_panel()
+    >>> base = PCA(n_factors=1).fit(panel)
+    >>> model = ResidualNetwork("pca", n_factors=1, hidden=(4,), max_epochs=2)
+    >>> model.on(base).fit(panel).factors_[0]
+    'factor_1'
     """
 
     kind: ClassVar[str] = "residual_network"
@@ -108,7 +118,7 @@ class ResidualNetwork(ProvenFactors):
 
     history_: list[EpochReport]
 
-    def fit(self, panel: Panel) -> Self:
+    def fit(self, panel: Panel, y: None = None) -> Self:  # noqa: ARG002  # scikit-learn passes y
         """Train every seed on the residuals in ``panel.mask``, one after the other, and try what they found.
 
         Raises

@@ -76,6 +76,16 @@ class ResidualSOM(ProvenFactors):
     node_ : xarray.DataArray or None
         (ticker,) the node of each stock of the map, counted from 0 row by row; None if the factors are not in the
         model.
+
+    Examples
+    --------
+    >>> from models import PCA, ResidualSOM
+    >>> from models.panel import example_panel
+    >>> panel = example_panel()
+    >>> base = PCA(n_factors=1).fit(panel)
+    >>> model = ResidualSOM("pca", rows=1, columns=2).on(base).fit(panel)
+    >>> model.factors_[0]
+    'factor_1'
     """
 
     kind: ClassVar[str] = "residual_som"
@@ -104,7 +114,7 @@ class ResidualSOM(ProvenFactors):
         self.significance = significance
         self.adds = adds
 
-    def fit(self, panel: Panel) -> Self:
+    def fit(self, panel: Panel, y: None = None) -> Self:  # noqa: ARG002  # scikit-learn passes y
         """Fit the map to the residuals in ``panel.mask``, and try what it shows.
 
         Raises

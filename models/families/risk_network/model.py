@@ -82,6 +82,15 @@ class RiskNetwork(FactorModel):
         QLIKE of weight 0 less that of the chosen one; None if 0 is not among the weights.
     history_ : list of EpochReport
         The training of every seed with the chosen weight.
+
+    Examples
+    --------
+    >>> from models import RiskNetwork
+    >>> from models.panel import example_panel
+    >>> panel = example_panel()
+    >>> model = RiskNetwork(n_factors=1, hidden=(4,), risk_weights=(0.0,), max_epochs=2).fit(panel)
+    >>> model.loadings(panel).dims
+    ('date', 'ticker', 'factor')
     """
 
     kind: ClassVar[str] = "risk_network"
@@ -127,7 +136,7 @@ class RiskNetwork(FactorModel):
     history_: list[EpochReport]
     _profiled: ProfiledFactors
 
-    def fit(self, panel: Panel) -> Self:
+    def fit(self, panel: Panel, y: None = None) -> Self:  # noqa: ARG002  # scikit-learn passes y
         """Train every seed with every weight, one after the other, and combine those of the best weight.
 
         Raises

@@ -62,6 +62,15 @@ class RandomFeatureSDF(ScreenedSDF):
         The frequency that did best; 0 if products did better alone.
     validated_sharpe_ratio_ : float
         Of the SDF factor, per period, on the dates held out; choices are made by it, so that it is somewhat too high.
+
+    Examples
+    --------
+    >>> from models import RandomFeatureSDF
+    >>> from models.panel import example_panel
+    >>> panel = example_panel()
+    >>> model = RandomFeatureSDF(n_waves=8, bandwidths=(1.0,)).fit(panel)
+    >>> model.factor_returns(panel).dims
+    ('date', 'factor')
     """
 
     kind: ClassVar[str] = "random_feature_sdf"
@@ -89,7 +98,7 @@ class RandomFeatureSDF(ScreenedSDF):
     bandwidth_: float
     _features: Features
 
-    def fit(self, panel: Panel) -> Self:
+    def fit(self, panel: Panel, y: None = None) -> Self:  # noqa: ARG002  # scikit-learn passes y
         """Fit to the returns in ``panel.mask``.
 
         Raises

@@ -53,6 +53,17 @@ class MarketModel(ObservedFactorModel):
     beta_ols_, beta_stderr_ : xarray.DataArray
         (ticker) least-squares betas with their standard errors. ``alpha_``, ``r_squared_`` and the variances are of
         that regression too. `expected_returns` sets alpha to zero.
+
+    Examples
+    --------
+    >>> from models import MarketModel
+    >>> from models.panel import example_panel
+    >>> panel = example_panel()
+    >>> model = MarketModel().fit(panel)
+    >>> model.beta_.dims
+    ('ticker',)
+    >>> round(float(model.beta_.mean()), 1)
+    1.0
     """
 
     kind: ClassVar[str] = "market"

@@ -107,7 +107,7 @@ class ObservedFactorModel(FactorModel):
     def _observed(self, panel: Panel, names: list[str]) -> FloatArray:
         """Return those factors as (date, factor) in float64, NaN where missing."""
 
-    def fit(self, panel: Panel) -> Self:
+    def fit(self, panel: Panel, y: None = None) -> Self:  # noqa: ARG002  # scikit-learn passes y
         """Fit to the panel's last ``window`` dates that have all factors; a return enters where ``panel.mask`` is true.
 
         Raises
@@ -305,6 +305,17 @@ class TimeSeriesModel(ObservedFactorModel):
         "mean": the mean of each factor, the premium of a traded one. For factors that need not be traded: "ols", from
         the cross-section of all stocks with a beta, date by date; "gls", from that of mean returns of the stocks with
         complete histories.
+
+    Examples
+    --------
+    >>> from models import TimeSeriesModel
+    >>> from models.panel import example_panel
+    >>> panel = example_panel()
+    >>> model = TimeSeriesModel(factors=("market",), cov_type="HAC").fit(panel)
+    >>> model.alpha_stderr_.dims
+    ('ticker',)
+    >>> round(float(model.beta_.mean()), 1)
+    1.0
     """
 
     kind: ClassVar[str] = "time_series"

@@ -58,7 +58,7 @@ class Lagged(FactorModel):
 
     row_memory = 1  # type: ignore[assignment]
 
-    def fit(self, panel: Panel) -> Self:  # noqa: ARG002  # of the protocol
+    def fit(self, panel: Panel, y: None = None) -> Self:  # noqa: ARG002  # of the protocol
         self.factors_, self.premia_ = ["lagged"], np.zeros(1)
         return self
 

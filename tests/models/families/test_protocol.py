@@ -294,6 +294,18 @@ def test_scores_are_those_of_the_definition(case: Case) -> None:
 
 
 @every_model
+def test_a_summary_has_the_premia_by_name_and_the_scores(case: Case) -> None:
+    panel, model = base_panel(), fitted(case)
+    summary = model.summary(panel)
+    assert [*summary.premia.index] == model.factors_
+    np.testing.assert_array_equal(summary.premia["estimate"], model.premia_)
+    errors = model.statistics().get("premia_stderr")
+    assert ("stderr" in summary.premia) == (errors is not None)
+    assert summary.facts["total_r2"] == f"{model.score(panel)['total_r2']:.4f}"
+    assert all(name in str(summary) for name in (type(model).__name__, *model.factors_, "total_r2"))
+
+
+@every_model
 def test_state_is_plain_and_gives_identical_loadings_for_new_dates(case: Case) -> None:
     model = fitted(case)
     state = model.state()

@@ -234,6 +234,91 @@ class TestFromLong:
             Panel.from_long(make_frame(make_cube()), characteristics=["c0"], **options)
 
 
+def wide_frames(cube: xr.Dataset) -> dict[str, pd.DataFrame]:
+    chars = cube["characteristics"].to_dataset("char")
+    return {name: array.to_pandas() for name, array in chars.assign(returns=cube["returns"]).items()}
+
+
+class TestOtherShapes:
+    """Frames of dates by tickers, indexed frames and datasets give the panel of the long frame."""
+
+    def test_all_are_the_long_frame(self):
+        cube = make_cube()
+        cube["returns"][4], cube["characteristics"][4] = np.nan, np.nan  # a date of which nothing is known
+        frame, factors = make_frame(cube), cube["factors"].to_pandas()
+        filled = frame.dropna(subset=["ret", "c0", "c1"], how="all")
+        frame = pd.concat([filled, frame[frame["date"] == cube["date"].values[4]].head(1)])
+        frame["industry"] = "group " + (frame["date"].dt.day % 3).astype(str)
+        options = {"lag": 2, "transform": "standardise", "constant": False, "min_coverage": 0.9}
+        long = Panel.from_long(frame, characteristics=["c1", "c0"], factors=factors, industry="industry", **options)
+        for index in (["date", "ticker"], ["ticker", "date"]):
+            indexed = frame.set_index(index)
+            again = Panel.from_long(
+                indexed, characteristics=["c1", "c0"], factors=factors, industry="industry", **options
+            )
+            xr.testing.assert_identical(again.data, long.data)
+        wide = wide_frames(cube)
+        groups = frame.pivot(index="date", columns="ticker", values="industry")  # noqa: PD010
+        turned = wide["returns"].iloc[::-1, ::-1]
+        again = Panel.from_wide(
+            turned, {"c1": wide["c1"], "c0": wide["c0"]}, factors=factors, industry=groups, **options
+        )
+        xr.testing.assert_identical(again.data, long.data)
+        data = cube[["returns", "factors"]].assign(characteristics=cube["characteristics"].sel(char=["c1", "c0"]))
+        data["industry"] = (("date", "ticker"), groups.reindex(index=cube["date"].values).to_numpy(dtype=object))
+        xr.testing.assert_identical(Panel.from_xarray(data.transpose("ticker", ...), **options).data, long.data)
+
+    def test_a_stock_is_covered_from_its_first_row_and_labels_stay(self):
+        returns = wide_frames(make_cube())["returns"]
+        returns.iloc[:5, 2] = returns.iloc[:, 3] = np.nan
+        panel = Panel.from_wide(returns, lag=0)
+        np.testing.assert_array_equal(panel.coverage, returns.notna())
+        assert panel.tickers == [*returns.columns]
+
+    @pytest.mark.parametrize(
+        ("change", "message"),
+        [
+            (
+                lambda w: (w["returns"].to_numpy(),),
+                "'returns' must be a pandas DataFrame of dates by tickers, not a numpy",
+            ),
+            (lambda w: (w["returns"], [w["c0"]]), "must map names to frames"),
+            (lambda w: (w["returns"], {"returns": w["c0"]}), "No characteristic can be called 'returns'"),
+            (lambda w: (w["returns"], {"c0": w["c0"].shift(freq="1D")}), "'c0' has the date 2014-11-29, one of 5 that"),
+            (lambda w: (w["returns"], {"c0": w["c0"].add_prefix("X")}), "'c0' has the ticker XT0, one of 7 that"),
+            (lambda w: (pd.concat([w["returns"]] * 2),), "'returns' has the date 2014-11-24 twice"),
+            (lambda w: (w["returns"], {"c0": w["c0"].astype(str)}), "'c0' holds str, not numbers"),
+            (
+                lambda w: (w["returns"] - 60.0 * (w["returns"] == w["returns"].iloc[3, 2]),),
+                r"is -59.* for \(2014-11-27, T2",
+            ),
+        ],
+    )
+    def test_wide_frames_that_do_not_fit_are_refused(self, change, message):
+        with pytest.raises(DataError, match=message):
+            Panel.from_wide(*change(wide_frames(make_cube())))
+
+    @pytest.mark.parametrize(
+        ("change", "message"),
+        [
+            (lambda d: d, "'estimation', which is none of .*Panel.from_cube if the dataset is a cube"),
+            (lambda d: d["returns"], "not a xarray DataArray"),
+            (lambda d: d[["factors"]], "no variable 'returns'; it has factors"),
+            (lambda d: d[["returns"]].isel(ticker=0), r"'returns' has dimensions \('date',\); it needs"),
+            (lambda d: d[["returns"]].drop_vars("ticker"), "no labels along 'ticker'"),
+            (lambda d: xr.concat([d[["returns"]]] * 2, "date"), r"more than one row for \(2014-11-24, T0\)"),
+        ],
+    )
+    def test_datasets_that_do_not_fit_are_refused(self, change, message):
+        with pytest.raises(DataError, match=message):
+            Panel.from_xarray(change(make_cube()))
+
+    @pytest.mark.parametrize("other", [np.ones((3, 2)), make_cube(), [1.0]])
+    def test_what_is_no_frame_is_refused(self, other):
+        with pytest.raises(DataError, match=r"from a pandas or polars frame .*; Panel\.from_wide takes"):
+            Panel.from_long(other)
+
+
 class TestBlocks:
     options = st.fixed_dictionaries(
         {

@@ -9,6 +9,7 @@ import xarray as xr
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from models.risk.benchmark import active_weights, tracking_error
 from models.risk.portfolio import RiskModel
 from schemas.errors import DataError
 
@@ -214,3 +215,38 @@ def test_wrong_labels_are_named() -> None:
         RiskModel(loadings, omega, specific.where(specific["ticker"] != "t4", -1.0))
     with pytest.raises(DataError, match="omega has dimensions"):
         RiskModel(loadings, omega.rename(factor_="k"), specific)
+
+
+def test_weights_may_come_as_a_notebook_has_them() -> None:
+    loadings, omega, specific, weights = parts()
+    model = RiskModel(loadings, omega, specific)
+    one = weights[0, 0].drop_vars(["portfolio", "date"])
+    expected = model.variance(one)
+    series = one.to_series()
+    for same in (series.iloc[::-1], series.to_dict(), one.values, one.values.tolist()):
+        xr.testing.assert_identical(model.variance(same), expected)
+    held = {"t3": 0.5, "t1": 0.5}
+    xr.testing.assert_identical(
+        model.variance(held), model.variance(series.mul(0.0).add(pd.Series(held), fill_value=0))
+    )
+    by_date, by_name = weights[0].drop_vars("portfolio"), weights[:, 0].drop_vars("date")
+    xr.testing.assert_identical(model.variance(by_date.to_pandas()), model.variance(by_date))
+    xr.testing.assert_identical(model.variance(by_name.to_pandas()), model.variance(by_name))
+    np.testing.assert_array_equal(model.variance(by_name.values).values, model.variance(by_name).values)
+    xr.testing.assert_identical(tracking_error(model, series, held), model.volatility(active_weights(model, one, held)))
+
+
+@pytest.mark.parametrize(
+    ("weights", "message"),
+    [
+        (np.ones(4), r"shape \(4,\) and no labels, but the risk model has 9 tickers; give a pandas Series by ticker"),
+        (np.ones((2, 2, 9)), r"shape \(2, 2, 9\) and no labels"),
+        (1.0, r"shape \(\) and no labels"),
+        ({"t1": 0.5, "TT": 0.5}, "has a ticker the risk model does not know: TT"),
+        ({"t1": "much"}, "weights must be numbers: could not convert string"),
+        (pd.Series([0.5, 0.5], index=["t1", "t1"]), "has a ticker twice: t1"),
+    ],
+)
+def test_weights_that_do_not_match_are_refused(weights: object, message: str) -> None:
+    with pytest.raises(DataError, match=message):
+        RiskModel(*parts()[:3]).variance(weights)

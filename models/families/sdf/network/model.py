@@ -73,6 +73,15 @@ class SDFNetwork(FeatureSDF):
     validated_sharpe_ratio_ : float
         Of the SDF factor, per period, on the dates held out; training stops by their pricing errors, so that it is
         somewhat too high.
+
+    Examples
+    --------
+    >>> from models import SDFNetwork
+    >>> from models.panel import example_panel
+    >>> panel = example_panel()
+    >>> model = SDFNetwork(hidden=(4,), n_moments=2, max_epochs=2, adversary_epochs=2, seeds=(0,)).fit(panel)
+    >>> model.factor_returns(panel).dims
+    ('date', 'factor')
     """
 
     kind: ClassVar[str] = "sdf_network"
@@ -108,7 +117,7 @@ class SDFNetwork(FeatureSDF):
     validated_sharpe_ratio_: float
     _features: Hidden
 
-    def fit(self, panel: Panel) -> Self:
+    def fit(self, panel: Panel, y: None = None) -> Self:  # noqa: ARG002  # scikit-learn passes y
         """Train every seed on the returns in ``panel.mask``, one after the other, and combine them.
 
         Raises

@@ -88,7 +88,7 @@ class ResidualTrend(FactorModel):
         self.premia_ = np.append(self._base.premia_, slopes / max(n_dates, 1))
         return self
 
-    def fit(self, panel: Panel) -> Self:
+    def fit(self, panel: Panel, y: None = None) -> Self:  # noqa: ARG002  # scikit-learn passes y
         """Do both halves, one after the other."""
         return self.join(panel, [self.fit_piece(panel, piece) for piece in self.pieces()])
 
