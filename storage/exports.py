@@ -190,8 +190,7 @@ class _Database(ExitStack):
 
     def __init__(self, file: Path) -> None:
         super().__init__()
-        self._connection = connected(file)
-        self.callback(self._connection.close)
+        self._connection = self.enter_context(connected(file, refused=ExecutionError))
         self._connection.begin()
         self._known: set[str] = set()
 
