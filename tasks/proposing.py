@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, get_args
 
@@ -102,13 +103,13 @@ def _opened(paths: Sequence[Path], settings: Settings) -> tuple[FilesOrigin, str
 
 def _market(source: Any, found: Findings, settings: Settings) -> tuple[str, xr.Dataset]:
     """Read the files as an ingest would, on the sessions of New York if all dates are some."""
-    how = {"settings": settings, "frequency": found.frequency}
+    read = partial(sources.read_market, source, settings=settings, frequency=found.frequency)
     if found.frequency == "daily":
         try:
-            return "XNYS", sources.read_market(source, calendar="XNYS", **how)
+            return "XNYS", read(calendar="XNYS")
         except DataError:
             pass
-    return "none", sources.read_market(source, calendar="none", **how)
+    return "none", read(calendar="none")
 
 
 def _why(calendar: str, found: Findings) -> str:

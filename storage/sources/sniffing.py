@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from datetime import timedelta
 from typing import Any
 
+import numpy as np
 import polars as pl
 
 from schemas.cells import LARGEST_RETURN
@@ -26,7 +26,7 @@ _CLOSES = ("close", "price", "px_last", "last", "prc", "px")
 _RETURNS = ("ret", "return", "returns", "monthly_return", "daily_return")
 _OLD_CODES = (-99.99, -999.0, -9999.0)
 _MOST_CODES = 10
-_WIDEST_DAILY, _MONTHLY = timedelta(days=4), (timedelta(days=25), timedelta(days=35))
+_WIDEST_DAILY, _MONTHLY = 4.0, (25.0, 35.0)
 
 
 @dataclass(frozen=True)
@@ -137,12 +137,13 @@ def _twin(form: str) -> str | None:
 
 
 def _frequency(days: pl.Series, what: str) -> Frequency:
-    gap = days.unique().sort().diff().drop_nulls().median()
-    if gap is None or gap <= _WIDEST_DAILY:
+    gaps = np.diff(days.unique().sort().to_physical().to_numpy())
+    gap = float(np.median(gaps)) if gaps.size else 1.0
+    if gap <= _WIDEST_DAILY:
         return "daily"
     if _MONTHLY[0] <= gap <= _MONTHLY[1]:
         return "monthly"
-    raise SourceError(f"{what}: its dates are {gap.days} days apart (median); a universe is daily or monthly")
+    raise SourceError(f"{what}: its dates are {gap:.0f} days apart (median); a universe is daily or monthly")
 
 
 def _first(lower: dict[str, str], names: Sequence[str]) -> str | None:
@@ -165,7 +166,7 @@ def _codes(table: pl.DataFrame, columns: list[str], writing: Writing, what: str)
 def _bar(lower: dict[str, str], close: str, assumed: dict[str, str]) -> dict[str, str]:
     if close.lower() in _ADJUSTED:
         assumed["close"] = "adjusted; open, high and low beside it are not, so they are left out"
-        names = ("volume",)
+        names: tuple[str, ...] = ("volume",)
     else:
         assumed["close"] = "adjusted for splits and dividends; if it is not, see docs/data-quality.md"
         names = ("open", "high", "low", "volume")
@@ -189,7 +190,7 @@ def _wide(
         writing = Writing(decimal=writing.decimal, missing=tuple(codes))
         source["missing_values"] = codes
         assumed["missing_values"] = "numbers that no return can be"
-    if _values(table, columns, writing).min() > 0.0:
+    if bool((_values(table, columns, writing) > 0.0).all()):
         assumed["shape"] = "all numbers are positive, so they are taken for prices, adjusted for splits and dividends"
         return Findings(source | {"shape": "wide_prices"}, frequency, assumed=assumed, unused=unused)
     assumed["shape"] = "some numbers are not positive, so they are taken for returns"
@@ -206,8 +207,8 @@ def _units(
     assumed: dict[str, str],
     writing: Writing,
 ) -> None:
-    values = _values(table, columns, writing).abs()
-    typical = float(values.filter(values > 0.0).median() or 0.0)
+    values = np.abs(_values(table, columns, writing).to_numpy())
+    typical = float(np.median(values[values > 0.0])) if values.any() else 0.0
     source["units"] = "percent" if typical > LARGEST_RETURN[frequency] else "decimal"
     assumed["units"] = f"a typical move in the file is {typical:.2g}"
 

@@ -113,7 +113,7 @@ def test_nothing_is_overwritten_and_what_cannot_be_told_is_said(tmp_path, monkey
     days = [f"{day:%Y-%m-%d}" for day in recipe_files.DAYS[:20]]
     good = "date,A\n" + "".join(f"{day},{place + 5}.5\n" for place, day in enumerate(days))
     assert "no column holds dates only" in refused("day,A\nMonday,1\n", SourceError)
-    assert "365 days apart" in refused("date,A\n2019-01-01,1\n2020-01-01,2\n2021-01-01,2\n", SourceError)
+    assert "365 days apart" in refused("date,A\n2021-01-01,1\n2022-01-01,2\n2023-01-01,2\n", SourceError)
     assert "no column is called ticker" in refused("date,close\n2020-01-02,1\n2020-01-02,2\n", SourceError)
     assert "has 2 dates" in refused("date,A\n2020-01-02,1\n2020-01-03,2\n", DataError)
     assert "line 3 has 1 of 2 columns" in refused("date,A\n2020-01-02,1\n2020\n2020-01-03,1\n", SourceError)
