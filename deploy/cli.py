@@ -16,6 +16,8 @@ from deploy import (
     cli_backfill,
     cli_check,
     cli_cube,
+    cli_export,
+    cli_init,
     cli_judging,
     cli_operations,
     cli_team,
@@ -106,7 +108,8 @@ def schema() -> None:
 
 
 AREAS = (
-    cli_check, cli_versions, cli_judging, cli_allocate, cli_backfill, cli_cube, cli_operations, cli_team, cli_upkeep,
+    cli_init, cli_check, cli_versions, cli_export, cli_judging, cli_allocate, cli_backfill, cli_cube, cli_operations,
+    cli_team, cli_upkeep,
 )  # fmt: skip
 for area in AREAS:
     area.register(app)

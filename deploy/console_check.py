@@ -132,6 +132,10 @@ def _origin(source: MarketSource | FactorSource | IndustrySource) -> str:
             return _listed([path.name for path in origin.paths])
         case "sql":
             return "a SQL query"
+        case "duckdb":
+            return (
+                f"a DuckDB query of {_listed([*origin.tables, *([origin.database.name] if origin.database else [])])}"
+            )
         case _:
             return f"{origin.kind} {origin.name}"
 

@@ -22,6 +22,7 @@ PAGES = {
     "CHANGELOG.md": "changelog.md",
     "CONTRIBUTING.md": "contributing.md",
     "examples/README.md": "examples.md",
+    "examples/recipes.md": "recipes.md",
     "deploy/runbook.md": "runbook.md",
     "deploy/security.md": "security.md",
 }

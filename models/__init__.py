@@ -26,6 +26,7 @@ fix_order_of_sums()  # before any of the following multiplies a matrix
 from models.allocation import (  # noqa: E402
     Constraints,
     allocate,
+    efficient_frontier,
     factor_risk_parity,
     hierarchical_risk_parity,
     maximum_diversification,
@@ -137,6 +138,7 @@ __all__ = [
     "covariance",
     "diebold_mariano",
     "double_sort",
+    "efficient_frontier",
     "factor_risk_parity",
     "filtered_historical",
     "forecast",

@@ -1,6 +1,6 @@
 """Where data come from and how they are shaped: the `data` and `factors` parts of a run spec.
 
-An origin says where rows come from (files, a SQL query, a packaged dataset, a plugin); a shape says how they are to be
+An origin says where rows come from (files, a query, a packaged dataset, a plugin); a shape says how they are to be
 understood. Any origin goes with any shape. Reading belongs in `storage.sources`.
 """
 
@@ -56,6 +56,16 @@ class FilesOrigin(Frozen):
     encoding: Encoding = Field(
         default="utf-8", description="Encoding of CSV files; one that begins with the mark of UTF-16 is read as that."
     )
+    header_line: int = Field(
+        default=1,
+        ge=1,
+        description="Line of a CSV file that names the columns, counted from 1; what stands above it is left out.",
+    )
+    until: Literal["end", "blank_line"] = Field(
+        default="end",
+        description="Where the rows of a CSV file end: with the file, or at the first blank line below its header, "
+        "where something else follows.",
+    )
     file_name_as: str | None = Field(
         default=None,
         min_length=1,
@@ -88,6 +98,27 @@ class SqlOrigin(Frozen):
         return self
 
 
+class DuckdbOrigin(Frozen):
+    """The rows of one query that DuckDB answers from files and, if named, a database file; it reads nothing else."""
+
+    kind: Literal["duckdb"] = Field(default="duckdb", description="Where the rows come from.")
+    query: str = Field(min_length=1, description="The SELECT whose rows are read.")
+    tables: dict[Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")], FilesOrigin] = Field(
+        default={},
+        description="Files that the query may read, by the name it calls them; the cells of CSV files are text there.",
+    )
+    database: Path | None = Field(
+        default=None,
+        description="A DuckDB file, which is only read; a relative one is taken from the folder of the config.",
+    )
+
+    def resolved(self, folder: Path) -> Self:
+        """Return the same origin with relative paths taken from a folder."""
+        tables = {name: files.resolved(folder) for name, files in self.tables.items()}
+        database = None if self.database is None else folder / self.database.expanduser()
+        return self.model_copy(update={"tables": tables, "database": database})
+
+
 class PackageOrigin(Frozen):
     """A dataset that ships inside an installed package: real data that anybody has."""
 
@@ -113,11 +144,14 @@ class PluginOrigin(Frozen):
         return self
 
 
-Origin = Annotated[FilesOrigin | SqlOrigin | PackageOrigin | PluginOrigin, Field(discriminator="kind")]
+Origin = Annotated[FilesOrigin | SqlOrigin | DuckdbOrigin | PackageOrigin | PluginOrigin, Field(discriminator="kind")]
+_WHERE: dict[str, Any] = {
+    "paths": True, "query": True, "name": True, "options": True, "database": True, "tables": {"__all__": {"paths"}}
+}  # fmt: skip
 
 
 def _reading(source: Frozen) -> dict[str, Any]:
-    return source.model_dump(mode="json", exclude={"origin": {"paths", "query", "name", "options"}})
+    return source.model_dump(mode="json", exclude={"origin": _WHERE})
 
 
 class _Source(Frozen):

@@ -49,6 +49,17 @@ def efficient_frontier(model: RiskModel, expected_returns: xr.DataArray, n_point
         As `models.allocation.minimum_variance`, or if a specific variance is 0 or only one stock can be held.
     ModelError
         If no stock can be held, or the method does not converge.
+
+    Examples
+    --------
+    >>> import xarray as xr
+    >>> from models import efficient_frontier
+    >>> from models.risk.example import example_risk
+    >>> model = example_risk()
+    >>> premia = xr.DataArray([0.01, 0.0], dims="factor", coords={"factor": model.loadings.factor})
+    >>> frontier = efficient_frontier(model, model.loadings @ premia)
+    >>> bool(frontier.expected_return.diff("point").min() >= 0)
+    True
     """
     stocks = Holdable.of(model, Constraints(), xr.ufuncs.isfinite(expected_returns))
     if len(stocks.position) < 2:

@@ -2,8 +2,8 @@
 
 Nothing is written here. Where do I go to ...
 
-* add a kind of origin (where rows come from): `origins`, beside `files`, `sql` and `packaged`; or, outside
-  this repository, an entry point of the group ``factorcube.origins``;
+* add a kind of origin (where rows come from): `origins`, beside `files`, `sql`, `duckdb` and `packaged`; or,
+  outside this repository, an entry point of the group ``factorcube.origins``;
 * change what counts as a date, a number or a missing value: `cells`; how a bad one is refused: `frames`;
   what is out of order or duplicated: `order`;
 * change what a shape (long prices, wide returns, ...) becomes: `market`; how factors are joined and carried:
@@ -38,7 +38,8 @@ __all__ = [
 def fingerprint(source: MarketSource | FactorSource | IndustrySource, settings: Settings) -> tuple[SourceFile, ...]:
     """Return name and SHA-256 of everything that a source would read.
 
-    Files and packaged datasets are hashed by their bytes, a query by its rows whatever their order. Names are
+    Files and packaged datasets are hashed by their bytes, a query of a database by its
+    rows whatever their order, one of DuckDB by its text and the files it may read. Names are
     file names, relative to the folder that the files have in common, so that the same data have the same
     fingerprint on any machine.
 

@@ -90,10 +90,8 @@ class FilesOrigin:
         return tuple(found.values())
 
     def _scan(self, file: Path) -> pl.LazyFrame:
-        if _suffix(file) in _TEXTS:
-            rows = scan_text(file, self._spec.encoding, self._spec.separator, self._max_cells)
-        else:
-            rows = _SCANS[_suffix(file)](file)
+        scan = _SCANS.get(_suffix(file))
+        rows = scan_text(file, self._spec, self._max_cells) if scan is None else scan(file)
         added = self._spec.file_name_as
         if added is None:
             return rows

@@ -1,7 +1,7 @@
 """The port through which rows come in, and how an origin of a spec becomes one.
 
 An origin gives rows and says what they were; it does not know what they mean. One adapter per kind: `files`,
-`sql`, `packaged`, and plugins, which other packages bring. Columns, dates and numbers are the business of
+`sql`, `duckdb`, `packaged`, and plugins, which other packages bring. Columns, dates and numbers are the business of
 `frames`.
 
 A plugin is an entry point of the group ``factorcube.origins``: a callable that takes the spec's ``options``
@@ -21,6 +21,7 @@ from schemas.base import nearest
 from schemas.contracts import SourceFile
 from schemas.errors import SourceError
 from schemas.settings import Settings
+from storage.sources.duckdb import DuckdbOrigin
 from storage.sources.files import FilesOrigin
 from storage.sources.packaged import PackageOrigin
 from storage.sources.sql import SqlOrigin
@@ -47,7 +48,7 @@ def open_origin(spec: specs.Origin, settings: Settings) -> Origin:
     Raises
     ------
     ConfigError
-        If a SQL source has no ``FACTORCUBE_SQL_URL``.
+        If a SQL source has no ``FACTORCUBE_SQL_URL``, or DuckDB is not installed.
     SourceError
         If a file, package or plugin does not exist.
     """
@@ -55,6 +56,8 @@ def open_origin(spec: specs.Origin, settings: Settings) -> Origin:
         return FilesOrigin(spec, settings.max_cells)
     if isinstance(spec, specs.SqlOrigin):
         return SqlOrigin(spec.query, settings.sql_url, settings.max_cells)
+    if isinstance(spec, specs.DuckdbOrigin):
+        return DuckdbOrigin(spec, settings.max_cells)
     if isinstance(spec, specs.PackageOrigin):
         return PackageOrigin(spec.name)
     return _plugin(spec.name, spec.options)

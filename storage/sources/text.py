@@ -12,7 +12,7 @@ import gzip
 import io
 import zlib
 from collections.abc import Iterator
-from itertools import islice
+from itertools import islice, takewhile
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +20,7 @@ import numpy.typing as npt
 import polars as pl
 
 from schemas.errors import SourceError
+from schemas.sources import FilesOrigin
 from storage.sources.levels import has_levels, stacked
 from storage.sources.limits import check_text
 
@@ -30,17 +31,16 @@ _UTF_16 = (b"\xff\xfe", b"\xfe\xff")
 _NEWLINE, _RETURN, _QUOTE = ord("\n"), ord("\r"), ord('"')
 
 
-def scan_text(file: Path, encoding: str, separator: str, max_cells: int) -> pl.LazyFrame:
+def scan_text(file: Path, spec: FilesOrigin, max_cells: int) -> pl.LazyFrame:
     """Return a lazy scan of a CSV file, plain or packed with gzip, whose rows are whole; all columns are text.
 
     Parameters
     ----------
     file : Path
         The file.
-    encoding : str
-        Encoding of its text. A byte order mark of UTF-16 is believed; what is neither UTF-8 nor said is never guessed.
-    separator : str
-        What stands between two cells.
+    spec : schemas.sources.FilesOrigin
+        Its encoding, separator, and where its table begins and ends. A byte order mark of UTF-16 is believed; what is
+        neither UTF-8 nor said is never guessed.
     max_cells : int
         Most cells that the file may declare.
 
@@ -51,8 +51,9 @@ def scan_text(file: Path, encoding: str, separator: str, max_cells: int) -> pl.L
         more or fewer cells than its header; the message names the line.
     """
     check_text(file, max_cells)
+    separator = spec.separator
     try:
-        source = _utf8(file, encoding)
+        source = _table(file, _utf8(file, spec.encoding), spec)
         with _opened(source) as stream:
             head = list(islice(csv.reader(_lines(stream, file), delimiter=separator), 3))
         if head:
@@ -60,7 +61,7 @@ def scan_text(file: Path, encoding: str, separator: str, max_cells: int) -> pl.L
             with _opened(source) as stream:
                 suspect = _is_ragged(stream, file, ord(separator), len(head[0]))
             if suspect:
-                _refuse_ragged(source, file, separator, len(head[0]))
+                _refuse_ragged(source, file, spec, len(head[0]))
     except (OSError, EOFError, zlib.error) as error:
         raise SourceError(f"{file}: cannot be read: {error}; is it complete?") from None
     except csv.Error as error:
@@ -86,6 +87,21 @@ def _utf8(file: Path, encoding: str) -> Path | bytes:
         return content.decode(encoding).encode()
     except UnicodeError as error:
         raise SourceError(f"{file}: its text is not {encoding}: {error}; correct `encoding`") from None
+
+
+def _table(file: Path, source: Path | bytes, spec: FilesOrigin) -> Path | bytes:
+    """Return the part of the text that is the table: all of it, unless the spec says where it begins or ends."""
+    if spec.header_line == 1 and spec.until == "end":
+        return source
+    with _opened(source) as stream:
+        content = stream.read()
+    _check_utf8(file, content, 1)
+    lines = content.splitlines(keepends=True)[spec.header_line - 1 :]
+    if not lines or not lines[0].strip():
+        raise SourceError(f"{file}: line {spec.header_line} holds no names of columns; correct `header_line`")
+    if spec.until == "blank_line":
+        lines = list(takewhile(bytes.strip, lines))
+    return b"".join(lines)
 
 
 def _opened(source: Path | bytes) -> io.BufferedIOBase:
@@ -176,13 +192,13 @@ def _count(text: npt.NDArray[np.uint8], separator: int, width: int, quoted: bool
     return int(ends[-1]) + 1, not empty.all()
 
 
-def _refuse_ragged(source: Path | bytes, file: Path, separator: str, width: int) -> None:
+def _refuse_ragged(source: Path | bytes, file: Path, spec: FilesOrigin, width: int) -> None:
     """Name the first row that has not `width` cells, reading as slowly as it takes; none, if quotes only misled."""
     with _opened(source) as stream:
-        rows = csv.reader(_lines(stream, file), delimiter=separator)
+        rows = csv.reader(_lines(stream, file), delimiter=spec.separator)
         for row in rows:
             if row and len(row) != width:
-                line, given = rows.line_num, len(row)
+                line, given = rows.line_num + spec.header_line - 1, len(row)
                 break
         else:
             return
@@ -193,5 +209,5 @@ def _refuse_ragged(source: Path | bytes, file: Path, separator: str, width: int)
         raise SourceError(f"{file}: {which} has {given} of {width} columns; is it complete? {advice}")
     raise SourceError(
         f"{file}: cannot be read: line {line} has {given} cells for {width} columns; "
-        f"put what holds a {separator!r} in quotes"
+        f"put what holds a {spec.separator!r} in quotes, or set `header_line` and `until` if the table is not all of it"
     )

@@ -58,7 +58,7 @@ def changed(path: str, value: object) -> dict:
         ("data.shape", "wide", "'data.shape': unknown shape 'wide'"),
         ("portfolios", [{"kind": "fixed", "name": "p", "weights": {"A": 1e308}}], "less than or equal to 10000000000"),
         ("data.shape", None, "key 'data.shape' is missing"),
-        ("data.origin.kind", None, "key 'data.origin.kind' is missing (one of: files, package, plugin, sql)"),
+        ("data.origin.kind", None, "key 'data.origin.kind' is missing (one of: duckdb, files, package, plugin, sql)"),
         ("universe", None, "key 'universe' is missing"),
         ("universe", "../escape", "'universe'"),
         ("models", [], "'models': give at least one"),

@@ -30,6 +30,29 @@ def long(*paths: Path, reading=None, frequency="daily", **source) -> pd.DataFram
     return read_market(spec, settings=Settings(), frequency=frequency, calendar="none")["close"].to_pandas()
 
 
+# --- tables that are a part of a file ---------------------------------------------------------------------------------
+
+PART = "Made in 2017, for all\n\n" + WIDE + "\nYearly\nyear,A,B\n2016,1,2\n"
+
+
+@pytest.mark.parametrize("name", ["a.csv", "a.csv.gz"])
+def test_a_table_is_the_part_of_a_file_that_is_said(tmp_path, name):
+    def packed(content):
+        return gzip.compress(content.encode()) if name.endswith("gz") else content.encode()
+
+    part = {"header_line": 3, "until": "blank_line"}
+    read = wide(tmp_path / name, packed(PART.replace("\n", "\r\n")), reading=part)
+    pd.testing.assert_frame_equal(read, wide(tmp_path / "whole.csv", WIDE))
+    with pytest.raises(SourceError, match=r"line 5 has 3 of 4 columns"):
+        wide(tmp_path / name, packed(PART.replace("1.1,2.1,3.1", "1.1,2.1")), reading=part)
+    with pytest.raises(SourceError, match=r"line 9 has 3 of 4 columns|line 8 has 1 of 4 columns"):
+        wide(tmp_path / name, packed(PART), reading={"header_line": 3})
+    with pytest.raises(SourceError, match=r"line 2 holds no names of columns; correct `header_line`"):
+        wide(tmp_path / name, packed(PART), reading={"header_line": 2})
+    with pytest.raises(SourceError, match=r"set `header_line` and `until` if the table is not all of it"):
+        wide(tmp_path / name, packed(PART.replace(", for all", "")))
+
+
 # --- rows that are not whole ------------------------------------------------------------------------------------------
 
 

@@ -65,6 +65,15 @@ class AttentionSDF(ScreenedSDF):
         The one of ``strengths`` that did best; 0 if the plain part did better alone.
     validated_sharpe_ratio_ : float
         Of the SDF factor, per period, on the dates held out; choices are made by it, so that it is somewhat too high.
+
+    Examples
+    --------
+    >>> from models import AttentionSDF
+    >>> from models.panel import example_panel
+    >>> panel = example_panel()
+    >>> model = AttentionSDF(strengths=(0.0, 1.0)).fit(panel)
+    >>> model.factor_returns(panel).dims
+    ('date', 'factor')
     """
 
     kind: ClassVar[str] = "attention_sdf"
@@ -89,7 +98,7 @@ class AttentionSDF(ScreenedSDF):
     _features: AttendedFeatures
     _attention: Attention
 
-    def fit(self, panel: Panel) -> Self:
+    def fit(self, panel: Panel, y: None = None) -> Self:  # noqa: ARG002  # scikit-learn passes y
         """Fit to the returns in ``panel.mask``.
 
         Raises
