@@ -13,6 +13,7 @@ import typer
 from deploy import (
     cli_allocate,
     cli_backfill,
+    cli_book,
     cli_check,
     cli_cube,
     cli_judging,
@@ -92,7 +93,8 @@ def schema() -> None:
 
 
 AREAS = (
-    cli_check, cli_versions, cli_judging, cli_allocate, cli_backfill, cli_cube, cli_operations, cli_team, cli_upkeep,
+    cli_check, cli_versions, cli_book, cli_judging, cli_allocate, cli_backfill, cli_cube, cli_operations, cli_team,
+    cli_upkeep,
 )  # fmt: skip
 for area in AREAS:
     area.register(app)

@@ -14,7 +14,7 @@ import math
 
 import numpy as np
 import xarray as xr
-from scipy.stats import norm
+from scipy.special import ndtri
 
 from models.arrays import Float64Array
 from schemas.errors import ConfigError, DataError
@@ -52,7 +52,7 @@ def gaussian_var(
         If the level or the horizon cannot be.
     """
     spread = volatility_at_horizon(volatility, periods)
-    return spread * float(norm.ppf(_level(level))) - mean * periods
+    return spread * float(ndtri(_level(level))) - mean * periods
 
 
 def gaussian_es(
@@ -60,8 +60,8 @@ def gaussian_es(
 ) -> xr.DataArray:
     """Return expected shortfall of normal returns, -h mu + sqrt(h) sigma phi(z) / (1 - level); as `gaussian_var`."""
     spread = volatility_at_horizon(volatility, periods)
-    tail = float(norm.pdf(norm.ppf(_level(level)))) / (1.0 - level)
-    return spread * tail - mean * periods
+    density = math.exp(-(float(ndtri(_level(level))) ** 2) / 2.0) / math.sqrt(2.0 * math.pi)
+    return spread * (density / (1.0 - level)) - mean * periods
 
 
 def filtered_historical(
