@@ -231,6 +231,10 @@ class HoldingsSource(Frozen):
             raise ValueError("`book` is one of the names in a column; name it as `portfolio`")
         return self
 
+    def resolved(self, folder: Path) -> Self:
+        """Return the same source with relative paths of files taken from a folder."""
+        return self.model_copy(update={"origin": self.origin.resolved(folder)})
+
     @property
     def amounts(self) -> tuple[str | None, str | None, str | None]:
         """Columns of the weights, values and shares; one of them is named."""

@@ -10,15 +10,17 @@ from threadpoolctl import threadpool_limits
 
 from models.allocation import allocate
 from models.blas import arithmetic
+from models.portfolios.holdings import weights_of_values
 from models.risk.portfolio import RiskModel
 from schemas.allocated import AllocationManifest
 from schemas.allocation import AllocationSpec
 from schemas.errors import ConfigError, ConflictError
 from schemas.refs import AllocationRef, VersionRef
 from schemas.settings import Settings
-from schemas.spec import AllocatedWeights, DatedWeights, RunSpec
+from schemas.spec import AllocatedWeights, DatedWeights, Frequency, Holdings, PortfolioSpec, RunSpec
 from storage import published
 from storage.allocations import find_allocation, list_allocations, publish_allocation, read_allocation
+from storage.sources.holdings import read_holdings
 from tasks.artifacts import publish_table
 from tasks.logs import run_logger
 from tasks.provenance import library_versions, source_version
@@ -85,22 +87,42 @@ def allocate_weights(version: str, spec: AllocationSpec, settings: Settings) -> 
 
 
 def with_allocations(spec: RunSpec, settings: Settings) -> RunSpec:
-    """Return a spec whose allocations have the weights that are published; what the config says of them itself stays.
+    """Return a spec whose allocations and holdings have their weights; what the config says of them itself stays.
 
     Raises
     ------
     ConfigError
-        If nothing is published under the name of one.
+        If nothing is published under the name of an allocation.
     CorruptionError
         If a file of published weights is damaged.
+    SourceError, DataError
+        If a source of holdings cannot be read, or its rows cannot be used.
     """
-    if not any(isinstance(item, AllocatedWeights) for item in spec.portfolios):
+    if not any(isinstance(item, AllocatedWeights | Holdings) for item in spec.portfolios):
         return spec
     space = Workspace.of(settings)
-    read = [
-        _read(space, spec.universe, item) if isinstance(item, AllocatedWeights) else item for item in spec.portfolios
-    ]
+    read: list[PortfolioSpec] = []
+    for item in spec.portfolios:
+        if isinstance(item, AllocatedWeights):
+            read.append(_read(space, spec.universe, item))
+        else:
+            read.append(_held(item, spec.frequency, settings) if isinstance(item, Holdings) else item)
     return spec.model_copy(update={"portfolios": tuple(read)})
+
+
+def _held(item: Holdings, frequency: Frequency, settings: Settings) -> Holdings:
+    """Read what a book holds; values become weights of their date, shares stay shares until they are priced."""
+    if item.rebalances or item.source is None:
+        return item
+    rows = read_holdings(item.source, settings=settings, frequency=frequency)
+    found = []
+    for day, of_day in rows.groupby("date"):
+        amounts = of_day.set_index("ticker")["amount"]
+        if item.source.value is not None:
+            amounts = weights_of_values(amounts, f"portfolio '{item.name}' on {day:%Y-%m-%d}")
+        found.append(DatedWeights(as_of=day.date(), weights=amounts[amounts != 0.0].to_dict()))
+    unit = "weight" if item.source.shares is None else "shares"
+    return item.model_copy(update={"rebalances": tuple(found), "unit": unit, "source": None})
 
 
 def _read(space: Workspace, universe: str, item: AllocatedWeights) -> AllocatedWeights:
