@@ -162,8 +162,9 @@ class Holdings(_Rebalanced):
 
     def continues(self, before: Self) -> bool:
         """Whether what was held before is the same; a source may have moved, and the tolerance be another one."""
-        same = self.rebalanced == before.rebalanced
-        return same and (self.unit == before.unit or not self.rebalances) and super().continues(before)
+        read = self.rebalances and before.rebalances
+        same = self.rebalanced == before.rebalanced and (self.unit == before.unit or not read)
+        return same and super().continues(before)
 
     def continued(self, later: Self) -> Self:
         """Return these holdings with those that another one has after its own, and its tolerance."""
@@ -297,14 +298,18 @@ def refuse_other_portfolios(known: Sequence[PortfolioSpec], asked: Sequence[Port
 
 def _same(one: PortfolioSpec, other: PortfolioSpec) -> bool:
     """Whether two definitions are of one portfolio: one with dates stays the same one while it gets later weights."""
-    if isinstance(one, _Rebalanced) and type(one) is type(other):
+    if isinstance(one, AllocatedWeights) and isinstance(other, AllocatedWeights):
+        return one.continues(other) or other.continues(one)
+    if isinstance(one, Holdings) and isinstance(other, Holdings):
         return one.continues(other) or other.continues(one)
     return one == other
 
 
 def _continued(one: PortfolioSpec, other: PortfolioSpec) -> PortfolioSpec:
     """Return what a cube knows of a portfolio, and what a config of today adds to it."""
-    if isinstance(one, _Rebalanced) and type(one) is type(other):
+    if isinstance(one, AllocatedWeights) and isinstance(other, AllocatedWeights):
+        return one.continued(other)
+    if isinstance(one, Holdings) and isinstance(other, Holdings):
         return one.continued(other)
     return one
 
@@ -441,6 +446,12 @@ class RunSpec(Frozen):
     def _consistent(self) -> Self:
         if self.panel.market_portfolio and self.panel.market_portfolio not in {item.name for item in self.portfolios}:
             raise ValueError(f"panel.market_portfolio '{self.panel.market_portfolio}' is not one of the portfolios")
+        for item in self.portfolios if self.adjusts_splits else ():
+            if isinstance(item, Holdings) and item.source is not None and item.source.shares is not None:
+                raise ValueError(
+                    f"portfolio '{item.name}': shares are priced at closes as they were paid; give a column of values, "
+                    "or leave data.adjust out"
+                )
         if self.frequency != "daily" and self.adjusts_splits:
             raise ValueError("data.adjust: splits are told from other moves in daily prices only; leave it out")
         try:

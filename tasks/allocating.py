@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime
 
 import numpy as np
+import pandas as pd
 import xarray as xr
 from threadpoolctl import threadpool_limits
 
@@ -116,8 +117,8 @@ def _held(item: Holdings, frequency: Frequency, settings: Settings) -> Holdings:
         return item
     rows = read_holdings(item.source, settings=settings, frequency=frequency)
     found = []
-    for day, of_day in rows.groupby("date"):
-        amounts = of_day.set_index("ticker")["amount"]
+    for day in pd.DatetimeIndex(rows["date"].unique()).sort_values():
+        amounts = rows[rows["date"] == day].set_index("ticker")["amount"]
         if item.source.value is not None:
             amounts = weights_of_values(amounts, f"portfolio '{item.name}' on {day:%Y-%m-%d}")
         found.append(DatedWeights(as_of=day.date(), weights=amounts[amounts != 0.0].to_dict()))

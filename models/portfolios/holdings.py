@@ -88,7 +88,8 @@ def priced(
                 f"({len(bare)} tickers have none); leave it out, or give values in place of shares."
             )
         values = prices * pd.Series(dict(shares), dtype=np.float64)
-        found[day] = weights_of_values(values, f"portfolio '{name}' on {day:%Y-%m-%d}").to_dict()
+        weights = weights_of_values(values, f"portfolio '{name}' on {day:%Y-%m-%d}")
+        found[day] = dict(zip(weights.index.map(str), weights.tolist(), strict=True))
     return found
 
 

@@ -20,6 +20,7 @@ from storage.configs import load_spec
 from storage.cube import Cube
 from tasks.correcting import rename_ticker
 from tasks.publishing import _portable
+from tasks.snapshots import open_span
 from tasks.workspace import Workspace
 
 FIRST = "date,ticker,shares,fund\n2016-11-28,S000,100,a\n2016-11-28,S001,300,a\n2016-11-28,S002,7,b\n"
@@ -50,6 +51,7 @@ def test_holdings_are_part_of_the_recipe_wherever_their_file_lies(tmp_path: Path
     np.testing.assert_allclose(found, value.div(value.sum(axis=1), axis=0), rtol=1e-5)
     assert str(tmp_path) not in str(cube.facts(snapshot.snapshot_id)["recipe"])
     assert str(tmp_path) not in str(_portable(spec))
+    assert open_span(Workspace.of(settings), spec, snapshot).sizes["portfolio"] == 2, "a retrain reads no holdings"
 
     moved = spec_of(tmp_path / "two", FIRST)
     assert not ingested(moved, settings).changed, "the same holdings in another folder are the same ones"
@@ -62,7 +64,9 @@ def test_holdings_are_part_of_the_recipe_wherever_their_file_lies(tmp_path: Path
     with pytest.raises(ConfigError, match="the cube has another portfolio 'fund': holdings as of 2016-11-28"):
         ingested(spec_of(tmp_path / "two", FIRST.replace("300", "200")), settings)
     rename_ticker("small", "S000", "NEW", None, None, "renamed", settings)
-    recipe = Recipe.model_validate(cube.facts(cube.open_dataset().attrs.get("snapshot", cube.head().id))["recipe"])
+    head = cube.head()
+    assert head is not None
+    recipe = Recipe.model_validate(head.metadata["recipe"])
     assert {"NEW", "S001"} == set(recipe.portfolios[1].rebalances[0].weights)
 
 
@@ -84,3 +88,6 @@ def test_a_source_of_holdings_needs_dates(tmp_path: Path) -> None:
         spec_of(tmp_path / "one", FIRST, source=source)
     with pytest.raises(ConfigError, match="holdings need a `source`"):
         spec_of(tmp_path / "one", FIRST, source=None)
+    spec = spec_of(tmp_path / "one", FIRST).model_dump(mode="json")
+    with pytest.raises(ConfigError, match=r"portfolio 'fund': shares are priced at closes .* leave data\.adjust out"):
+        RunSpec.parse({**spec, "data": {**spec["data"], "adjust": "splits"}}, origin="config")
