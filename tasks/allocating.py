@@ -5,24 +5,22 @@ from __future__ import annotations
 from datetime import UTC, datetime
 
 import numpy as np
-import pandas as pd
 import xarray as xr
 from threadpoolctl import threadpool_limits
 
 from models.allocation import allocate
 from models.blas import arithmetic
-from models.portfolios.holdings import weights_of_values
 from models.risk.portfolio import RiskModel
 from schemas.allocated import AllocationManifest
 from schemas.allocation import AllocationSpec
 from schemas.errors import ConfigError, ConflictError
 from schemas.refs import AllocationRef, VersionRef
 from schemas.settings import Settings
-from schemas.spec import AllocatedWeights, DatedWeights, Frequency, Holdings, PortfolioSpec, RunSpec
+from schemas.spec import AllocatedWeights, DatedWeights, Holdings, PortfolioSpec, RunSpec
 from storage import published
 from storage.allocations import find_allocation, list_allocations, publish_allocation, read_allocation
-from storage.sources.holdings import read_holdings
 from tasks.artifacts import publish_table
+from tasks.holdings import read_positions
 from tasks.logs import run_logger
 from tasks.provenance import library_versions, source_version
 from tasks.stages import Stage
@@ -107,23 +105,8 @@ def with_allocations(spec: RunSpec, settings: Settings) -> RunSpec:
         if isinstance(item, AllocatedWeights):
             read.append(_read(space, spec.universe, item))
         else:
-            read.append(_held(item, spec.frequency, settings) if isinstance(item, Holdings) else item)
+            read.append(read_positions(item, spec.frequency, settings) if isinstance(item, Holdings) else item)
     return spec.model_copy(update={"portfolios": tuple(read)})
-
-
-def _held(item: Holdings, frequency: Frequency, settings: Settings) -> Holdings:
-    """Read what a book holds; values become weights of their date, shares stay shares until they are priced."""
-    if item.rebalances or item.source is None:
-        return item
-    rows = read_holdings(item.source, settings=settings, frequency=frequency)
-    found = []
-    for day in pd.DatetimeIndex(rows["date"].unique()).sort_values():
-        amounts = rows[rows["date"] == day].set_index("ticker")["amount"]
-        if item.source.value is not None:
-            amounts = weights_of_values(amounts, f"portfolio '{item.name}' on {day:%Y-%m-%d}")
-        found.append(DatedWeights(as_of=day.date(), weights=amounts[amounts != 0.0].to_dict()))
-    unit = "weight" if item.source.shares is None else "shares"
-    return item.model_copy(update={"rebalances": tuple(found), "unit": unit, "source": None})
 
 
 def _read(space: Workspace, universe: str, item: AllocatedWeights) -> AllocatedWeights:
