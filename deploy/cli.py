@@ -14,6 +14,7 @@ import typer
 from deploy import (
     cli_allocate,
     cli_backfill,
+    cli_book,
     cli_check,
     cli_cube,
     cli_export,
@@ -108,8 +109,8 @@ def schema() -> None:
 
 
 AREAS = (
-    cli_init, cli_check, cli_versions, cli_export, cli_judging, cli_allocate, cli_backfill, cli_cube, cli_operations,
-    cli_team, cli_upkeep,
+    cli_init, cli_check, cli_versions, cli_book, cli_export, cli_judging, cli_allocate, cli_backfill, cli_cube,
+    cli_operations, cli_team, cli_upkeep,
 )  # fmt: skip
 for area in AREAS:
     area.register(app)

@@ -1,5 +1,7 @@
 """Pure maths on numpy, xarray, torch and scikit-learn: all that a notebook needs, without a store or a server.
 
+A name is imported when it is first asked for: torch alone takes seconds, and the risk of a portfolio needs none of it.
+
 Where do I go to ...?
 
 ==========================================  ============================
@@ -19,78 +21,87 @@ know what decides the last bits              `models.blas`
 ==========================================  ============================
 """
 
+from __future__ import annotations
+
+import ast
+from functools import cache
+from importlib import import_module
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
 from models.blas import fix_order_of_sums
 
-fix_order_of_sums()  # before any of the following multiplies a matrix
+fix_order_of_sums()  # before anything here multiplies a matrix
 
-from models.allocation import (  # noqa: E402
-    Constraints,
-    allocate,
-    efficient_frontier,
-    factor_risk_parity,
-    hierarchical_risk_parity,
-    maximum_diversification,
-    mean_variance,
-    minimum_variance,
-    risk_parity,
-)
-from models.evaluation.explaining import (  # noqa: E402
-    canonical_correlations,
-    characteristic_importance,
-    response_curves,
-    response_surface,
-)
-from models.evaluation.protocol import Dense, FactorForm, Forecast, Rules, judge  # noqa: E402
-from models.evaluation.selection import predictive_r2_scorer, total_r2_scorer  # noqa: E402
-from models.evaluation.superiority import model_confidence_set  # noqa: E402
-from models.families.autoencoder import ConditionalAutoencoder  # noqa: E402
-from models.families.base import FactorModel, ModelState  # noqa: E402
-from models.families.coskewness import CoskewnessPCA  # noqa: E402
-from models.families.cross_section import CrossSectionalModel  # noqa: E402
-from models.families.factor_analysis import FactorAnalysis  # noqa: E402
-from models.families.fama_macbeth import FamaMacBeth  # noqa: E402
-from models.families.hybrid import Hybrid  # noqa: E402
-from models.families.ipca import IPCA  # noqa: E402
-from models.families.kernel import KernelIPCA, kernel_covariance  # noqa: E402
-from models.families.mean_of_models import MeanOfModels  # noqa: E402
-from models.families.pca import PCA, RPPCA  # noqa: E402
-from models.families.penalised import PenalisedModel  # noqa: E402
-from models.families.penalised.cross_validation import BlockedFolds  # noqa: E402
-from models.families.regressed_pca import RegressedPCA  # noqa: E402
-from models.families.residual_network import ResidualNetwork  # noqa: E402
-from models.families.residual_som import ResidualSOM  # noqa: E402
-from models.families.risk_network import RiskNetwork  # noqa: E402
-from models.families.sdf import AttentionSDF, RandomFeatureSDF, SDFNetwork  # noqa: E402
-from models.families.time_series import MarketModel, TimeSeriesModel  # noqa: E402
-from models.forecasting.forecast import forecast  # noqa: E402
-from models.inference.diebold_mariano import diebold_mariano  # noqa: E402
-from models.inference.factor_premia import TwoPass, two_pass  # noqa: E402
-from models.inference.two_pass import full_sample_betas  # noqa: E402
-from models.panel import Panel  # noqa: E402
-from models.portfolios.sorts import (  # noqa: E402
-    SortedPortfolios,
-    double_sort,
-    managed_returns,
-    managed_weights,
-    quantile_sort,
-)
-from models.risk.attribution import attribute, link  # noqa: E402
-from models.risk.benchmark import active_weights, beta, covariance, incremental_risk, tracking_error  # noqa: E402
-from models.risk.contributions import volatility_by_factor, volatility_by_group, volatility_by_ticker  # noqa: E402
-from models.risk.covariance import FactorCovariance  # noqa: E402
-from models.risk.many import portfolio_variances  # noqa: E402
-from models.risk.nonlinear import local_loadings, nonlinear_risk  # noqa: E402
-from models.risk.portfolio import RiskModel  # noqa: E402
-from models.risk.specific import SpecificRisk  # noqa: E402
-from models.risk.stress import historical_stress, scenario_stress  # noqa: E402
-from models.risk.tails import (  # noqa: E402
-    filtered_historical,
-    gaussian_es,
-    gaussian_var,
-    variance_at_horizon,
-    volatility_at_horizon,
-)
-from schemas.spec import WalkForward  # noqa: E402
+if TYPE_CHECKING:
+    from models.allocation import (
+        Constraints,
+        allocate,
+        efficient_frontier,
+        factor_risk_parity,
+        hierarchical_risk_parity,
+        maximum_diversification,
+        mean_variance,
+        minimum_variance,
+        risk_parity,
+    )
+    from models.evaluation.explaining import (
+        canonical_correlations,
+        characteristic_importance,
+        response_curves,
+        response_surface,
+    )
+    from models.evaluation.protocol import Dense, FactorForm, Forecast, Rules, judge
+    from models.evaluation.selection import predictive_r2_scorer, total_r2_scorer
+    from models.evaluation.superiority import model_confidence_set
+    from models.families.autoencoder import ConditionalAutoencoder
+    from models.families.base import FactorModel, ModelState
+    from models.families.coskewness import CoskewnessPCA
+    from models.families.cross_section import CrossSectionalModel
+    from models.families.factor_analysis import FactorAnalysis
+    from models.families.fama_macbeth import FamaMacBeth
+    from models.families.hybrid import Hybrid
+    from models.families.ipca import IPCA
+    from models.families.kernel import KernelIPCA, kernel_covariance
+    from models.families.mean_of_models import MeanOfModels
+    from models.families.pca import PCA, RPPCA
+    from models.families.penalised import PenalisedModel
+    from models.families.penalised.cross_validation import BlockedFolds
+    from models.families.regressed_pca import RegressedPCA
+    from models.families.residual_network import ResidualNetwork
+    from models.families.residual_som import ResidualSOM
+    from models.families.risk_network import RiskNetwork
+    from models.families.sdf import AttentionSDF, RandomFeatureSDF, SDFNetwork
+    from models.families.time_series import MarketModel, TimeSeriesModel
+    from models.forecasting.forecast import forecast
+    from models.inference.diebold_mariano import diebold_mariano
+    from models.inference.factor_premia import TwoPass, two_pass
+    from models.inference.two_pass import full_sample_betas
+    from models.panel import Panel
+    from models.portfolios.sorts import (
+        SortedPortfolios,
+        double_sort,
+        managed_returns,
+        managed_weights,
+        quantile_sort,
+    )
+    from models.risk.attribution import attribute, link
+    from models.risk.benchmark import active_weights, beta, covariance, incremental_risk, tracking_error
+    from models.risk.contributions import volatility_by_factor, volatility_by_group, volatility_by_ticker
+    from models.risk.covariance import FactorCovariance
+    from models.risk.many import portfolio_variances
+    from models.risk.nonlinear import local_loadings, nonlinear_risk
+    from models.risk.portfolio import RiskModel
+    from models.risk.specific import SpecificRisk
+    from models.risk.stress import historical_stress, scenario_stress
+    from models.risk.tails import (
+        filtered_historical,
+        gaussian_es,
+        gaussian_var,
+        variance_at_horizon,
+        volatility_at_horizon,
+    )
+    from schemas.spec import WalkForward
 
 __all__ = [
     "IPCA",
@@ -175,3 +186,20 @@ __all__ = [
     "volatility_by_group",
     "volatility_by_ticker",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    """Import a name from the module that the imports above name (PEP 562)."""
+    if name not in __all__:
+        raise AttributeError(f"module 'models' has no attribute '{name}'")
+    value = globals()[name] = getattr(import_module(_places()[name]), name)
+    return value
+
+
+@cache
+def _places() -> dict[str, str]:
+    """Return the module of each name that is offered, as type checkers are told above."""
+    own = ast.parse(Path(__file__).read_text(encoding="utf-8"))
+    told = next(node for node in own.body if isinstance(node, ast.If))
+    found = [node for node in told.body if isinstance(node, ast.ImportFrom)]
+    return {alias.name: str(node.module) for node in found for alias in node.names}

@@ -242,6 +242,44 @@ class IndustrySource(Frozen):
         return _reading(self)
 
 
+class HoldingsSource(Frozen):
+    """What a book holds: one row per ticker, or per date and ticker, and for several books one more column."""
+
+    origin: Origin = Field(description="Where the rows come from.")
+    ticker: str = Field(default="ticker", description="Column of the tickers.")
+    date: str | None = Field(default="date", description="Column of the dates; null if all rows are of one.")
+    weight: str | None = Field(default=None, description="Column of the weights; what they lack to 1 is cash.")
+    value: str | None = Field(default=None, description="Column of the market values, in one currency.")
+    shares: str | None = Field(default=None, description="Column of the numbers of shares.")
+    portfolio: str | None = Field(default=None, description="Column of the names of books, where there are several.")
+    book: str | None = Field(default=None, description="Which of them; needs `portfolio`.")
+    date_format: DateFormat | None = Field(default=None, description=_DATE_FORMAT)
+    missing_values: Codes = Field(default=(), description=_MISSING_VALUES)
+    decimal: Literal[".", ","] = Field(default=".", description="Decimal mark of numbers that are written as text.")
+
+    @model_validator(mode="after")
+    def _one_amount(self) -> Self:
+        if len([name for name in self.amounts if name is not None]) != 1:
+            raise ValueError("name the column of one amount: `weight`, `value` or `shares`")
+        if self.book is not None and self.portfolio is None:
+            raise ValueError("`book` is one of the names in a column; name it as `portfolio`")
+        return self
+
+    def resolved(self, folder: Path) -> Self:
+        """Return the same source with relative paths of files taken from a folder."""
+        return self.model_copy(update={"origin": self.origin.resolved(folder)})
+
+    @property
+    def amounts(self) -> tuple[str | None, str | None, str | None]:
+        """Columns of the weights, values and shares; one of them is named."""
+        return self.weight, self.value, self.shares
+
+    @property
+    def amount(self) -> str:
+        """Column that says how much is held."""
+        return next(name for name in self.amounts if name is not None)
+
+
 class FactorSource(_Source):
     """Observed factors and the risk-free rate, one row per date."""
 

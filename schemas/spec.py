@@ -22,12 +22,13 @@ from schemas.checks import CheckOverrides, SuspectedReturns
 from schemas.errors import ConfigError
 from schemas.families import AnyModel, ModelSpec, with_bases
 from schemas.risk import RiskSpec
-from schemas.sources import FactorSource, IndustrySource, LongPrices, MarketSource, WidePrices
+from schemas.sources import FactorSource, HoldingsSource, IndustrySource, LongPrices, MarketSource, WidePrices
 
 Frequency = Literal["daily", "monthly"]
 PERIODS_PER_YEAR: dict[str, int] = {"daily": 252, "monthly": 12}
 _MOST = 1e12
 """Largest weight: far above any position in any currency, and far from where squares overflow."""
+_SHOWN = 5
 _KIND = "How the weights come about."
 _NAME = "Name of the portfolio, by which its risk is published."
 
@@ -92,17 +93,11 @@ class DatedWeights(Frozen):
     )
 
 
-class AllocatedWeights(Frozen):
-    """Weights that `factorcube allocate` publishes under a name, each held until the next, rescaled as fixed ones are.
+class _Rebalanced(Frozen):
+    """Weights of dates, each held until the next; later ones may follow, those that are known stay."""
 
-    Every ingest takes up what is published. From then on it is part of the recipe of the cube, which can be derived
-    again without it.
-    """
-
-    kind: Literal["allocation"] = Field(default="allocation", description=_KIND)
-    name: Name = Field(description="Name of the allocation, and of the portfolio.")
     rebalances: tuple[DatedWeights, ...] = Field(
-        default=(), description="The weights, oldest first; leave it out: an ingest reads those that are published."
+        default=(), description="The weights, oldest first; leave it out: an ingest reads them."
     )
 
     @field_validator("rebalances")
@@ -118,12 +113,67 @@ class AllocatedWeights(Frozen):
         return dated[0][: len(dated[1])] == dated[1]
 
     def continued(self, later: Self) -> Self:
-        """Return this allocation with the weights that another one has after its own."""
+        """Return this portfolio with the weights that another one has after its own."""
         return self.model_copy(update={"rebalances": self.rebalances + later.rebalances[len(self.rebalances) :]})
 
 
+class AllocatedWeights(_Rebalanced):
+    """Weights that `factorcube allocate` publishes under a name, each held until the next, rescaled as fixed ones are.
+
+    Every ingest takes up what is published. From then on it is part of the recipe of the cube, which can be derived
+    again without it.
+    """
+
+    kind: Literal["allocation"] = Field(default="allocation", description=_KIND)
+    name: Name = Field(description="Name of the allocation, and of the portfolio.")
+
+
+class Holdings(_Rebalanced):
+    """What a book holds, from files or a query: held from the close of its date until the next.
+
+    Between dates positions drift with their returns. Every ingest reads the source; from then on what it says is part
+    of the recipe of the cube, which can be derived again without it.
+    """
+
+    kind: Literal["holdings"] = Field(default="holdings", description=_KIND)
+    name: Name = Field(description=_NAME)
+    source: HoldingsSource | None = Field(default=None, description="Where the holdings come from; with dates.")
+    unit: Literal["weight", "shares"] = Field(
+        default="weight", description="What `rebalances` hold; leave it out: an ingest takes it from the source."
+    )
+    rebalanced: bool = Field(
+        default=False,
+        description="Whether weights are brought back to those of the date every period; they drift if not.",
+    )
+    max_uncovered: float = Field(
+        default=0.05,
+        ge=0.0,
+        lt=1.0,
+        description="Most of the gross weight, on a date of holdings, on tickers that the universe does not have or "
+        "that cannot be held that date.",
+    )
+
+    @model_validator(mode="after")
+    def _dated(self) -> Self:
+        if self.source is None and not self.rebalances:
+            raise ValueError("holdings need a `source`")
+        if self.source is not None and self.source.date is None:
+            raise ValueError("source.date: holdings of a config need a column of dates")
+        return self
+
+    def continues(self, before: Self) -> bool:
+        """Whether what was held before is the same; a source may have moved, and the tolerance be another one."""
+        read = self.rebalances and before.rebalances
+        same = self.rebalanced == before.rebalanced and (self.unit == before.unit or not read)
+        return same and super().continues(before)
+
+    def continued(self, later: Self) -> Self:
+        """Return these holdings with those that another one has after its own, and its tolerance."""
+        return super().continued(later).model_copy(update={"max_uncovered": later.max_uncovered})
+
+
 PortfolioSpec = Annotated[
-    EqualWeight | FixedWeights | LongShort | InverseVolatility | ValueWeight | AllocatedWeights,
+    EqualWeight | FixedWeights | LongShort | InverseVolatility | ValueWeight | AllocatedWeights | Holdings,
     Field(discriminator="kind"),
 ]
 
@@ -248,8 +298,10 @@ def refuse_other_portfolios(known: Sequence[PortfolioSpec], asked: Sequence[Port
 
 
 def _same(one: PortfolioSpec, other: PortfolioSpec) -> bool:
-    """Whether two definitions are of one portfolio: an allocation stays the same one while it gets later weights."""
+    """Whether two definitions are of one portfolio: one with dates stays the same one while it gets later weights."""
     if isinstance(one, AllocatedWeights) and isinstance(other, AllocatedWeights):
+        return one.continues(other) or other.continues(one)
+    if isinstance(one, Holdings) and isinstance(other, Holdings):
         return one.continues(other) or other.continues(one)
     return one == other
 
@@ -258,12 +310,16 @@ def _continued(one: PortfolioSpec, other: PortfolioSpec) -> PortfolioSpec:
     """Return what a cube knows of a portfolio, and what a config of today adds to it."""
     if isinstance(one, AllocatedWeights) and isinstance(other, AllocatedWeights):
         return one.continued(other)
+    if isinstance(one, Holdings) and isinstance(other, Holdings):
+        return one.continued(other)
     return one
 
 
 def _defined(item: PortfolioSpec) -> str:
-    if isinstance(item, AllocatedWeights):
-        return f"allocation as of {', '.join(f'{one.as_of}' for one in item.rebalances) or 'no date yet'}"
+    if isinstance(item, _Rebalanced):
+        dates = [f"{one.as_of}" for one in item.rebalances]
+        shown = ", ".join(dates) if len(dates) <= _SHOWN else f"{len(dates)} dates, {dates[0]} to {dates[-1]}"
+        return f"{item.kind} as of {shown or 'no date yet'}"
     parts = item.model_dump(mode="json", exclude={"name", "kind"})
     return " ".join([item.kind, *(f"{name}={value}" for name, value in parts.items())])
 
@@ -399,6 +455,12 @@ class RunSpec(Frozen):
             if item.model not in known:
                 hint = nearest(item.model, known)
                 raise ValueError(f"allocation '{item.name}' goes by a model '{item.model}' that is not there; {hint}")
+        for item in self.portfolios if self.adjusts_splits else ():
+            if isinstance(item, Holdings) and item.source is not None and item.source.shares is not None:
+                raise ValueError(
+                    f"portfolio '{item.name}': shares are priced at closes as they were paid; give a column of values, "
+                    "or leave data.adjust out"
+                )
         if self.frequency != "daily" and self.adjusts_splits:
             raise ValueError("data.adjust: splits are told from other moves in daily prices only; leave it out")
         try:
@@ -414,5 +476,12 @@ class RunSpec(Frozen):
                 "data": self.data.resolved(folder),
                 "factors": tuple(source.resolved(folder) for source in self.factors),
                 "industries": None if self.industries is None else self.industries.resolved(folder),
+                "portfolios": tuple(_resolved(item, folder) for item in self.portfolios),
             }
         )
+
+
+def _resolved(item: PortfolioSpec, folder: Path) -> PortfolioSpec:
+    if not isinstance(item, Holdings) or item.source is None:
+        return item
+    return item.model_copy(update={"source": item.source.resolved(folder)})

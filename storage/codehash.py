@@ -202,7 +202,7 @@ def _read(name: str, home: Path) -> _Module | None:
 
 @cache
 def _parsed(name: str, source: bytes, *, package: bool) -> _Module:
-    return _Module(name, package, _Bare().visit(ast.parse(source, filename=name)))
+    return _Module(name, package, _Bare(package=package).visit(ast.parse(source, filename=name)))
 
 
 @cache
@@ -227,7 +227,13 @@ def _installed(top: str) -> Path | None:
 
 
 class _Bare(ast.NodeTransformer):
-    """Takes out docstrings, of attributes too, and blocks that only type checkers see."""
+    """Takes out docstrings, of attributes too, and blocks that only type checkers see.
+
+    Of a package these blocks stay: what it imports when it is asked for is named there.
+    """
+
+    def __init__(self, *, package: bool) -> None:
+        self._package = package
 
     def visit_Expr(self, node: ast.Expr) -> ast.Expr | None:
         """Drop an expression that is only a string."""
@@ -237,7 +243,9 @@ class _Bare(ast.NodeTransformer):
         """Keep the other branch of ``if TYPE_CHECKING``."""
         self.generic_visit(node)
         name = node.test.attr if isinstance(node.test, ast.Attribute) else getattr(node.test, "id", None)
-        return node.orelse if name == "TYPE_CHECKING" else node
+        if name != "TYPE_CHECKING":
+            return node
+        return node.body + node.orelse if self._package else node.orelse
 
 
 _IMPORTS = (ast.Import, ast.ImportFrom)

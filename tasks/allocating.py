@@ -20,12 +20,13 @@ from schemas.allocation import AllocationSpec
 from schemas.errors import ConfigError, ConflictError
 from schemas.refs import AllocationRef, VersionRef
 from schemas.settings import Settings
-from schemas.spec import AllocatedWeights, DatedWeights, RunSpec
+from schemas.spec import AllocatedWeights, DatedWeights, Holdings, PortfolioSpec, RunSpec
 from storage import published
 from storage.allocations import find_allocation, list_allocations, publish_allocation, read_allocation
 from storage.cube import Cube
 from tasks.artifacts import publish_table
 from tasks.events import announce_failed_allocation
+from tasks.holdings import read_positions
 from tasks.logs import run_logger
 from tasks.outcomes import reason_of
 from tasks.provenance import library_versions, source_version
@@ -146,21 +147,26 @@ def _by_champion(space: Workspace, champion: VersionRef, spec: AllocationSpec, s
 
 
 def with_allocations(spec: RunSpec, settings: Settings) -> RunSpec:
-    """Return a spec whose allocations have the weights that are published; what the config says of them itself stays.
+    """Return a spec whose allocations and holdings have their weights; what the config says of them itself stays.
 
     Raises
     ------
     ConfigError
-        If nothing is published under the name of one.
+        If nothing is published under the name of an allocation.
     CorruptionError
         If a file of published weights is damaged.
+    SourceError, DataError
+        If a source of holdings cannot be read, or its rows cannot be used.
     """
-    if not any(isinstance(item, AllocatedWeights) for item in spec.portfolios):
+    if not any(isinstance(item, AllocatedWeights | Holdings) for item in spec.portfolios):
         return spec
     space = Workspace.of(settings)
-    read = [
-        _read(space, spec.universe, item) if isinstance(item, AllocatedWeights) else item for item in spec.portfolios
-    ]
+    read: list[PortfolioSpec] = []
+    for item in spec.portfolios:
+        if isinstance(item, AllocatedWeights):
+            read.append(_read(space, spec.universe, item))
+        else:
+            read.append(read_positions(item, spec.frequency, settings) if isinstance(item, Holdings) else item)
     return spec.model_copy(update={"portfolios": tuple(read)})
 
 

@@ -10,16 +10,18 @@ from datetime import date
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import xarray as xr
 
 from models.characteristics.cube import derive_cube
+from models.portfolios.holdings import unknown_shares
 from schemas.base import digest
 from schemas.checks import CheckReport
 from schemas.contracts import CUBE, Ingest, validate
 from schemas.errors import CubeError
 from schemas.refs import SnapshotRef
 from schemas.settings import Settings
-from schemas.spec import Recipe
+from schemas.spec import Holdings, Recipe
 from storage.cube import Commit, Cube
 from storage.files import user
 from storage.work import Kind
@@ -99,11 +101,28 @@ def commit_record(
         "recipe": recipe.model_dump(mode="json"),
         "ingests": [one.model_dump(mode="json") for one in change.ingests],
         **withdrawn(state.record, record),
+        **_uncovered(recipe, derived),
         **change.facts,
     }
     cube = Cube.open_or_create(space.layout, universe)
     commit = cube.replace(derived, record, onto=state.snapshot_id, message=change.message, metadata=metadata)
     return _recorded(space, universe, cube, state, commit, change, derived, derived_key)
+
+
+def _uncovered(recipe: Recipe, derived: xr.Dataset) -> dict[str, Any]:
+    """Say which tickers of holdings the cube does not have, and the largest share of each; empty if there are none."""
+    found: dict[str, dict[str, float]] = {}
+    for item in recipe.portfolios:
+        if isinstance(item, Holdings):
+            dated = {pd.Timestamp(one.as_of): one.weights for one in item.rebalances}
+            shares = unknown_shares(dated, derived.indexes["ticker"])
+            if len(shares):
+                found[item.name] = {str(ticker): float(share) for ticker, share in shares.items()}
+                run_logger().warning(
+                    "portfolio %s holds %d ticker(s) that the universe does not have, the others stand for them: %s",
+                    item.name, len(shares), ", ".join(f"{name} ({share:.2%})" for name, share in shares.items()),
+                )  # fmt: skip
+    return {"uncovered": found} if found else {}
 
 
 def _recorded(

@@ -17,7 +17,7 @@ from schemas.contracts import Ingest
 from schemas.errors import ConfigError, CubeError
 from schemas.refs import SnapshotRef
 from schemas.settings import Settings
-from schemas.spec import AllocatedWeights, DatedWeights, FixedWeights, PortfolioSpec, Recipe
+from schemas.spec import AllocatedWeights, DatedWeights, FixedWeights, Holdings, PortfolioSpec, Recipe
 from storage.cube import Cube
 from tasks.committing import Change, commit_record
 from tasks.delivering import State
@@ -123,7 +123,7 @@ Weighted = TypeVar("Weighted", FixedWeights, DatedWeights)
 
 
 def _holding(item: PortfolioSpec, ticker: str, name: str) -> PortfolioSpec:
-    if isinstance(item, AllocatedWeights):
+    if isinstance(item, AllocatedWeights | Holdings):
         renamed = tuple(_renamed(one, ticker, name) for one in item.rebalances)
         return item.model_copy(update={"rebalances": renamed})
     return _renamed(item, ticker, name) if isinstance(item, FixedWeights) else item

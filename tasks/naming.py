@@ -28,7 +28,8 @@ def planned_version(
 ) -> VersionRef:
     """Name of the version that these data, this config and this code make; known before anything is computed."""
     inputs = read_inputs(space, spec, snapshot)
-    decisive = spec.model_dump(mode="json", include=DECISIVE)
+    without = {"portfolios": {"__all__": {"source"}}}  # what it says is in the cube, wherever it lies
+    decisive = spec.model_dump(mode="json", include=DECISIVE, exclude=without)
     needed = [each.model_dump(mode="json") for each in with_bases([model], spec.models)]
     content = key(code_of(Stage.VERSIONS, spec, model), inputs=inputs.digest(as_of), spec=decisive, models=needed)
     return VersionRef(universe=spec.universe, model=model.name, version=f"{inputs.as_of(as_of)}-{content[:8]}")

@@ -167,7 +167,8 @@ def report_of(
 def _portable(spec: RunSpec) -> dict[str, Any]:
     """Return what decides a version as JSON: without report and allocations, and without folders of this machine."""
     config = spec.model_dump(mode="json", exclude={"report", "allocations"})
-    for source in (config["data"], *config["factors"], config["industries"]):
+    held = (item.get("source") for item in config["portfolios"])
+    for source in (config["data"], *config["factors"], config["industries"], *held):
         if source is not None and "paths" in source["origin"]:
             source["origin"]["paths"] = [Path(path).name for path in source["origin"]["paths"]]
     return config

@@ -127,7 +127,7 @@ class Stage(Enum):
     )
     """Versions that continue another one of a family, which stands in the key."""
 
-    ALLOCATIONS = _Steps(("tasks.allocating", "storage.allocations"), without=_POINTER)
+    ALLOCATIONS = _Steps(("tasks.allocating", "storage.allocations"), without=(*_POINTER, "tasks.holdings"))
     """Weights made from a version, which the manifest of the weights names."""
 
     @property

@@ -13,6 +13,7 @@ import xarray as xr
 from models.characteristics.listings import Listings
 from models.characteristics.registry import compute
 from models.panel.assembly import order_industries
+from models.portfolios.holdings import held_between, priced
 from models.portfolios.weights import allocated, equal_weight, fixed, inverse_volatility, long_short, value_weight
 from schemas.checks import declared
 from schemas.errors import DataError
@@ -20,6 +21,7 @@ from schemas.spec import (
     AllocatedWeights,
     EqualWeight,
     FixedWeights,
+    Holdings,
     InverseVolatility,
     LongShort,
     PortfolioSpec,
@@ -137,6 +139,13 @@ def _weights(
             return fixed(given, present)
         case AllocatedWeights(name=name, rebalances=rebalances):
             return allocated({pd.Timestamp(one.as_of): one.weights for one in rebalances}, present, name)
+        case Holdings():
+            dated = {pd.Timestamp(one.as_of): one.weights for one in spec.rebalances}
+            if spec.unit == "shares":
+                dated = priced(dated, grid.get("close"), spec.name)
+            return held_between(
+                dated, grid["returns"], present, spec.name, rebalanced=spec.rebalanced, max_uncovered=spec.max_uncovered
+            )
         case LongShort(characteristic=name, quantile=quantile):
             if name not in values["char"]:
                 known = ", ".join(map(str, values["char"].values)) or "none"

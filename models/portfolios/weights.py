@@ -60,10 +60,28 @@ def fixed(weights: Mapping[str, float], coverage: xr.DataArray) -> xr.DataArray:
         raise DataError(f"The weight of {bad[0]} is not a finite number." if bad else "The portfolio has no weights.")
     values = pd.Series(dict(weights), dtype=np.float64).reindex(tickers, fill_value=0.0)
     target = xr.DataArray(values.to_numpy(), dims="ticker", coords={"ticker": tickers})
+    return _weights(rescaled(target, coverage))
+
+
+def rescaled(target: xr.DataArray, coverage: xr.DataArray) -> xr.DataArray:
+    """Leave out stocks that are not covered, and scale the others of their side, long or short, to its original sum.
+
+    Parameters
+    ----------
+    target : xarray.DataArray
+        ([date,] ticker) finite weights.
+    coverage : xarray.DataArray
+        ([date,] ticker) bool on the same tickers.
+
+    Returns
+    -------
+    xarray.DataArray
+        ([date,] ticker) float64; NaN where nothing of a side that has weights is covered.
+    """
     held = target.where(coverage, 0.0)
-    long = _scaled(held.clip(min=0.0), float(target.clip(min=0.0).sum()))
-    short = _scaled((-held).clip(min=0.0), float((-target).clip(min=0.0).sum()))
-    return _weights(long - short)
+    long = _scaled(held.clip(min=0.0), target.clip(min=0.0).sum("ticker"))
+    short = _scaled((-held).clip(min=0.0), (-target).clip(min=0.0).sum("ticker"))
+    return long - short
 
 
 def allocated(
@@ -236,12 +254,10 @@ def _rolling(ordered: xr.DataArray, window: int) -> Rolling[pd.DataFrame]:
     return pd.DataFrame(ordered.values.astype(np.float64)).rolling(window, min_periods=math.ceil(window / 2))
 
 
-def _scaled(side: xr.DataArray, total: float) -> xr.DataArray:
+def _scaled(side: xr.DataArray, total: xr.DataArray | float) -> xr.DataArray:
     """Scale non-negative weights to a sum; NaN on dates that have none, unless the sum asked for is zero."""
-    if total == 0.0:
-        return side
-    sums = side.sum("ticker")
-    return side * (total / sums.where(sums > 0.0))
+    asked, sums = xr.DataArray(total), side.sum("ticker")
+    return side * (asked / sums.where(sums > 0.0)).where(asked != 0.0, 1.0)
 
 
 def _weights(array: xr.DataArray) -> xr.DataArray:

@@ -10,7 +10,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -21,6 +22,9 @@ from schemas.errors import DataError
 
 Weights = xr.DataArray | pd.Series | pd.DataFrame | Mapping[str, float] | FloatArray
 """Weights as `RiskModel.labelled_weights` reads them."""
+
+if TYPE_CHECKING:
+    from models.risk.book import VersionRisk
 
 
 @dataclass(frozen=True, eq=False)
@@ -90,6 +94,24 @@ class RiskModel:
         negative = (self.specific_variance < 0.0).any([dim for dim in ("date",) if dim in self.specific_variance.dims])
         if negative.any():
             raise DataError(f"The specific variance of {tickers[negative.values][0]} is negative.")
+
+    @staticmethod
+    def open(address: str | Path) -> VersionRisk:
+        """Open a published version for the risk of any book; see `models.risk.book`.
+
+        Parameters
+        ----------
+        address : str or Path
+            Path or URL of the version; on a disk also its link ``latest``, which is followed once.
+
+        Raises
+        ------
+        PublishError
+            If there is no published version at the address.
+        """
+        from models.risk.book import VersionRisk, open_rows
+
+        return VersionRisk(open_rows(address))
 
     @cached_property
     def covered(self) -> xr.DataArray:

@@ -14,7 +14,7 @@ import math
 
 import numpy as np
 import xarray as xr
-from scipy.stats import norm
+from scipy.special import ndtri
 
 from models.arrays import Float64Array
 from schemas.errors import ConfigError, DataError
@@ -75,7 +75,7 @@ def gaussian_var(
     0.0233
     """
     spread = volatility_at_horizon(volatility, periods)
-    return spread * float(norm.ppf(_level(level))) - mean * periods
+    return spread * float(ndtri(_level(level))) - mean * periods
 
 
 def gaussian_es(
@@ -91,8 +91,8 @@ def gaussian_es(
     0.0267
     """
     spread = volatility_at_horizon(volatility, periods)
-    tail = float(norm.pdf(norm.ppf(_level(level)))) / (1.0 - level)
-    return spread * tail - mean * periods
+    density = math.exp(-(float(ndtri(_level(level))) ** 2) / 2.0) / math.sqrt(2.0 * math.pi)
+    return spread * (density / (1.0 - level)) - mean * periods
 
 
 def filtered_historical(

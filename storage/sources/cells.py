@@ -15,7 +15,7 @@ import numpy as np
 import polars as pl
 
 from schemas.cells import DATE_FORMATS, LONGEST_DATE, MIDNIGHT, MISSING, MONTH_FORMATS
-from schemas.sources import FactorSource, IndustrySource, MarketSource
+from schemas.sources import FactorSource, HoldingsSource, IndustrySource, MarketSource
 from schemas.spec import Frequency
 
 
@@ -51,7 +51,7 @@ class Writing:
 PLAIN = Writing()
 
 
-def writing_of(source: MarketSource | FactorSource | IndustrySource) -> Writing:
+def writing_of(source: MarketSource | FactorSource | IndustrySource | HoldingsSource) -> Writing:
     """Return how the cells of a source are written."""
     decimal = "." if isinstance(source, IndustrySource) else source.decimal
     return Writing(source.date_format, source.missing_values, decimal)

@@ -46,6 +46,8 @@ class Selection:
         Columns of names by the name they get.
     writing : Writing
         How cells are written.
+    ordered : bool
+        Whether dates must ascend, of each ticker of a long table.
     """
 
     date_column: str | None
@@ -54,6 +56,7 @@ class Selection:
     frequency: Frequency
     labels: Mapping[str, str] = field(default_factory=dict)
     writing: Writing = PLAIN
+    ordered: bool = True
 
 
 @dataclass(frozen=True)
@@ -160,7 +163,7 @@ def _clean(
             raise _bad_date(name, frame.filter(day.is_null()), selection)
         _check_range(name, table, selection)
     _check_tickers(name, table)
-    if day is not None:
+    if day is not None and selection.ordered:
         check_order(name, table[DATE], table[TICKER] if TICKER in table.columns else None)
     _check_finite(name, table, values)
     return table

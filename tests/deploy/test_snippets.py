@@ -79,6 +79,7 @@ def demo(tmp_path_factory: pytest.TempPathFactory) -> Path:
     config = {**SMALL, "universe": "us_demo", "data": data, "models": [SMALL["models"][0], SMALL["models"][3]]}
     for name in ("CONFIG.yaml", "examples/demo.yaml"):
         (folder / name).write_text(yaml.safe_dump(config))
+    (folder / "my_book.csv").write_text("ticker,value\nS000,60\nS001,40\n")
     settings, spec = Settings(root=folder / "data"), load_spec(folder / "CONFIG.yaml")
     train(spec, spec.models, ingested(spec, settings), None, Inline(), settings, promote_first=True)
     return folder

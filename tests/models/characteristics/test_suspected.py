@@ -29,6 +29,7 @@ PORTFOLIOS = {
     "LongShort": {"name": "momentum", "characteristic": "mom6m", "quantile": 0.34},
     "InverseVolatility": {},
     "ValueWeight": {},
+    "Holdings": {"name": "book", "rebalances": [{"as_of": "2020-06-01", "weights": {"S1": 0.5, "S2": 0.4}}]},
 }
 
 
@@ -113,7 +114,12 @@ def test_every_portfolio_and_every_characteristic_of_a_price_is_tested() -> None
     moved |= _moved(monthly(market(), nothing), monthly(changed(cell, 0.9), nothing))
     assert moved == {name for name, item in CHARACTERISTICS.items() if set(PRICES) & set(item.inputs)}
     weights = (before["weights"] != after["weights"]).any(["date", "ticker"])
-    assert weights["portfolio"].values[weights.values].tolist() == ["momentum", "inverse_volatility", "value_weight"]
+    assert weights["portfolio"].values[weights.values].tolist() == [
+        "momentum",
+        "inverse_volatility",
+        "value_weight",
+        "book",
+    ]
 
 
 def _moved(before: xr.DataArray, after: xr.DataArray) -> set[str]:
