@@ -451,10 +451,10 @@ class RunSpec(Frozen):
         if self.panel.market_portfolio and self.panel.market_portfolio not in {item.name for item in self.portfolios}:
             raise ValueError(f"panel.market_portfolio '{self.panel.market_portfolio}' is not one of the portfolios")
         known = [model.name for model in self.models]
-        for item in self.allocations:
-            if item.model not in known:
-                hint = nearest(item.model, known)
-                raise ValueError(f"allocation '{item.name}' goes by a model '{item.model}' that is not there; {hint}")
+        for one in self.allocations:
+            if one.model not in known:
+                hint = nearest(one.model, known)
+                raise ValueError(f"allocation '{one.name}' goes by a model '{one.model}' that is not there; {hint}")
         for item in self.portfolios if self.adjusts_splits else ():
             if isinstance(item, Holdings) and item.source is not None and item.source.shares is not None:
                 raise ValueError(
