@@ -13,6 +13,7 @@ from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
+import pandas as pd
 import torch
 
 from models.arrays import BoolArray, FloatArray
@@ -22,7 +23,7 @@ from models.statistics.gram import gram_statistics, managed_portfolios
 from schemas.errors import ModelError
 
 Target = Literal["contemporaneous", "one_ahead"]
-Factors = Literal["portfolios", "profiled"]
+Factors = Literal["portfolios", "returns", "profiled"]
 
 
 @dataclass(frozen=True)
@@ -58,7 +59,8 @@ class TrainingData:
     dates : torch.Tensor
         (row,) position of the row's date in ``portfolios``.
     portfolios : torch.Tensor
-        (date, portfolio) float32: what the factor network sees at each date; no portfolio if factors are profiled.
+        (date, portfolio) float32: what the factor network sees at each date, managed portfolios or single stocks; none
+        if factors are profiled.
     n_train : int
         Rows before the validation span.
     scales : Scales
@@ -91,12 +93,13 @@ class TrainingData:
             inputs = np.empty((len(panel.dates), 0))
             known = panel.mask.values.sum(axis=1) > n_factors
         else:
-            inputs = factor_inputs(panel, panel.chars, target)
+            inputs = factor_inputs(panel, panel.chars, target, traded(panel) if factors == "returns" else None)
             known = np.isfinite(inputs).all(axis=1)
             if not panel.chars or not 1 <= n_factors <= inputs.shape[1]:
+                seen = "traded stocks" if factors == "returns" else "managed portfolios"
                 raise ModelError(
-                    f"n_factors={n_factors}, but {len(panel.chars)} characteristics and a constant give "
-                    f"managed portfolios for 1 to {inputs.shape[1]} factors; change it, or add characteristics."
+                    f"n_factors={n_factors}, but {len(panel.chars)} characteristics and {inputs.shape[1]} {seen} carry "
+                    f"1 to {inputs.shape[1]} factors; change it, or add characteristics."
                 )
         characteristics, returns, dates = flat_rows(panel, panel.mask.values & known[:, None])
         n_train = _split(dates, validation_fraction, n_factors)
@@ -129,12 +132,35 @@ def portfolio_returns(panel: Panel, chars: Sequence[str]) -> FloatArray:
     return managed_portfolios(gram_statistics(panel, chars=chars, intercept=CONSTANT not in chars))
 
 
-def factor_inputs(panel: Panel, chars: Sequence[str], target: Target) -> FloatArray:
-    """Return what the factor network sees: x[t], or x[t-1] (NaN on the first date) if one_ahead."""
-    portfolios = portfolio_returns(panel, chars)
+def traded(panel: Panel) -> list[str]:
+    """Return the tickers with a return in the estimation universe, in the order of their names."""
+    return sorted(np.asarray(panel.tickers)[panel.mask.values.any(axis=0)].tolist())
+
+
+def stock_returns(panel: Panel, tickers: Sequence[str]) -> FloatArray:
+    """Return the returns of some stocks as (date, ticker) float64, 0 where one has none in the estimation universe.
+
+    NaN on dates without an estimation universe.
+    """
+    places = pd.Index(panel.tickers).get_indexer(pd.Index(tickers))
+    mask = panel.mask.values
+    values = np.where(mask, panel.returns.values, 0.0).astype(np.float64)
+    values = np.where(places >= 0, values[:, places], 0.0)
+    values[~mask.any(axis=1)] = np.nan
+    return values
+
+
+def factor_inputs(
+    panel: Panel, chars: Sequence[str], target: Target, tickers: Sequence[str] | None = None
+) -> FloatArray:
+    """Return what the factor network sees: x[t], or x[t-1] (NaN on the first date) if one_ahead.
+
+    x are the managed portfolios, or the returns of the tickers where there are any given.
+    """
+    seen = portfolio_returns(panel, chars) if tickers is None else stock_returns(panel, tickers)
     if target == "one_ahead":
-        portfolios = np.vstack([np.full_like(portfolios[:1], np.nan), portfolios[:-1]])
-    return portfolios
+        seen = np.vstack([np.full_like(seen[:1], np.nan), seen[:-1]])
+    return seen
 
 
 def flat_rows(panel: Panel, mask: BoolArray) -> tuple[FloatArray, FloatArray, npt.NDArray[np.int64]]:

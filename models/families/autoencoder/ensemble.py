@@ -66,9 +66,9 @@ class Ensemble:
     networks : LoadingsNetworks
         From characteristics to loadings.
     factor_weight : numpy.ndarray
-        (portfolio, factor) float32, from managed portfolios to factors; of no portfolio if factors are profiled.
+        (portfolio, factor) float32, from managed portfolios or stocks to factors; of none if factors are profiled.
     factor_bias : numpy.ndarray
-        (factor,) float32; zero unless the target is one_ahead.
+        (factor,) float32; zero unless the target is one_ahead or factors are linear in the returns of stocks.
     """
 
     networks: LoadingsNetworks

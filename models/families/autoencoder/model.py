@@ -16,7 +16,7 @@ import xarray as xr
 from annotated_types import Ge, Gt, Le, Lt, MaxLen, MinLen
 
 from models.arrays import FloatArray
-from models.families.autoencoder.data import Factors, Target, TrainingData, factor_inputs, portfolio_returns
+from models.families.autoencoder.data import Factors, Target, TrainingData, factor_inputs, traded
 from models.families.autoencoder.ensemble import (
     Ensemble,
     collapsed,
@@ -55,6 +55,11 @@ class ConditionalAutoencoder(FactorModel):
     as a product of two, and each has its own noise; a regression on the loadings finds such factors, with the noise of
     K portfolios. A minibatch is then all stocks of a few dates.
 
+    With ``factors="returns"`` it is the model for a fixed set of stocks: f[t] = b + W' r[t] is one dense layer of the
+    returns of all stocks that traded in training (0 where one has none; a stock that came later has loadings, and is
+    not in the factors), and the hidden layers of the loadings are dense with a bias and ReLU, then batch normalisation.
+    With the target one_ahead the factors of the day before explain a return.
+
     Returns, portfolios and characteristics are divided by their scale for training, so that no parameter has
     a unit: the model of returns in percent is the model of returns in decimals times 100.
 
@@ -85,9 +90,9 @@ class ConditionalAutoencoder(FactorModel):
         One network of the ensemble per seed.
     target : {"contemporaneous", "one_ahead"}
         Explain a return by the factors of its own period, or predict it by a premium that is known before.
-    factors : {"portfolios", "profiled"}
-        Factors are linear in the managed portfolios, as published, or the regression of the returns of each date on
-        the loadings.
+    factors : {"portfolios", "returns", "profiled"}
+        Factors are linear in the managed portfolios, as published, or in the returns of a fixed set of stocks, or the
+        regression of the returns of each date on the loadings.
 
     Attributes
     ----------
@@ -95,6 +100,9 @@ class ConditionalAutoencoder(FactorModel):
         The characteristics, in the order in which the networks take them.
     history_ : list of EpochReport
         The training of every seed that is in the model.
+    tickers_ : list of str
+        The stocks that factors are linear in, in the order in which the networks take them; none unless
+        ``factors="returns"``.
 
     Examples
     --------
@@ -197,6 +205,7 @@ class ConditionalAutoencoder(FactorModel):
             gram, factors = mean_gram(members, panel), self._member_factors(members, panel)
         self._ensemble = Ensemble.of(members, gram, factors)
         self.chars_ = panel.chars
+        self.tickers_ = traded(panel) if self.factors == "returns" else []
         self.factors_ = [f"factor_{k + 1}" for k in range(self.n_factors)]
         self.history_ = [report for member in members for report in member.history]
         returns = self.factor_returns(panel).values
@@ -221,14 +230,14 @@ class ConditionalAutoencoder(FactorModel):
     def factor_returns(self, panel: Panel) -> xr.DataArray:
         """Return f[t] as (date, factor) float64; NaN on dates without an estimation universe.
 
-        W' x[t], or with the target one_ahead or profiled factors the regression of r[t] on the loadings (NaN also on
-        dates with fewer stocks than factors, or than one more if they are profiled).
+        W' x[t], or b + W' r[t] of the returns of stocks, or with the target one_ahead or profiled factors the regression
+        of r[t] on the loadings (NaN also on dates with fewer stocks than factors, or than one more if profiled).
         """
         self._check_fitted()
         if self.target == "one_ahead" or self.factors == "profiled":
             values = self._regressed(panel)
         else:
-            values = self._ensemble.factors(portfolio_returns(panel, self.chars_))
+            values = self._ensemble.factors(factor_inputs(panel, self.chars_, self.target, self._stocks()))
         return self._over_dates(panel, values).rename("factor_returns")
 
     def expected_returns(self, panel: Panel) -> xr.DataArray:
@@ -236,7 +245,7 @@ class ConditionalAutoencoder(FactorModel):
         if self.target == "contemporaneous":
             return super().expected_returns(panel)
         self._check_fitted()
-        premia = self._ensemble.factors(factor_inputs(panel, self.chars_, self.target))
+        premia = self._ensemble.factors(factor_inputs(panel, self.chars_, self.target, self._stocks()))
         expected = (self.loadings(panel) * self._over_dates(panel, premia)).sum("factor", skipna=False)
         return expected.rename("expected_returns")
 
@@ -253,7 +262,8 @@ class ConditionalAutoencoder(FactorModel):
         self._check_fitted()
         arrays = {**self._ensemble.arrays(), "premia": self.premia_.astype(np.float32)}
         history = [asdict(report) for report in self.history_]
-        return ModelState(arrays, {"chars": self.chars_, "factors": self.factors_, "history": history})
+        names = {"chars": self.chars_, "factors": self.factors_}
+        return ModelState(arrays, names | ({"tickers": self.tickers_} if self.tickers_ else {}) | {"history": history})
 
     @classmethod
     def from_state(cls, params: dict[str, Any], state: ModelState) -> Self:
@@ -263,6 +273,7 @@ class ConditionalAutoencoder(FactorModel):
         model.premia_ = state.arrays["premia"].astype(np.float64)
         model.chars_ = list(state.meta["chars"])
         model.factors_ = list(state.meta["factors"])
+        model.tickers_ = list(state.meta.get("tickers", []))
         model.history_ = [EpochReport(**report) for report in state.meta["history"]]
         return model
 
@@ -270,7 +281,7 @@ class ConditionalAutoencoder(FactorModel):
         return TrainingOptions(
             n_factors=self.n_factors,
             hidden=tuple(self.hidden),
-            intercept=self.target == "one_ahead",
+            intercept=self.target == "one_ahead" or self.factors == "returns",
             learning_rate=self.learning_rate,
             l1=self.l1,
             max_epochs=self.max_epochs,
@@ -306,8 +317,11 @@ class ConditionalAutoencoder(FactorModel):
         """Factors of all members side by side, on the dates of the panel that have them."""
         if self.factors == "profiled":
             return profiled_factors(members, panel)
-        portfolios = factor_inputs(panel, panel.chars, self.target)
-        return member_factors(members, portfolios[np.isfinite(portfolios).all(axis=1)])
+        seen = factor_inputs(panel, panel.chars, self.target, traded(panel) if self.factors == "returns" else None)
+        return member_factors(members, seen[np.isfinite(seen).all(axis=1)])
+
+    def _stocks(self) -> list[str] | None:
+        return self.tickers_ or None
 
     def _report_collapse(self, seeds: list[int], n_members: int) -> None:
         text = f"fewer than {self.n_factors} distinct factors; lower n_factors, l1 or learning_rate."

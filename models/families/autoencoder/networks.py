@@ -101,7 +101,7 @@ class Member(Layers):
         (portfolio, factor) float64: factors are ``portfolios @ factor_weight + factor_bias``, in decimals per
         period; of no portfolio if factors are profiled.
     factor_bias : numpy.ndarray
-        (factor,) float64; zero unless the target is one_ahead.
+        (factor,) float64; zero unless the target is one_ahead or factors are linear in the returns of stocks.
     """
 
     factor_weight: FloatArray
@@ -128,15 +128,18 @@ class Member(Layers):
 class LoadingsNetwork(nn.Module):
     """beta(z): a feed-forward network of characteristics.
 
-    ReLU and batch normalisation in the hidden layers, the output linear.
+    Batch normalisation and ReLU in the hidden layers, or first ReLU of a layer with a bias; the output linear.
     """
 
-    def __init__(self, n_chars: int, n_factors: int, hidden: Sequence[int]) -> None:
+    def __init__(self, n_chars: int, n_factors: int, hidden: Sequence[int], *, relu_first: bool = False) -> None:
         super().__init__()
         layers: list[nn.Module] = []
         width = n_chars
         for units in hidden:
-            layers += [linear(width, units, bias=False), nn.BatchNorm1d(units), nn.ReLU()]
+            if relu_first:
+                layers += [linear(width, units), nn.ReLU(), nn.BatchNorm1d(units)]
+            else:
+                layers += [linear(width, units, bias=False), nn.BatchNorm1d(units), nn.ReLU()]
             width = units
         self.beta = nn.Sequential(*layers, linear(width, n_factors))
 
@@ -153,20 +156,25 @@ class LoadingsNetwork(nn.Module):
         """Absorb the scales (char,) of inputs and batch normalisation into plain layers.
 
         Hidden layer: BN(W z) = (g / s) W z + (b - m g / s) with the running mean m and deviation s of
-        evaluation mode.
+        evaluation mode. Where ReLU comes first, the next layer takes it: W BN(h) = W (g / s) h + W (b - m g / s).
         """
         weights: list[FloatArray] = []
         biases: list[FloatArray] = []
-        for layer in self.beta:
+        gain = shift = None
+        for before, layer in zip([None, *self.beta], self.beta, strict=False):
             if isinstance(layer, nn.Linear):
                 weights.append(array(layer.weight).T)
                 biases.append(np.zeros(layer.out_features) if layer.bias is None else array(layer.bias))
+                if gain is not None and shift is not None:
+                    biases[-1] = biases[-1] + shift @ weights[-1]
+                    weights[-1] = gain[:, None] * weights[-1]
+                    gain = shift = None
             elif isinstance(layer, nn.BatchNorm1d):
-                if layer.running_mean is None or layer.running_var is None:  # pragma: no cover
-                    raise TypeError("Batch normalisation must track running statistics.")
-                gain = array(layer.weight) / np.sqrt(array(layer.running_var) + layer.eps)
-                weights[-1] = weights[-1] * gain
-                biases[-1] = array(layer.bias) - array(layer.running_mean) * gain
+                gain, shift = _affine(layer)
+                if isinstance(before, nn.Linear):
+                    weights[-1] = weights[-1] * gain
+                    biases[-1] = shift
+                    gain = shift = None
         first = weights[0] / char_scale[:, None]
         biases[0] = biases[0] - char_mean @ first
         weights[0] = first
@@ -178,15 +186,22 @@ class LoadingsNetwork(nn.Module):
 
 
 class Autoencoder(LoadingsNetwork):
-    """beta(z)' f(x): a feed-forward network of characteristics times a linear map of managed portfolios.
+    """beta(z)' f(x): a feed-forward network of characteristics times a linear map of managed portfolios, or of stocks.
 
     Gu, Kelly and Xiu (2021), figure 2.
     """
 
     def __init__(
-        self, n_chars: int, n_portfolios: int, n_factors: int, hidden: Sequence[int], *, intercept: bool
+        self,
+        n_chars: int,
+        n_portfolios: int,
+        n_factors: int,
+        hidden: Sequence[int],
+        *,
+        intercept: bool,
+        relu_first: bool = False,
     ) -> None:
-        super().__init__(n_chars, n_factors, hidden)
+        super().__init__(n_chars, n_factors, hidden, relu_first=relu_first)
         self.factor = linear(n_portfolios, n_factors, bias=intercept)
 
     def forward(self, characteristics: torch.Tensor, portfolios: torch.Tensor) -> torch.Tensor:
@@ -200,3 +215,11 @@ class Autoencoder(LoadingsNetwork):
         factor_weight = array(self.factor.weight).T * (scales.returns / scales.portfolios[:, None])
         bias = np.zeros(self.factor.out_features) if self.factor.bias is None else array(self.factor.bias)
         return Member(**vars(layers), factor_weight=factor_weight, factor_bias=bias * scales.returns)
+
+
+def _affine(layer: nn.BatchNorm1d) -> tuple[FloatArray, FloatArray]:
+    """Return what batch normalisation multiplies by and adds, in evaluation mode."""
+    if layer.running_mean is None or layer.running_var is None:  # pragma: no cover
+        raise TypeError("Batch normalisation must track running statistics.")
+    gain = array(layer.weight) / np.sqrt(array(layer.running_var) + layer.eps)
+    return gain, array(layer.bias) - array(layer.running_mean) * gain

@@ -154,7 +154,12 @@ def train(data: TrainingData, options: TrainingOptions, seed: int, callback: Cal
             history = descend(alone, _Dates(alone, data), options, seed, generator, callback)
             return Member.of_loadings(alone.layers(data.scales.char_mean, data.scales.char_scale, history))
         network = Autoencoder(
-            n_chars, n_portfolios, options.n_factors, options.hidden, intercept=options.intercept
+            n_chars,
+            n_portfolios,
+            options.n_factors,
+            options.hidden,
+            intercept=options.intercept,
+            relu_first=options.factors == "returns",
         ).initialise(generator)
         history = descend(network, _Rows(network, data), options, seed, generator, callback)
         return network.folded(data.scales, history)

@@ -104,6 +104,11 @@ CASES = [
         invariant=False,
     ),
     Case(
+        "autoencoder_stocks",
+        lambda: ConditionalAutoencoder(n_factors=2, hidden=(8,), max_epochs=20, seeds=(0,), factors="returns"),
+        invariant=False,
+    ),
+    Case(
         "autoencoder_profiled",
         lambda: ConditionalAutoencoder(n_factors=2, hidden=(8,), max_epochs=20, seeds=(0, 1), factors="profiled"),
         invariant=False,

@@ -302,6 +302,42 @@ def test_folded_weights_are_the_network_in_evaluation_mode(holed):
     np.testing.assert_allclose(portfolios @ member.factor_weight + member.factor_bias, factors, atol=1e-6)
 
 
+def test_the_model_of_a_fixed_set_of_stocks_is_its_formula(holed):
+    """Loadings Dense(relu), batch normalisation, Dense; factors one Dense of the returns of all stocks."""
+    model = small(hidden=(8, 4), factors="returns").fit(holed)
+    data = model._training_data(holed)
+    network = Autoencoder(4, len(model.tickers_), 2, (8, 4), intercept=True, relu_first=True)
+    network.initialise(torch.Generator().manual_seed(0))
+    for _ in range(20):
+        network(data.characteristics, data.portfolios[data.dates])
+    member = network.eval().folded(data.scales, ())
+    p = {name: value.numpy().astype(np.float64) for name, value in network.state_dict().items()}
+    h = data.characteristics.numpy().astype(np.float64)
+    for dense, norm in ((0, 2), (3, 5)):
+        h = np.maximum(h @ p[f"beta.{dense}.weight"].T + p[f"beta.{dense}.bias"], 0.0)
+        deviation = np.sqrt(p[f"beta.{norm}.running_var"] + 1e-5)
+        h = (h - p[f"beta.{norm}.running_mean"]) / deviation * p[f"beta.{norm}.weight"] + p[f"beta.{norm}.bias"]
+    beta = h @ p["beta.6.weight"].T + p["beta.6.bias"]
+    z = holed.characteristics.values[holed.mask.values]
+    np.testing.assert_allclose(SideBySide.stack([member])(z), beta, atol=1e-5)
+
+    returns = holed.returns.where(holed.mask, 0.0).sel(ticker=model.tickers_).values.astype(np.float64)
+    seen = returns / np.sqrt(np.square(returns[: len(returns) - 36]).mean(axis=0))
+    factors = (seen @ p["factor.weight"].T + p["factor.bias"]) * data.scales.returns
+    np.testing.assert_allclose(returns @ member.factor_weight + member.factor_bias, factors, atol=1e-5)
+
+
+def test_stocks_are_known_by_name_and_a_new_one_is_in_no_factor(linear):
+    train, test = split(linear[0])
+    model = ConditionalAutoencoder(n_factors=3, factors="returns", seeds=(0, 1)).fit(train)
+    assert model.score(test)["total_r2"] > 0.25
+    expected = model.factor_returns(test)
+    newcomer = test.data.isel(ticker=[0]).assign_coords(ticker=["a newcomer"])
+    wider = Panel(xr.concat([newcomer, test.data.isel(ticker=slice(None, None, -1))], "ticker"))
+    np.testing.assert_array_equal(model.factor_returns(wider).values, expected.values)
+    assert model.loadings(wider).sel(ticker="a newcomer").notnull().all()
+
+
 # Invariance, timing and missing values
 
 
