@@ -230,8 +230,8 @@ class ConditionalAutoencoder(FactorModel):
     def factor_returns(self, panel: Panel) -> xr.DataArray:
         """Return f[t] as (date, factor) float64; NaN on dates without an estimation universe.
 
-        W' x[t], or b + W' r[t] of the returns of stocks, or with the target one_ahead or profiled factors the regression
-        of r[t] on the loadings (NaN also on dates with fewer stocks than factors, or than one more if profiled).
+        W' x[t], or b + W' r[t] of single stocks; with the target one_ahead or profiled factors the regression of r[t]
+        on the loadings (NaN also on dates with fewer stocks than factors, or than one more if profiled).
         """
         self._check_fitted()
         if self.target == "one_ahead" or self.factors == "profiled":

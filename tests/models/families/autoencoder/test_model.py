@@ -322,15 +322,22 @@ def test_the_model_of_a_fixed_set_of_stocks_is_its_formula(holed):
     np.testing.assert_allclose(SideBySide.stack([member])(z), beta, atol=1e-5)
 
     returns = holed.returns.where(holed.mask, 0.0).sel(ticker=model.tickers_).values.astype(np.float64)
-    seen = returns / np.sqrt(np.square(returns[: len(returns) - 36]).mean(axis=0))
+    returns[~holed.mask.any("ticker").values] = np.nan
+    seen = data.portfolios.numpy().astype(np.float64)
+    np.testing.assert_allclose(seen * data.scales.portfolios, returns, atol=1e-7)
     factors = (seen @ p["factor.weight"].T + p["factor.bias"]) * data.scales.returns
     np.testing.assert_allclose(returns @ member.factor_weight + member.factor_bias, factors, atol=1e-5)
 
 
-def test_stocks_are_known_by_name_and_a_new_one_is_in_no_factor(linear):
-    train, test = split(linear[0])
+def test_stocks_that_keep_their_characteristics_carry_the_factors_themselves():
+    rng = np.random.default_rng(0)
+    z = np.broadcast_to(rng.uniform(-1.0, 1.0, (20, 3)), (400, 20, 3)).astype(np.float32)
+    returns = np.einsum("tnk,tk->tn", z, rng.normal(0.0, 0.1, (400, 3))) + rng.normal(0.0, 0.05, (400, 20))
+    panel = Panel.from_arrays(returns.astype(np.float32), z)
+    train, test = panel.sel(end=panel.dates[299]), panel.sel(start=panel.dates[300])
     model = ConditionalAutoencoder(n_factors=3, factors="returns", seeds=(0, 1)).fit(train)
-    assert model.score(test)["total_r2"] > 0.25
+    assert model.score(test)["total_r2"] > IPCA(n_factors=3).fit(train).score(test)["total_r2"] - 0.03
+
     expected = model.factor_returns(test)
     newcomer = test.data.isel(ticker=[0]).assign_coords(ticker=["a newcomer"])
     wider = Panel(xr.concat([newcomer, test.data.isel(ticker=slice(None, None, -1))], "ticker"))
