@@ -11,13 +11,15 @@ periods, volatilities with its square root.
 from __future__ import annotations
 
 import math
+from statistics import NormalDist
 
 import numpy as np
 import xarray as xr
-from scipy.special import ndtri
 
 from models.arrays import Float64Array
 from schemas.errors import ConfigError, DataError
+
+_NORMAL = NormalDist()
 
 
 def variance_at_horizon(variance: xr.DataArray, periods: float) -> xr.DataArray:
@@ -75,7 +77,7 @@ def gaussian_var(
     0.0233
     """
     spread = volatility_at_horizon(volatility, periods)
-    return spread * float(ndtri(_level(level))) - mean * periods
+    return spread * _NORMAL.inv_cdf(_level(level)) - mean * periods
 
 
 def gaussian_es(
@@ -91,7 +93,7 @@ def gaussian_es(
     0.0267
     """
     spread = volatility_at_horizon(volatility, periods)
-    density = math.exp(-(float(ndtri(_level(level))) ** 2) / 2.0) / math.sqrt(2.0 * math.pi)
+    density = math.exp(-(_NORMAL.inv_cdf(_level(level)) ** 2) / 2.0) / math.sqrt(2.0 * math.pi)
     return spread * (density / (1.0 - level)) - mean * periods
 
 

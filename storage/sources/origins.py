@@ -24,7 +24,6 @@ from schemas.settings import Settings
 from storage.sources.duckdb import DuckdbOrigin
 from storage.sources.files import FilesOrigin
 from storage.sources.packaged import PackageOrigin
-from storage.sources.sql import SqlOrigin
 
 GROUP = "factorcube.origins"
 
@@ -55,6 +54,8 @@ def open_origin(spec: specs.Origin, settings: Settings) -> Origin:
     if isinstance(spec, specs.FilesOrigin):
         return FilesOrigin(spec, settings.max_cells)
     if isinstance(spec, specs.SqlOrigin):
+        from storage.sources.sql import SqlOrigin
+
         return SqlOrigin(spec.query, settings.sql_url, settings.max_cells)
     if isinstance(spec, specs.DuckdbOrigin):
         return DuckdbOrigin(spec, settings.max_cells)
