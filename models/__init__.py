@@ -71,6 +71,7 @@ if TYPE_CHECKING:
     from models.families.penalised.cross_validation import BlockedFolds
     from models.families.regressed_pca import RegressedPCA
     from models.families.residual_network import ResidualNetwork
+    from models.families.residual_pca import ResidualPCA
     from models.families.residual_som import ResidualSOM
     from models.families.risk_network import RiskNetwork
     from models.families.sdf import AttentionSDF, RandomFeatureSDF, SDFNetwork
@@ -132,6 +133,7 @@ __all__ = [
     "RandomFeatureSDF",
     "RegressedPCA",
     "ResidualNetwork",
+    "ResidualPCA",
     "ResidualSOM",
     "RiskModel",
     "RiskNetwork",
