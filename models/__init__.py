@@ -16,6 +16,7 @@ estimate Omega, specific and portfolio risk  `models.risk`
 make the rows of a version out of fits       `models.forecasting`
 allocate by a risk model                     `models.allocation`
 judge forecasts, compare two models          `models.evaluation`
+search the parameters of a model             `models.evaluation.search`
 name the type of an array                    `models.arrays`
 know what decides the last bits              `models.blas`
 ==========================================  ============================
@@ -52,6 +53,7 @@ if TYPE_CHECKING:
         response_surface,
     )
     from models.evaluation.protocol import Dense, FactorForm, Forecast, Rules, judge
+    from models.evaluation.search import SearchResult, search
     from models.evaluation.selection import predictive_r2_scorer, total_r2_scorer
     from models.evaluation.superiority import model_confidence_set
     from models.families.autoencoder import ConditionalAutoencoder
@@ -69,6 +71,7 @@ if TYPE_CHECKING:
     from models.families.penalised.cross_validation import BlockedFolds
     from models.families.regressed_pca import RegressedPCA
     from models.families.residual_network import ResidualNetwork
+    from models.families.residual_pca import ResidualPCA
     from models.families.residual_som import ResidualSOM
     from models.families.risk_network import RiskNetwork
     from models.families.sdf import AttentionSDF, RandomFeatureSDF, SDFNetwork
@@ -130,11 +133,13 @@ __all__ = [
     "RandomFeatureSDF",
     "RegressedPCA",
     "ResidualNetwork",
+    "ResidualPCA",
     "ResidualSOM",
     "RiskModel",
     "RiskNetwork",
     "Rules",
     "SDFNetwork",
+    "SearchResult",
     "SortedPortfolios",
     "SpecificRisk",
     "TimeSeriesModel",
@@ -177,6 +182,7 @@ __all__ = [
     "response_surface",
     "risk_parity",
     "scenario_stress",
+    "search",
     "total_r2_scorer",
     "tracking_error",
     "two_pass",

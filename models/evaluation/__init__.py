@@ -14,5 +14,6 @@ look at the loadings themselves                 `structure`
 see what moves a model's loadings               `explaining`
 compare two versions on common ground           `comparison`, number by number in `differences`
 decide whether a version becomes champion       `gate`
+choose parameters on folds of dates             `search` (Optuna), `selection` (scorers, scikit-learn)
 ==============================================  =====================================================
 """

@@ -19,6 +19,7 @@ train networks of a family of your own       `models.families.neural`
 add statistical factors to any model         `models.families.hybrid`
 find clusters in the residuals of any model  `models.families.residual_som`
 find nonlinear loadings of its residuals     `models.families.residual_network`
+find nonlinear principal components of them  `models.families.residual_pca`
 learn loadings for risk out of sample        `models.families.risk_network`
 profile factor returns out of a network      `models.families.profiled`
 share what models on residuals share         `models.families.residuals`

@@ -1,7 +1,7 @@
 """Models on the residuals of another model: its factors, and further ones found in what it leaves.
 
 Here belong how the two sets are put together, and the test by which further factors stay or go. How they are found
-belongs in the modules of the families: `models.families.hybrid`, `.residual_som`, `.residual_network`.
+belongs in the modules of the families: `models.families.hybrid`, `.residual_som`, `.residual_pca`, `.residual_network`.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Worlds in which what a linear model leaves is known: a product of characteristics, clusters of stocks, or nothing.
+"""Worlds in which what a linear model leaves is known: products of characteristics, clusters, a curve, or nothing.
 
 Here belong the worlds and the measures against what the truth would have explained. ``python -m
 tests.helpers.residual_worlds`` prints the tables of `docs/nonlinear.md`.
@@ -13,11 +13,14 @@ from dataclasses import astuple, dataclass
 
 import numpy as np
 import pandas as pd
+from numpy.polynomial.legendre import legvander
 
 from models.families.base import FactorModel
 from models.families.fama_macbeth import FamaMacBeth
+from models.families.pca import PCA
 from models.families.residual_network import ResidualNetwork
 from models.families.residual_network.leaving_out import leave_one_out
+from models.families.residual_pca import ResidualPCA
 from models.families.residual_som import ResidualSOM
 from models.families.residuals import ProvenFactors
 from models.families.time_series import TimeSeriesModel
@@ -116,6 +119,41 @@ def clusters(seed: int, *, share: float = 0.1, n_stocks: int = 120, n_train: int
     )
 
 
+def curve(
+    seed: int,
+    *,
+    shares: tuple[float, ...] = (0.3, 0.03, 0.03, 0.03),
+    n_stocks: int = 300,
+    n_train: int = 100,
+    n_test: int = 150,
+) -> World:
+    """Draw r = b m + s (g(y) h + u), with a market m that is given, and stocks on a curve.
+
+    Each stock has one hidden place y, even on [-1, 1]; g are the Legendre polynomials of y but the constant, with mean
+    square one, and each has a share of the variance of the residual. So the curve lies in as many dimensions as there
+    are ``shares``.
+    """
+    rng = np.random.default_rng(seed)
+    n_dates, n_factors = n_train + n_test, len(shares)
+    market = 0.01 * rng.standard_normal(n_dates)
+    degrees = np.arange(1, n_factors + 1)
+    on_curve = legvander(rng.uniform(-1.0, 1.0, n_stocks), n_factors)[:, 1:] * np.sqrt(2 * degrees + 1)
+    scale = 0.01 * rng.uniform(1.0, 3.0, n_stocks)
+    factors = rng.standard_normal((n_dates, n_factors)) * np.sqrt(shares)
+    noise = (1.0 - sum(shares)) ** 0.5 * rng.standard_normal((n_dates, n_stocks))
+    returns = np.outer(market, rng.uniform(0.6, 1.4, n_stocks)) + scale * (factors @ on_curve.T + noise)
+    dates = pd.bdate_range("2000-01-03", periods=n_dates)
+    panel = Panel.from_arrays(returns, dates=dates, factors=market[:, None], observed_factors=["market"])
+    return World(
+        panel.sel(end=dates[n_train - 1]),
+        panel.sel(start=dates[n_train]),
+        TimeSeriesModel(("market",)),
+        np.broadcast_to(scale[:, None] * on_curve, (n_test, *on_curve.shape)),
+        factors[n_train:],
+        1.0 / (np.square(scale) * (np.square(on_curve) @ np.array(shares) + 1.0 - sum(shares))),
+    )
+
+
 @dataclass(frozen=True)
 class Outcome:
     """Measures on the test dates.
@@ -160,6 +198,20 @@ def mean_outcome(world: Callable[[int], World], model: Callable[[], ProvenFactor
     return Outcome(*(float(value) for value in np.mean(outcomes, axis=0)))
 
 
+def beside_lines(world: World) -> tuple[float, float, float]:
+    """Return R2 of a curve, of as many linear components, and of the true loadings, whatever a test says."""
+    model = world.fit(ResidualPCA("base", adds=True))
+    left = model._left(world.test)
+    returns = np.where(left.mask.values, left.returns.values, 0.0)
+    by_curve = model._further.loadings(left).values
+    lines = PCA(by_curve.shape[2], scale="correlation").fit(model._left(world.train)).loadings(left).values
+    of_curve, of_lines, true = (
+        _explained(leave_one_out(loadings, returns, left.mask.values * world.weights))
+        for loadings in (by_curve, lines, world.loadings)
+    )
+    return of_curve, of_lines, true
+
+
 def network() -> ResidualNetwork:
     """Build a network of one seed, otherwise with the defaults."""
     return ResidualNetwork("base", seeds=(0,))
@@ -174,7 +226,28 @@ CASES: dict[str, tuple[Callable[[int], World], Callable[[], ProvenFactors]]] = {
     "clusters, 10 %": (clusters, lambda: ResidualSOM("base")),
     "clusters, 5 %": (lambda seed: clusters(seed, share=0.05), lambda: ResidualSOM("base")),
     "clusters, 0 %": (lambda seed: clusters(seed, share=0.0), lambda: ResidualSOM("base")),
+    "curve": (curve, lambda: ResidualPCA("base")),
+    "no curve": (lambda seed: curve(seed, shares=()), lambda: ResidualPCA("base")),
 }
+
+
+LINES: dict[str, Callable[[int], World]] = {
+    "300 stocks, 100 dates": curve,
+    "300 stocks, 500 dates": lambda seed: curve(seed, n_train=500),
+    "100 stocks, 100 dates": lambda seed: curve(seed, n_stocks=100),
+    "100 stocks, 500 dates": lambda seed: curve(seed, n_stocks=100, n_train=500),
+    "300 stocks, 100 dates, even shares": lambda seed: curve(seed, shares=(0.1, 0.1, 0.1, 0.1)),
+}
+
+
+def print_lines(seeds: range) -> None:
+    """Print means over seeds of what curves explain beside lines, as Markdown."""
+    sys.stdout.write("| world | curve | linear components | true loadings | curve is higher |\n" + "|---" * 5 + "|\n")
+    for name, world in LINES.items():
+        found = np.array([beside_lines(world(seed)) for seed in seeds])
+        cells = " | ".join(f"{value:.4f}" for value in found.mean(axis=0))
+        sys.stdout.write(f"| {name} | {cells} | {(found[:, 0] > found[:, 1]).sum()} of {len(found)} |\n")
+        sys.stdout.flush()
 
 
 def main() -> None:
@@ -182,7 +255,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seeds", type=int, default=8)
     parser.add_argument("--cases", nargs="+", choices=CASES, default=[*CASES])
+    parser.add_argument("--lines", action="store_true", help="curves beside linear components, and nothing else")
     options = parser.parse_args()
+    if options.lines:
+        print_lines(range(options.seeds))
+        return
     sys.stdout.write("| planted | model | found | correlation | R2 | R2 of the true loadings |\n")
     sys.stdout.write("|---" * 6 + "|\n")
     for name in options.cases:

@@ -30,7 +30,7 @@ from schemas.errors import ConfigError, DataError, NotFittedError
 from schemas.families import kinds
 
 REQUIRED: dict[str, dict[str, Any]] = {
-    **{kind: {"of": "pca"} for kind in ("hybrid", "residual_network", "residual_som")},
+    **{kind: {"of": "pca"} for kind in ("hybrid", "residual_network", "residual_pca", "residual_som")},
     "mean_of_models": {"of": ("one", "other")},
 }
 

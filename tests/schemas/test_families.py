@@ -26,10 +26,10 @@ from schemas.spec import RunSpec
 OURS = [
     "attention_sdf", "autoencoder", "coskewness_pca", "cross_section", "factor_analysis", "fama_macbeth", "hybrid",
     "ipca", "kernel_ipca", "market", "mean_of_models", "pca", "penalised", "random_feature_sdf", "regressed_pca",
-    "residual_network", "residual_som", "risk_network", "rp_pca", "sdf_network", "time_series",
+    "residual_network", "residual_pca", "residual_som", "risk_network", "rp_pca", "sdf_network", "time_series",
 ]  # fmt: skip
 REQUIRED: dict[str, dict[str, Any]] = {
-    **{kind: {"of": "pca"} for kind in ("hybrid", "residual_network", "residual_som")},
+    **{kind: {"of": "pca"} for kind in ("hybrid", "residual_network", "residual_pca", "residual_som")},
     "mean_of_models": {"of": ("one", "other")},
 }
 RUN = {

@@ -50,7 +50,7 @@ class ResidualSOM(ProvenFactors):
     the map is made of all dates.
 
     The map is a nonlinear summary of co-movement, as discrete as its grid. Nonlinear principal components, with
-    continuous coordinates, are not in it.
+    continuous coordinates, are those of `ResidualPCA`.
 
     Parameters
     ----------

@@ -32,6 +32,7 @@ from models.families.pca.rppca import RPPCA
 from models.families.penalised import PenalisedModel
 from models.families.regressed_pca import RegressedPCA
 from models.families.residual_network import ResidualNetwork
+from models.families.residual_pca import ResidualPCA
 from models.families.residual_som import ResidualSOM
 from models.families.risk_network import RiskNetwork
 from models.families.sdf import AttentionSDF, RandomFeatureSDF, SDFNetwork
@@ -133,6 +134,16 @@ CASES = [
     Case(
         "residual_som_dropped",
         lambda: ResidualSOM("pca", rows=2, columns=2, min_observations=20, significance=1e-6),
+        bases=lambda: (PCA(n_factors=2, min_observations=20, tol=1e-10, max_iter=5000),),
+    ),
+    Case(
+        "residual_pca",
+        lambda: ResidualPCA("market", n_factors=2, degree=2, min_observations=20, adds=True),
+        bases=lambda: (MarketModel(min_observations=20),),
+    ),
+    Case(
+        "residual_pca_dropped",
+        lambda: ResidualPCA("pca", 1, degree=2, min_observations=20, significance=1e-6),
         bases=lambda: (PCA(n_factors=2, min_observations=20, tol=1e-10, max_iter=5000),),
     ),
     Case(
