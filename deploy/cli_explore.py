@@ -26,6 +26,6 @@ def explore(
         from deploy.explore import explore as run
     except ModuleNotFoundError as missing:
         raise ConfigError(
-            f"the explorer needs {missing.name}, which is not installed here; install panel and hvplot"
+            f"the explorer needs the packages panel and hvplot, and {missing.name} is not installed here; install both"
         ) from None
     run(load_settings(), port, typer.echo)

@@ -86,11 +86,11 @@ def _chooser(settings: Settings) -> pn.Column:
     models = sorted({ref.qualified_model for ref in refs})
     wanted = asked.get("version", "").strip("/").rpartition("/")
     first = wanted[0] if wanted[0] in models else models[0]
-    model = pn.widgets.Select(name="Model", options=models, value=first, width=240)
-    version = pn.widgets.Select(name="Version", options=_names(refs, first), width=240)
+    model = pn.widgets.Select(label="Model", options=models, value=first, width=240)
+    version = pn.widgets.Select(label="Version", options=_names(refs, first), width=240)
     if wanted[0] == first and asked["version"] in version.options.values():
         version.value = asked["version"]
-    view = pn.widgets.RadioButtonGroup(name="View", options=list(_VIEWS), button_type="primary", button_style="outline")
+    view = pn.widgets.RadioButtonGroup(options=list(_VIEWS), color="primary", variant="outline")
     view.value = asked.get("view") if asked.get("view") in _VIEWS else view.value
     model.param.watch(lambda event: _offer(version, _names(refs, event.new)), "value")
 
@@ -154,10 +154,10 @@ def _portfolio(looked: _Looked) -> pn.Column:
     version, opened = looked.version(), looked.opened()
     if not version.portfolios:
         return _stack(_text(f"{looked.ref} has no portfolios; upload a book under Book"))
-    name = pn.widgets.Select(name="Portfolio", options=version.portfolios, width=240)
+    name = pn.widgets.Select(label="Portfolio", options=version.portfolios, width=240)
     span = version.dates[0].date(), version.dates[-1].date()
-    day = pn.widgets.DatePicker(name="As of", start=span[0], end=span[1], value=span[1], width=150)
-    against = pn.widgets.Select(name="Benchmark", options=[_NONE, *version.portfolios], width=240)
+    day = pn.widgets.DatePicker(label="As of", start=span[0], end=span[1], value=span[1], width=150)
+    against = pn.widgets.Select(label="Benchmark", options=[_NONE, *version.portfolios], width=240)
 
     def through_time(portfolio: str) -> pn.viewable.Viewable:
         drawn = {
@@ -186,9 +186,9 @@ def _portfolio(looked: _Looked) -> pn.Column:
 def _book(looked: _Looked) -> pn.Column:
     """Ask for a book, and show its risk by this version, as `factorcube risk` says it."""
     opened = looked.opened()
-    file = pn.widgets.FileInput(accept=".csv", name="Holdings")
-    against = pn.widgets.Select(name="Benchmark", options=[_NONE, *opened.benchmarks], width=240)
-    which = pn.widgets.TextInput(name="Portfolio of the file, where it has several", width=300)
+    file = pn.widgets.FileInput(accept=".csv", label="Holdings")
+    against = pn.widgets.Select(label="Benchmark", options=[_NONE, *opened.benchmarks], width=240)
+    which = pn.widgets.TextInput(label="Portfolio of the file, where it has several", width=300)
 
     def risk(content: bytes | None, benchmark: str, portfolio: str) -> pn.viewable.Viewable:
         if not content:
@@ -211,7 +211,7 @@ def _book(looked: _Looked) -> pn.Column:
 def _compare(looked: _Looked) -> pn.Column:
     """Show what `factorcube diff` says of this version and another one."""
     others = [str(ref) for ref in published.list_versions(looked.layout) if str(ref) != str(looked.ref)]
-    other = pn.widgets.Select(name="With", options=["", *others], width=360)
+    other = pn.widgets.Select(label="With", options=["", *others], width=360)
 
     def difference(text: str) -> pn.viewable.Viewable:
         if not text:
