@@ -134,9 +134,7 @@ def _index(layout: Layout, folders: Mapping[str, Path]) -> str:
     """Write a page of links: the manifest of each version, and the reports and Data Docs that are served."""
     refs = list_versions(layout)
     links = {
-        "Versions": [
-            (str(ref) + (", latest" if ref.promoted else ""), f"{ref}/manifest.json") for ref in list_versions(layout)
-        ],
+        "Versions": [(f"{ref}{', latest' if ref.promoted else ''}", f"{ref}/manifest.json") for ref in refs],
         "Reports": _pages(folders, "-/reports", "**/*.html"),
         "Data Docs": _pages(folders, "-/data_docs", "*/index.html"),
     }
