@@ -17,6 +17,7 @@ from deploy import (
     cli_book,
     cli_check,
     cli_cube,
+    cli_explore,
     cli_export,
     cli_init,
     cli_judging,
@@ -109,8 +110,8 @@ def schema() -> None:
 
 
 AREAS = (
-    cli_init, cli_check, cli_versions, cli_book, cli_export, cli_judging, cli_allocate, cli_backfill, cli_cube,
-    cli_operations, cli_team, cli_upkeep,
+    cli_init, cli_check, cli_versions, cli_explore, cli_book, cli_export, cli_judging, cli_allocate, cli_backfill,
+    cli_cube, cli_operations, cli_team, cli_upkeep,
 )  # fmt: skip
 for area in AREAS:
     area.register(app)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import io
 import json
 import math
+from collections.abc import Iterator
 from typing import Any
 
 import pandas as pd
@@ -23,10 +24,11 @@ def print_book(console: Console, version: str, found: BookRisk, held: pd.Timesta
     """Print the risk of a book as tables: as a whole, by factor, group and ticker, and what is active."""
     of = "" if held is None else f", holdings of {held:%Y-%m-%d}"
     _line(console, f"{version} as of {found.date:%Y-%m-%d}{of}: {len(found.weights)} tickers")
-    for note in _notes(found):
+    for note in notes(found):
         _line(console, note)
-    print_table(console, ["", "value"], _whole(found))
-    _print_parts(console, found, "")
+    print_table(console, ["", "value"], whole(found))
+    for title, heads, cells in parts(found):
+        print_table(console, heads, cells, title)
     columns: list[Column | str] = ["ticker", "weight %", Column("volatility % a year", drop=1), "share of risk %"]
     rows = found.diversifiers(_DIVERSIFIERS)
     if len(rows):
@@ -37,7 +39,8 @@ def print_book(console: Console, version: str, found: BookRisk, held: pd.Timesta
         ]
         print_table(console, columns, cells, "the least risk for their size")
     if found.active is not None:
-        _print_parts(console, found.active, f"active to {found.benchmark}, ")
+        for title, heads, cells in parts(found.active):
+            print_table(console, heads, cells, f"active to {found.benchmark}, {title}")
 
 
 def content(found: BookRisk, form: str, version: str, held: pd.Timestamp | None) -> str | bytes:
@@ -52,23 +55,25 @@ def content(found: BookRisk, form: str, version: str, held: pd.Timestamp | None)
     return stream.getvalue()
 
 
-def _notes(found: BookRisk) -> list[str]:
+def notes(found: BookRisk) -> list[str]:
+    """Return what a reader must know before the numbers: what is not covered, cash and borrowing, a sentence each."""
     net = float(found.weights.sum())
-    notes = []
+    said = []
     if len(found.uncovered):
         names = [str(name) for name in found.uncovered.abs().sort_values(ascending=False, kind="stable").index]
         more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
-        notes.append(
+        said.append(
             f"not covered: {found.uncovered_share:.2%} of the book, in {', '.join(names[:_NAMED])}{more}; the covered "
             "ones stand for them"
         )
     if abs(net - 1.0) > 0.005:
         what = f"the rest, {1.0 - net:.1%}, is cash" if net < 1.0 else f"{net - 1.0:.1%} of it is borrowed"
-        notes.append(f"the weights sum to {net:.4g}: {what}")
-    return notes
+        said.append(f"the weights sum to {net:.4g}: {what}")
+    return said
 
 
-def _whole(found: BookRisk) -> list[list[str]]:
+def whole(found: BookRisk) -> list[list[str]]:
+    """Return the numbers of the book as a whole: a row each of what it is and its value."""
     period = "day" if found.periods_per_year == 252 else "month"
     rows = [
         ["volatility % a year", _percent(found.annual_volatility)],
@@ -86,14 +91,14 @@ def _whole(found: BookRisk) -> list[list[str]]:
     return rows
 
 
-def _print_parts(console: Console, found: BookRisk, what: str) -> None:
-    """Print the largest contributions by factor, group and ticker."""
+def parts(found: BookRisk) -> Iterator[tuple[str, list[str], list[list[str]]]]:
+    """Give a title, columns and rows of the largest contributions by factor, group and ticker."""
     year = math.sqrt(found.periods_per_year)
-    parts: list[tuple[str, str, pd.DataFrame, int]] = [("factor", "exposure", found.by_factor, _FACTORS)]
+    frames: list[tuple[str, str, pd.DataFrame, int]] = [("factor", "exposure", found.by_factor, _FACTORS)]
     if found.by_group is not None:
-        parts.append(("industry", "weight", found.by_group, _GROUPS))
-    parts.append(("ticker", "weight", found.by_ticker, _TICKERS))
-    for name, amount, frame, most in parts:
+        frames.append(("industry", "weight", found.by_group, _GROUPS))
+    frames.append(("ticker", "weight", found.by_ticker, _TICKERS))
+    for name, amount, frame, most in frames:
         order = frame["contribution"].abs().sort_values(ascending=False, kind="stable").index[:most]
         rows = [
             [
@@ -105,8 +110,7 @@ def _print_parts(console: Console, found: BookRisk, what: str) -> None:
             for label, row in frame.loc[order].iterrows()
         ]
         columns = [name, amount if amount == "exposure" else f"{amount} %", "volatility from it % a year", "share %"]
-        shown = f"{what}by {name}" + (f", {most} of {len(frame)}" if len(frame) > most else "")
-        print_table(console, columns, rows, shown)
+        yield f"by {name}" + (f", {most} of {len(frame)}" if len(frame) > most else ""), columns, rows
 
 
 def _plain(found: BookRisk) -> dict[str, Any]:

@@ -32,14 +32,27 @@ def versions_listed(layout: Layout, refs: Sequence[VersionRef]) -> list[dict[str
         except CorruptionError as error:
             listed.append({**line, "made_by": None, "gate": "damaged", "total_r2": None, "error": str(error)})
             continue
-        facts = {
+        known = {
             "made_by": manifest.made_by,
             "gate": "passed" if manifest.gate.passed else "failed",
             "total_r2": manifest.metrics.get("total_r2_out_of_sample"),
             "error": None,
         }
-        listed.append({**line, **facts})
+        listed.append({**line, **known})
     return listed
+
+
+def cells(line: dict[str, Any]) -> list[str]:
+    """Return a line of `versions_listed` as text, in the order in which it is read."""
+    return [
+        line["version"],
+        line["as_of"],
+        line["made_by"] or "-",
+        number(line["total_r2"], ".4f"),
+        line["gate"],
+        "yes" if line["champion"] else "",
+        line["pinned"] or "",
+    ]
 
 
 def print_versions(console: Console, layout: Layout, refs: Sequence[VersionRef]) -> None:
@@ -60,19 +73,7 @@ def print_versions(console: Console, layout: Layout, refs: Sequence[VersionRef])
         "latest",
         Column("pinned", text=True),
     )
-    rows = [
-        (
-            line["version"],
-            line["as_of"],
-            line["made_by"] or "-",
-            number(line["total_r2"], ".4f"),
-            line["gate"],
-            "yes" if line["champion"] else "",
-            line["pinned"] or "",
-        )
-        for line in listed
-    ]
-    print_table(console, columns, rows)
+    print_table(console, columns, [cells(line) for line in listed])
     damaged = [line["error"] for line in listed if line["error"]]
     for error in damaged:
         console.print(error, style="red", markup=False, highlight=False, soft_wrap=True)
@@ -82,7 +83,7 @@ def print_version(console: Console, layout: Layout, ref: VersionRef) -> None:
     """Describe one version: what it is made from, the gate's word, its metrics and its variables."""
     manifest = published.read_manifest(layout, ref)
     console.print(f"[bold]{ref}[/]", highlight=False)
-    for name, value in _facts(layout, ref, manifest).items():
+    for name, value in facts(layout, ref, manifest).items():
         console.print(f"  {name:9s} {value}", soft_wrap=True, highlight=False, markup=False)
     if manifest.gate.criteria:
         _print_criteria(console, manifest)
@@ -142,7 +143,7 @@ def number(value: float | None, form: str) -> str:
     return "-" if value is None else format(value, form)
 
 
-def _facts(layout: Layout, ref: VersionRef, manifest: Manifest) -> dict[str, Any]:
+def facts(layout: Layout, ref: VersionRef, manifest: Manifest) -> dict[str, Any]:
     """Return what a person asks first about a version, in the order of asking."""
     entries = [one for one in published.promotions(layout, ref.universe, ref.model) if one.version == ref.version]
     promoted = "; ".join(f"{one.promoted_at:%Y-%m-%d %H:%M:%S} UTC by {one.by} ({one.reason})" for one in entries)
@@ -151,7 +152,7 @@ def _facts(layout: Layout, ref: VersionRef, manifest: Manifest) -> dict[str, Any
     gate = manifest.gate
     compared = f"; against {gate.champion} on {gate.dates} dates" if gate.champion else ""
     why = "" if gate.passed and gate.criteria else f": {'; '.join(gate.reasons)}"
-    facts = {
+    found = {
         "as of": manifest.as_of,
         "latest": "yes" if ref.promoted else "no",
         "promoted": promoted or "never",
@@ -168,7 +169,21 @@ def _facts(layout: Layout, ref: VersionRef, manifest: Manifest) -> dict[str, Any
         "gate": ("passed" if gate.passed else "failed") + compared + why,
         "path": published.locate(layout, ref),
     }
-    return {name: value for name, value in facts.items() if value is not None}
+    return {name: value for name, value in found.items() if value is not None}
+
+
+def criteria(manifest: Manifest) -> list[list[str]]:
+    """Return what the gate asked for: a row each of criterion, value, that of the champion, limit and outcome."""
+    return [
+        [
+            one.name,
+            number(one.value, ".4f"),
+            number(one.champion, ".4f"),
+            one.limit,
+            "passed" if one.passed else "failed",
+        ]
+        for one in manifest.gate.criteria
+    ]
 
 
 def _print_criteria(console: Console, manifest: Manifest) -> None:
@@ -179,14 +194,4 @@ def _print_criteria(console: Console, manifest: Manifest) -> None:
         Column("asked for", text=True),
         "",
     )
-    rows = [
-        (
-            one.name,
-            number(one.value, ".4f"),
-            number(one.champion, ".4f"),
-            one.limit,
-            "passed" if one.passed else "failed",
-        )
-        for one in manifest.gate.criteria
-    ]
-    print_table(console, columns, rows)
+    print_table(console, columns, criteria(manifest))

@@ -13,6 +13,7 @@ from __future__ import annotations
 import os
 import re
 import secrets
+import socket
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -28,7 +29,8 @@ if TYPE_CHECKING:
 HOST = "127.0.0.1"
 FILE = "auth"
 """Name of the file that keeps the password of an installation, in the folder of its server."""
-_NAMES = (HOST, "localhost")
+NAMES = (HOST, "localhost")
+"""What a server on loopback is called."""
 _CLOSED_TO_OTHERS = 0o077
 
 
@@ -85,7 +87,7 @@ def server(port: int, password: str, *, log_level: str) -> tuple[list[str], Mapp
 
     The password is in the environment, which other users cannot see; the command line they can.
     """
-    origins = ",".join(f"http://{name}:{port}" for name in _NAMES)
+    origins = ",".join(f"http://{name}:{port}" for name in NAMES)
     variables = {
         "PREFECT_SERVER_API_AUTH_STRING": password,
         "PREFECT_API_AUTH_STRING": password,
@@ -108,8 +110,20 @@ def create_server() -> ASGIApp:
     return under_its_own_name(app)
 
 
+def refuse_taken(port: int) -> None:
+    """Raise ConfigError if another process listens on a port of loopback."""
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((HOST, port))
+        except OSError:
+            raise ConfigError(
+                f"port {port} of {HOST} is taken by another process; stop it, or choose another with --port"
+            ) from None
+
+
 def under_its_own_name(app: ASGIApp) -> ASGIApp:
     """Return an application that answers as 127.0.0.1 and localhost only, whatever name leads here."""
     from starlette.middleware.trustedhost import TrustedHostMiddleware
 
-    return TrustedHostMiddleware(app, allowed_hosts=list(_NAMES), www_redirect=False)
+    return TrustedHostMiddleware(app, allowed_hosts=list(NAMES), www_redirect=False)

@@ -10,7 +10,6 @@ from __future__ import annotations
 import os
 import shlex
 import signal
-import socket
 import subprocess
 import sys
 import threading
@@ -22,7 +21,7 @@ from deploy import doors
 from deploy.api import SILENT, START_SECONDS
 from deploy.deployments import HEARTBEAT_SECONDS, POOL
 from deploy.processes import await_health, processes
-from schemas.errors import ConfigError, ExecutionError
+from schemas.errors import ExecutionError
 from schemas.settings import PREFIX, Settings
 from storage.files import locked
 
@@ -78,7 +77,7 @@ def serve(settings: Settings, port: int, deploy: list[str], say: Callable[[str],
         If a part cannot be started, or ends by itself.
     """
     with _signals() as stop, _sole(settings), processes() as start:
-        _refuse_taken(port)
+        doors.refuse_taken(port)
         logs = Path(os.environ.get("PREFECT_HOME", settings.root / "prefect"))
         password, kept = doors.kept_password(logs)
         for name in ("server", "worker"):
@@ -135,17 +134,6 @@ def _sole(settings: Settings) -> Iterator[None]:
     lock = settings.root / "locks" / "serve"
     with locked(lock, timeout_seconds=0, note="serving"):
         yield
-
-
-def _refuse_taken(port: int) -> None:
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((doors.HOST, port))
-        except OSError:
-            raise ConfigError(
-                f"port {port} of {doors.HOST} is taken by another process; stop it, or choose another with --port"
-            ) from None
 
 
 def _still_running(processes: Mapping[str, subprocess.Popen[bytes]]) -> None:

@@ -3,31 +3,42 @@
 Here belongs what may be read by whom asks. Who may ask is decided by whoever lets requests through to this machine: it
 listens on loopback, and knows no users.
 
-``/<universe>/<model>/<version>/...`` are the published versions. Reports and Data Docs, where they are asked for, lie
-under ``/-/reports`` and ``/-/data_docs``: no universe is called ``-``. A request through ``latest`` is sent on to the
-version that it names now, so that a reader who keeps the final URL keeps one version.
+``/`` lists what there is. ``/<universe>/<model>/<version>/...`` are the published versions. Reports and Data Docs,
+where they are asked for, lie under ``/-/reports`` and ``/-/data_docs``: no universe is called ``-``. A request through
+``latest`` is sent on to the version that it names now, so that a reader who keeps the final URL keeps one version.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING
+from urllib.parse import quote
 
 from starlette.applications import Starlette
 from starlette.requests import Request
-from starlette.responses import FileResponse, PlainTextResponse, RedirectResponse, Response
+from starlette.responses import FileResponse, HTMLResponse, PlainTextResponse, RedirectResponse, Response
 from starlette.routing import Route
 
 from deploy.doors import HOST, under_its_own_name
+from schemas.base import printable
 from schemas.errors import ConfigError
 from schemas.settings import Settings, load_settings
+from storage.versions import list_versions
 from tasks.workspace import Workspace
 
 if TYPE_CHECKING:
     from storage.layout import Layout
 
 _LATEST = "latest"
+_INDEX = """<!doctype html>
+<html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width"><title>factorcube</title>
+<style>body {{ font: 15px/1.5 system-ui, sans-serif; margin: 2em; overflow-wrap: anywhere }}</style>
+<h1>Published</h1>
+{sections}
+</html>
+"""
 _HEADERS = {
     "X-Content-Type-Options": "nosniff",
     "Cache-Control": "no-cache",
@@ -50,14 +61,16 @@ def application(settings: Settings, *, reports: bool = False, data_docs: bool = 
     ConfigError
         If versions lie on an object store, which serves them itself.
     """
-    folders = {"": _published(Workspace.of(settings).layout)}
+    layout = Workspace.of(settings).layout
+    folders = {"": _published(layout)}
     if reports:
         folders["-/reports"] = settings.root / "reports"
     if data_docs:
         folders["-/data_docs"] = settings.root / "data_docs"
 
     def serve(request: Request) -> Response:
-        return _answer(folders, request.scope["path"].removeprefix("/"))
+        path = request.scope["path"].removeprefix("/")
+        return _answer(folders, path) if path else HTMLResponse(_index(layout, folders), headers=_HEADERS)
 
     return Starlette(routes=[Route("/{path:path}", serve, methods=["GET"])])
 
@@ -115,6 +128,31 @@ def _answer(folders: Mapping[str, Path], path: str) -> Response:
             return RedirectResponse("/" + file.relative_to(folder.resolve()).as_posix(), 307, _HEADERS)
         return FileResponse(file, headers=_HEADERS)
     return PlainTextResponse("not found\n", 404, _HEADERS)
+
+
+def _index(layout: Layout, folders: Mapping[str, Path]) -> str:
+    """Write a page of links: the manifest of each version, and the reports and Data Docs that are served."""
+    refs = list_versions(layout)
+    links = {
+        "Versions": [(f"{ref}{', latest' if ref.promoted else ''}", f"{ref}/manifest.json") for ref in refs],
+        "Reports": _pages(folders, "-/reports", "**/*.html"),
+        "Data Docs": _pages(folders, "-/data_docs", "*/index.html"),
+    }
+    sections = [
+        f"<h2>{title}</h2>\n<ul>\n"
+        + "\n".join(f'<li><a href="/{quote(target)}">{escape(printable(text))}</a>' for text, target in found)
+        + "\n</ul>"
+        for title, found in links.items()
+        if found
+    ]
+    return _INDEX.format(sections="\n".join(sections) or "<p>Nothing is published yet.</p>")
+
+
+def _pages(folders: Mapping[str, Path], prefix: str, pattern: str) -> list[tuple[str, str]]:
+    """Return names and targets of the pages of a folder, if it is served; only those that a request may read."""
+    folder = folders.get(prefix)
+    names = [] if folder is None else sorted(path.relative_to(folder).as_posix() for path in folder.glob(pattern))
+    return [(name, f"{prefix}/{name}") for name in names if folder is not None and find(folder, name)]
 
 
 def _published(layout: Layout) -> Path:

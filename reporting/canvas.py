@@ -34,7 +34,7 @@ WIDE, HALF = 11.29, 5.48
 INK, MUTED, GRID, SHADE, PAPER = "#17191c", "#5d6470", "#dcdfe3", "#f0f2f5", "#ffffff"
 """The page's neutral colours."""
 
-_PALETTE = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#8a8a8a")
+PALETTE = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#8a8a8a")
 """Okabe and Ito's colours without black and yellow, and a grey: told apart by colour-blind readers."""
 
 _STYLE: dict[Any, Any] = {
@@ -49,7 +49,7 @@ _STYLE: dict[Any, Any] = {
     "font.size": 9.0,
     "font.sans-serif": ["DejaVu Sans"],
     "axes.facecolor": "none",
-    "axes.prop_cycle": cycler(linestyle=["solid", "dashed", "dotted"]) * cycler(color=_PALETTE),
+    "axes.prop_cycle": cycler(linestyle=["solid", "dashed", "dotted"]) * cycler(color=PALETTE),
     "axes.titlesize": 9.0,
     "axes.titlelocation": "left",
     "axes.titleweight": "bold",

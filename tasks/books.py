@@ -8,18 +8,22 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 import pandas as pd
 
 from models.portfolios.holdings import weights_of_values
 from models.risk.book import VersionRisk
-from schemas.errors import CubeError, DataError
+from schemas.errors import CubeError, DataError, FactorcubeError, SourceError
 from schemas.refs import VersionRef
 from schemas.settings import Settings
 from storage import published
 from storage.layout import Layout
 from storage.sources.holdings import holdings_file, read_holdings
+
+UPLOAD_BYTES = 4 * 2**20
+"""Most bytes of a book that is uploaded: some hundred thousand rows."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -70,6 +74,29 @@ def weights_of_file(path: Path, portfolio: str | None, version: VersionRisk, set
         rows = rows[rows["date"] == day]
     amounts = rows.set_index("ticker")["amount"]
     return Holdings(amounts if source.value is None else weights_of_values(amounts, str(path)), day)
+
+
+def weights_of_upload(content: bytes, portfolio: str | None, version: VersionRisk, settings: Settings) -> Holdings:
+    """Read the weights of a book from a CSV file that somebody has sent; nothing of it is kept.
+
+    Raises
+    ------
+    SourceError
+        If it is larger than `UPLOAD_BYTES`, or as `weights_of_file`.
+    DataError
+        As `weights_of_file`.
+    """
+    if len(content) > UPLOAD_BYTES:
+        raise SourceError(
+            f"the book has {len(content):,} bytes; send at most {UPLOAD_BYTES:,}, or use `factorcube risk`"
+        )
+    with TemporaryDirectory() as folder:
+        file = Path(folder) / "book.csv"
+        file.write_bytes(content)
+        try:
+            return weights_of_file(file, portfolio, version, settings)
+        except FactorcubeError as error:
+            raise type(error)(str(error).replace(str(file), "the book")) from None
 
 
 def _industries(layout: Layout, universe: str, snapshot: str, as_of: object) -> pd.Series | None:

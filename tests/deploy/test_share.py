@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import shutil
 import socket
 import threading
 import time
@@ -17,6 +19,7 @@ from obstore.store import HTTPStore
 from ports import free_port
 from starlette.testclient import TestClient
 from starlette.types import ASGIApp
+from storing import publish_one
 from zarr.storage import ObjectStore
 
 from deploy.share import application, find, share
@@ -122,7 +125,6 @@ def test_latest_is_sent_on_to_the_version_that_it_names(url: str) -> None:
         "/us/ipca/loop",
         "/us/ipca/latest.json%00.html",
         f"/us/ipca/{'a' * 300}",
-        "/",
         "/us",
         "/us/ipca/latest",
         "/us/ipca/2020-01-02-aaaa/",
@@ -157,6 +159,24 @@ def test_reports_and_data_docs_are_served_where_they_are_asked_for(root: Path) -
     for path in ("/-/reports/../partitions/secret.json", "/-/data_docs/us", "/-/partitions/secret.json"):
         assert b" 404 " in _raw(url, f"GET {path}")
     next(server, None)
+
+
+def test_the_index_lists_what_may_be_read_and_every_link_of_it_leads_there(root: Path, tmp_path: Path) -> None:
+    publish_one(tmp_path)
+    odd = "a&b <img src=x onerror=a()>.html"
+    for folder in ("reports", "data_docs"):
+        shutil.copytree(root / folder, tmp_path / folder)
+    (tmp_path / "reports" / odd).write_text("odd")
+    (tmp_path / "reports" / "out.html").symlink_to("/etc/passwd")
+    client = TestClient(application(Settings(root=tmp_path), reports=True, data_docs=True))
+    page = client.get("/")
+    assert "<img" not in page.text
+    assert "us/ipca/2024-06-27-00000000, latest</a>" in page.text
+    links = re.findall('href="([^"]*)"', page.text)
+    assert len(links) == 4
+    assert [client.get(link).status_code for link in links] == [200] * 4
+    alone = TestClient(application(Settings(root=tmp_path))).get("/").text
+    assert re.findall('href="([^"]*)"', alone) == ["/us/ipca/2024-06-27-00000000/manifest.json"]
 
 
 def test_a_folder_that_is_itself_a_link_is_shared(root: Path, tmp_path: Path) -> None:
