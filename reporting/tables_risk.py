@@ -26,13 +26,18 @@ class Bias:
 
     @property
     def verdict(self) -> str:
-        """Where the statistic lies; the sign for a missing one if there is none."""
-        if self.statistic is None or not self.dates or not math.isfinite(self.statistic):
-            return MISSING
-        low, high = bias_band(self.dates)
-        if low <= self.statistic <= high:
-            return WITHIN
-        return UNDERSTATED if self.statistic > high else OVERSTATED
+        """Where the statistic lies; see `judgement`."""
+        return judgement(self.statistic, self.dates)
+
+
+def judgement(statistic: float | None, dates: int) -> str:
+    """Say where a bias statistic of so many dates lies beside its band; the sign for a missing one if there is none."""
+    if statistic is None or not dates or not math.isfinite(statistic):
+        return MISSING
+    low, high = bias_band(dates)
+    if low <= statistic <= high:
+        return WITHIN
+    return UNDERSTATED if statistic > high else OVERSTATED
 
 
 def biases(versions: Sequence[PublishedVersion]) -> list[Bias]:
