@@ -84,7 +84,7 @@ def risk(drawing: Drawing) -> Live:
     data = source(drawing.dates, {name: values[drawing.kept] for name, values in columns.items()})
     plot = drawing.plot("risk", "volatility, % a year")
     plot.y_range.start = 0.0
-    known = bool(np.isfinite(realised).any())
+    known = standing.earned is not None and bool(np.isfinite(realised).any())
     legend = [Mark("forecast for the next period", PALETTE[0])]
     lines = [("forecast", "@forecast{0.0}%")]
     if known:

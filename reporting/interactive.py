@@ -150,8 +150,9 @@ def document(figures: tuple[Live, ...]) -> Markup:
         If a figure is in a document already.
     """
     made = Document()
-    for each in figures:
-        made.add_root(each.plot)
+    with made.models.freeze():
+        for each in figures:
+            made.add_root(each.plot)
     plain = json.loads(serialize_json(made.to_json(deferred=False)))
     names = {each.plot.id: each.place for each in figures}
     ids: dict[str, str] = {}

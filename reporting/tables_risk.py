@@ -129,7 +129,7 @@ def portfolio_risk(versions: Sequence[PublishedVersion]) -> Table:
 
 
 def factors(versions: Sequence[PublishedVersion]) -> Table:
-    """One row per factor of each model: annualised premium with its t-statistic, and volatility."""
+    """One row per factor of each model: sample and annualised premium with its t-statistic, and volatility."""
     periods = versions[0].periods_per_year
     rows = []
     for version in versions:
@@ -143,6 +143,7 @@ def factors(versions: Sequence[PublishedVersion]) -> Table:
                 (
                     Cell(version.model, "key"),
                     Cell(factor),
+                    Cell(_sample(version), "date"),
                     num(percent(premium * periods, 2)),
                     num(percent(error * periods, 2)),
                     num(number(premium / error if error > 0.0 else None)),
@@ -151,11 +152,21 @@ def factors(versions: Sequence[PublishedVersion]) -> Table:
             )
     numbers = num("Premium a year"), num("Standard error"), num("t"), num("Volatility a year")
     return Table(
-        heads("Model", "Factor", *numbers),
+        heads("Model", "Factor", "Sample", *numbers),
         grouped(rows),
         f"Premium: mean factor return of the last training sample, annualised (× {periods}); its standard error, where "
         f"the model gives one, is Newey-West. Volatility: from Omega as of its last date, annualised (× √{periods}).",
     )
+
+
+def _sample(version: PublishedVersion) -> str:
+    """Return the span of the last training sample."""
+    manifest = version.manifest
+    if not manifest.refits:
+        return MISSING
+    window = manifest.config.get("walk_forward", {}).get("window")
+    span = version.dates[version.dates <= str(manifest.refits[-1])][-(window or len(version.dates)) :]
+    return f"{span[0]:%Y-%m-%d} to {span[-1]:%Y-%m-%d}" if len(span) else MISSING
 
 
 def _risk_row(version: PublishedVersion, portfolio: str) -> tuple[Cell, ...]:

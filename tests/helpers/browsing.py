@@ -54,9 +54,10 @@ class Tab:
 
     def settle(self) -> None:
         """Wait until the figures of the panel that is shown have been drawn."""
+        look = "document.querySelector('.panel:not([hidden]) .plot')?.childElementCount"
         self.value(
-            "new Promise((done) => { const look = () =>"
-            " document.querySelector('.panel:not([hidden]) .plot')?.childElementCount ? setTimeout(done, 500) : setTimeout(look, 50); setTimeout(done, 20000); look(); })"
+            f"new Promise((done) => {{ const look = () => {look} ? setTimeout(done, 500) : setTimeout(look, 50);"
+            " setTimeout(done, 20000); look(); })"
         )
 
     def _read(self) -> dict[str, Any]:
