@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import pandas as pd
 
 from models.evaluation.forecasts import WITHOUT_SUSPECTS, bias_band
 from reporting.readings import PublishedVersion, factor_risk, last_forecast, portfolios_of
@@ -165,7 +166,7 @@ def _sample(version: PublishedVersion) -> str:
     if not manifest.refits:
         return MISSING
     window = manifest.config.get("walk_forward", {}).get("window")
-    span = version.dates[version.dates <= str(manifest.refits[-1])][-(window or len(version.dates)) :]
+    span = version.dates[version.dates <= pd.Timestamp(manifest.refits[-1])][-(window or len(version.dates)) :]
     return f"{span[0]:%Y-%m-%d} to {span[-1]:%Y-%m-%d}" if len(span) else MISSING
 
 
