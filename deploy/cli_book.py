@@ -38,6 +38,7 @@ def risk(
         Format | None, typer.Option("--format", help="The ending of --out says it too; a table if left out.")
     ] = None,
     out: Annotated[Path | None, typer.Option(help="File to write to, in place of the terminal.")] = None,
+    html: Annotated[Path | None, typer.Option(help="Write a page with figures to this file, too.")] = None,
 ) -> None:
     """Say the risk of a book by a published version, as of its last date: the book need not be in any config.
 
@@ -46,7 +47,7 @@ def risk(
     """
     from deploy.console_book import content, print_book
     from storage.files import write_atomic
-    from tasks.books import open_risk, weights_of_file
+    from tasks.books import book_page, open_risk, weights_of_file
     from tasks.promoting import find_version
     from tasks.workspace import Workspace
 
@@ -64,6 +65,9 @@ def risk(
     else:
         write_atomic(out, content(found, chosen, str(ref), held.date))
         say(f"the risk of {holdings} by {ref} is in {out}")
+    if html is not None:
+        write_atomic(html, book_page(layout, ref, found, portfolio or holdings.stem))
+        say(f"the page of {holdings} by {ref} is in {html}")
 
 
 def _format(form: Format | None, out: Path | None) -> Format:

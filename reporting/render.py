@@ -1,4 +1,4 @@
-"""Putting the report together: figures, tables and the headline, into one page.
+"""Putting a page together: panels, figures, tables and the headline, of a run or of one book.
 
 Here belong the order of things and the sentences of the summary. What a figure or a table holds belongs in its module.
 """
@@ -7,13 +7,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import jinja2
 from markupsafe import Markup
 
+from models.risk.book import BookRisk
 from reporting import figures, figures_explaining, figures_risk, tables, tables_risk, tables_statistics
 from reporting.canvas import Chart, drawing
+from reporting.interactive import policy, scripts
+from reporting.panels import choice_of, panel_of
 from reporting.readings import PublishedVersion, check_comparable, covered, default_tickers
+from reporting.standing import standing_of_book
 from schemas.checks import CheckReport
 
 _HERE = Path(__file__).parent
@@ -29,8 +34,8 @@ def render_report(
 ) -> str:
     """Write the report of a run as one HTML page.
 
-    The page loads nothing: style and pictures are inline, there is no script, and whatever comes from data is escaped.
-    Equal inputs give equal bytes.
+    The page loads nothing: style, pictures and scripts are inline, its policy lets these scripts run and no other, and
+    whatever comes from data is escaped or stays data. Equal inputs give equal bytes.
 
     Parameters
     ----------
@@ -57,16 +62,12 @@ def render_report(
     check_comparable(versions)
     known = {str(ticker) for ticker in versions[0].dataset["ticker"].values}
     named = [ticker for ticker in dict.fromkeys(tickers) if ticker in known]
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(_HERE),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    return environment.get_template("report.html.j2").render(
-        title=title,
-        style=Markup((_HERE / "style.css").read_text(encoding="utf-8")),  # noqa: S704 - our own file
+    choice = choice_of(versions)
+    return _page(
+        "report.html.j2",
+        title,
+        live=choice is not None,
+        choice=choice,
         tiles=_tiles(versions, checks),
         findings=_findings(versions, checks),
         summary=tables.summary(versions),
@@ -89,6 +90,42 @@ def render_report(
     )
 
 
+def render_book(version: PublishedVersion, found: BookRisk, name: str) -> str:
+    """Write the risk of a book as one HTML page, which is the first part of a report.
+
+    Parameters
+    ----------
+    version : PublishedVersion
+        By which the risk is. A Dataset may be opened lazily.
+    found : BookRisk
+        From `VersionRisk.risk` of the same version; what is active is shown where it has a benchmark.
+    name : str
+        Of the book.
+
+    Returns
+    -------
+    str
+        The page, UTF-8.
+    """
+    record = " ".join(_bias_sentences([version]))
+    it = panel_of("book", standing_of_book(version, found, name))
+    return _page("book.html.j2", f"Risk of {name}", live=True, version=version, it=it, record=record)
+
+
+def _page(template: str, title: str, *, live: bool, **parts: Any) -> str:
+    """Fill a template in the frame that all pages share; scripts are in it only where something is interactive."""
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(_HERE),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    run = scripts() if live else ()
+    style = Markup((_HERE / "style.css").read_text(encoding="utf-8"))  # noqa: S704 - our own file
+    return environment.get_template(template).render(title=title, style=style, scripts=run, policy=policy(run), **parts)
+
+
 def _charts(versions: Sequence[PublishedVersion], tickers: Sequence[str]) -> dict[str, Chart | None]:
     """Draw all figures, by name."""
     with drawing():
@@ -101,9 +138,7 @@ def _charts(versions: Sequence[PublishedVersion], tickers: Sequence[str]) -> dic
             "responses": figures_explaining.responses(versions),
             "beside_linear": figures_explaining.beside_linear(versions),
             "r2": figures.r_squared(versions),
-            "volatility": figures_risk.volatility(versions),
             "bias": figures_risk.bias(versions),
-            "decomposition": figures_risk.decomposition(versions),
             "specific": figures_risk.specific(versions),
             "frontiers": figures_risk.frontiers(versions),
         }

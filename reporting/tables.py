@@ -48,7 +48,7 @@ def number(value: float | None, digits: int = 2, unit: str = "") -> str:
     """Write a number, or the sign for a missing one."""
     if value is None or not math.isfinite(value):
         return MISSING
-    return f"{value:.{digits}f}{unit}".replace("-", "−")
+    return f"{value:z.{digits}f}{unit}".replace("-", "−")
 
 
 def num(text: str) -> Cell:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import pandas as pd
 
 from models.evaluation.forecasts import WITHOUT_SUSPECTS, bias_band
 from reporting.readings import PublishedVersion, factor_risk, last_forecast, portfolios_of
@@ -26,13 +27,18 @@ class Bias:
 
     @property
     def verdict(self) -> str:
-        """Where the statistic lies; the sign for a missing one if there is none."""
-        if self.statistic is None or not self.dates or not math.isfinite(self.statistic):
-            return MISSING
-        low, high = bias_band(self.dates)
-        if low <= self.statistic <= high:
-            return WITHIN
-        return UNDERSTATED if self.statistic > high else OVERSTATED
+        """Where the statistic lies; see `judgement`."""
+        return judgement(self.statistic, self.dates)
+
+
+def judgement(statistic: float | None, dates: int) -> str:
+    """Say where a bias statistic of so many dates lies beside its band; the sign for a missing one if there is none."""
+    if statistic is None or not dates or not math.isfinite(statistic):
+        return MISSING
+    low, high = bias_band(dates)
+    if low <= statistic <= high:
+        return WITHIN
+    return UNDERSTATED if statistic > high else OVERSTATED
 
 
 def biases(versions: Sequence[PublishedVersion]) -> list[Bias]:
@@ -124,7 +130,7 @@ def portfolio_risk(versions: Sequence[PublishedVersion]) -> Table:
 
 
 def factors(versions: Sequence[PublishedVersion]) -> Table:
-    """One row per factor of each model: annualised premium with its t-statistic, and volatility."""
+    """One row per factor of each model: sample and annualised premium with its t-statistic, and volatility."""
     periods = versions[0].periods_per_year
     rows = []
     for version in versions:
@@ -138,6 +144,7 @@ def factors(versions: Sequence[PublishedVersion]) -> Table:
                 (
                     Cell(version.model, "key"),
                     Cell(factor),
+                    Cell(_sample(version), "date"),
                     num(percent(premium * periods, 2)),
                     num(percent(error * periods, 2)),
                     num(number(premium / error if error > 0.0 else None)),
@@ -146,11 +153,21 @@ def factors(versions: Sequence[PublishedVersion]) -> Table:
             )
     numbers = num("Premium a year"), num("Standard error"), num("t"), num("Volatility a year")
     return Table(
-        heads("Model", "Factor", *numbers),
+        heads("Model", "Factor", "Sample", *numbers),
         grouped(rows),
         f"Premium: mean factor return of the last training sample, annualised (× {periods}); its standard error, where "
         f"the model gives one, is Newey-West. Volatility: from Omega as of its last date, annualised (× √{periods}).",
     )
+
+
+def _sample(version: PublishedVersion) -> str:
+    """Return the span of the last training sample."""
+    manifest = version.manifest
+    if not manifest.refits:
+        return MISSING
+    window = manifest.config.get("walk_forward", {}).get("window")
+    span = version.dates[version.dates <= pd.Timestamp(manifest.refits[-1])][-(window or len(version.dates)) :]
+    return f"{span[0]:%Y-%m-%d} to {span[-1]:%Y-%m-%d}" if len(span) else MISSING
 
 
 def _risk_row(version: PublishedVersion, portfolio: str) -> tuple[Cell, ...]:

@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 
 from models.portfolios.holdings import weights_of_values
-from models.risk.book import VersionRisk
+from models.risk.book import BookRisk, VersionRisk
 from schemas.errors import CubeError, DataError, FactorcubeError, SourceError
 from schemas.refs import VersionRef
 from schemas.settings import Settings
@@ -97,6 +97,22 @@ def weights_of_upload(content: bytes, portfolio: str | None, version: VersionRis
             return weights_of_file(file, portfolio, version, settings)
         except FactorcubeError as error:
             raise type(error)(str(error).replace(str(file), "the book")) from None
+
+
+def book_page(layout: Layout, ref: VersionRef, found: BookRisk, name: str) -> str:
+    """Render the page of a book whose risk was taken by a version, with figures through time.
+
+    Raises
+    ------
+    PublishError
+        If there is no such version.
+    CorruptionError
+        If a file of it is damaged.
+    """
+    from reporting import PublishedVersion, render_book
+
+    manifest = published.read_manifest(layout, ref)
+    return render_book(PublishedVersion(published.open_version(layout, ref), manifest), found, name)
 
 
 def _industries(layout: Layout, universe: str, snapshot: str, as_of: object) -> pd.Series | None:

@@ -105,6 +105,7 @@ def test_nothing_else_is_reached_through_it(entrance: str, url: str, path: str) 
     answer = httpx.get(url + path, headers={"Cookie": cookie(entrance)})
     assert answer.status_code in {403, 404}
     assert "root:" not in answer.text
+    assert ("refused" in answer.text) == path.startswith(("/component-resources", "/autoload"))
 
 
 @pytest.mark.parametrize(("origin", "let_in"), [("http://evil.example", True), (None, False)])

@@ -75,6 +75,16 @@ def test_a_person_reads_what_the_book_risks_and_what_is_not_covered(root: Path, 
         pd.testing.assert_frame_equal(read(tmp_path / name), found.table(), check_dtype=False, rtol=1e-12)
 
 
+def test_the_page_of_a_book_is_written_beside_what_is_said(tmp_path: Path) -> None:
+    page = tmp_path / "book.html"
+    said = asked(tmp_path, VALUES, "--benchmark", "equal_weight", "--html", str(page))
+    assert "volatility % a year" in said
+    assert str(page) in said.replace("\n", "")
+    text = page.read_text(encoding="utf-8")
+    assert "Tracking error to equal_weight a year" in text
+    assert "Content-Security-Policy" in text
+
+
 def test_of_many_dates_and_books_the_last_that_is_known_of_the_one_that_is_named(tmp_path: Path) -> None:
     said = asked(tmp_path, DATED, "--portfolio", "growth")
     assert "holdings of 2018-02-01: 2 tickers" in said
