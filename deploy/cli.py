@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Annotated, NoReturn
 
 import typer
+import yaml
 
 from deploy import (
     cli_allocate,
@@ -30,6 +31,7 @@ from deploy.api import prefect_server, send_no_telemetry
 from deploy.ending import GO_ON, leaving_at_once, told_to_end
 from deploy.terminal import Terminal
 from schemas.errors import FactorcubeError, ModelsError
+from schemas.odcs import published_contract
 from schemas.settings import load_settings
 from schemas.spec import RunSpec
 from storage.configs import load_spec
@@ -104,9 +106,14 @@ def report(
 
 
 @app.command()
-def schema() -> None:
-    """Print the JSON schema of a config file."""
-    typer.echo(json.dumps(RunSpec.model_json_schema(), indent=2))
+def schema(
+    published: Annotated[bool, typer.Option("--published", help="The contract of what is published, in ODCS.")] = False,
+) -> None:
+    """Print the JSON schema of a config file, or the data contract of what is published."""
+    if published:
+        typer.echo(yaml.safe_dump(published_contract(), sort_keys=False), nl=False)
+    else:
+        typer.echo(json.dumps(RunSpec.model_json_schema(), indent=2))
 
 
 AREAS = (

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+import yaml
 from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files
 from mkdocs.structure.pages import Page
@@ -46,6 +47,7 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
         "reference/cli.md": _commands(),
         "reference/config.md": _config(),
         "reference/published.md": _published(),
+        "reference/published.odcs.yaml": _contract(),
     }.items():
         files.append(File.generated(config, page, content=text))
     return files
@@ -148,18 +150,28 @@ def _config() -> str:
 def _published() -> str:
     """Every variable of a published version, from the contract that writers are held to."""
     from schemas.contracts import VERSION
+    from schemas.odcs import described
 
     lines = [
         "# Published data",
         "",
         "What a version holds, for readers with nothing but xarray; every variable carries these words as attributes.",
+        "[The same as a data contract](published.odcs.yaml), with the weights of `factorcube allocate`, is what",
+        "`factorcube schema --published` prints.",
         "",
         "| variable | dimensions | type | units | meaning |",
         "|---|---|---|---|---|",
     ]
     for name, variable in VERSION.items():
         also = "" if variable.required else " *May be absent.*"
-        words = f"{variable.long_name[:1].upper()}{variable.long_name[1:]}. {variable.comment}{also}"
+        words = f"{described(variable)}{also}"
         dims = ", ".join(variable.dims)
         lines.append(f"| `{name}` | {dims} | {variable.dtype} | {variable.units} | {_cell(words)} |")
     return "\n".join(lines)
+
+
+def _contract() -> str:
+    """Write the contract of what is published as `factorcube schema --published` does."""
+    from schemas.odcs import published_contract
+
+    return yaml.safe_dump(published_contract(), sort_keys=False)

@@ -26,6 +26,7 @@ from storage.cube import Commit, Cube
 from storage.files import user
 from storage.work import Kind
 from tasks.artifacts import publish_check_table
+from tasks.assets import cube_made
 from tasks.delivering import State, withdrawn
 from tasks.describing import described, refuse_blocked, sessions_of
 from tasks.events import announce_failed_checks, announce_snapshot
@@ -146,6 +147,7 @@ def _recorded(
     )
     space.work.put_json(Kind.INGESTS, ingest_record(change.key, commit.snapshot_id), ref.model_dump(mode="json"))
     announce_snapshot(ref, None if state.snapshot_id is None else cube.open_dataset(state.snapshot_id), derived)
+    cube_made(ref)
     return ref
 
 

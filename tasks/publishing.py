@@ -27,6 +27,7 @@ from storage.files import write_atomic
 from storage.work import Kind
 from tasks.artifacts import publish_link
 from tasks.assembling import evaluation_key
+from tasks.assets import report_made, version_made
 from tasks.committing import ingest_record
 from tasks.logs import run_logger
 from tasks.naming import code_of, planned_version
@@ -94,6 +95,7 @@ def publish_version(
     )
     ref: VersionRef = published.publish(space.layout, dataset, manifest, arrays)
     run_logger().info("published %s", ref)
+    version_made(ref, manifest)
     return ref
 
 
@@ -111,6 +113,7 @@ def write_report(spec: RunSpec, snapshot: SnapshotRef, versions: list[VersionRef
     if not path.exists():
         checks = _checks(space, snapshot.checks_key)
         write_atomic(path, report_of(space, versions, checks, spec.report.tickers))
+        report_made(versions)
     publish_link(spec.universe, "report", path.as_uri())
     return path
 

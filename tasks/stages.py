@@ -31,6 +31,7 @@ _BESIDE = (
     "schemas.families",
     "schemas.settings",
     "tasks.artifacts",
+    "tasks.assets",
     "tasks.checking.datadocs",
     "storage.codehash",
     "tasks.events",

@@ -35,6 +35,7 @@ from schemas.statistics import version_contract
 from storage import published
 from tasks.artifacts import publish_gate_table
 from tasks.assembling import kept_states
+from tasks.assets import version_made
 from tasks.digests import read_inputs
 from tasks.logs import run_logger
 from tasks.naming import code_of, parent_spec, planned_update
@@ -148,6 +149,7 @@ def _publish(space: Workspace, parent: VersionRef, ref: VersionRef, snapshot: Sn
     )
     ref = published.publish(space.layout, dataset, made, arrays)
     run_logger().info("published %s, which continues %s", ref, parent.version)
+    version_made(ref, made)
     return ref
 
 

@@ -1,44 +1,47 @@
 """Data Docs that can be opened anywhere: one styled page per suite, and an index, with no request to any network.
 
-Here belongs HTML. The tables of a page are those of Great Expectations; its page around them is not used, since it
-loads styles and scripts from five hosts, and links to pages that are not written. A content security policy in each
-page forbids scripts and requests; whatever comes from data was escaped before (`tasks.checking.expectations`) or is
-by the template.
+Here belongs HTML, and what a failure does in words. The pages of Great Expectations are not used: they say "values must
+be less than or equal to 0.0" where the check has a sentence of its own, load styles and scripts from five hosts, and
+link to pages that are not written. A content security policy in each page forbids scripts and requests; whatever comes
+from data is escaped by the template.
 
 The folder holds `index.html`, a page per suite, and the reports themselves as JSON, from which the index is made.
 """
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, Literal
 
 import jinja2
-from great_expectations.core.run_identifier import RunIdentifier
-from great_expectations.render.renderer.page_renderer import ValidationResultsPageRenderer
-from great_expectations.render.view.view import DefaultJinjaSectionView
 from markupsafe import Markup
 
-from schemas.checks import CheckReport
+from schemas.checks import TELLING, CheckReport, CheckResult, Scope, Severity
 from storage.files import write_atomic
 from tasks.checking.expectations import SuiteOutcome
 
 Part = Literal["market", "cube"]
 _PARTS: dict[Part, str] = {"market": "What was read", "cube": "What was written"}
 _SHOWN_ROWS = 500
+_LANDS = "a warning, and the data land as they are"
+_CONSEQUENCES: dict[tuple[Severity, Scope], str] = {
+    ("block", "row"): "what fails is quarantined: the row, or what of it is wrong, becomes missing",
+    ("block", "date"): "the date is blocked: none of its rows land",
+    ("block", "ingest"): "the whole ingest is blocked: nothing lands",
+    ("warn", "row"): "a warning: the row stays, and its return and prices move no number",
+    ("warn", "date"): _LANDS,
+    ("warn", "ingest"): _LANDS,
+}
 
 _STYLE = """
 body{font:15px/1.5 system-ui,sans-serif;color:#1c2530;background:#fff;max-width:70rem;margin:2rem auto;padding:0 1rem}
-h1{font-size:1.6rem}h2{font-size:1.2rem;margin-top:2rem}h5,h6{font-size:1rem;margin:1rem 0 .3rem}a{color:#0b5cad}
+h1{font-size:1.6rem}h2{font-size:1.2rem;margin-top:2rem}a{color:#0b5cad}dl{display:grid;grid-template-columns:7rem 1fr}
+dt{color:#5b6773}dd{margin:0;overflow-wrap:anywhere}
 table{border-collapse:collapse;width:100%;margin:.4rem 0 1rem}th,td{border:1px solid #d5dbe1;padding:.3rem .55rem}
-th,td{text-align:left;vertical-align:top;overflow-wrap:break-word}th{background:#f1f4f7}thead[hidden]{display:none}
-.badge{background:#e6ebf0;border-radius:.25rem;padding:0 .3rem}.text-danger{color:#b3261e}.collapse{display:none}
-.pass,.text-success{color:#1a7f37}.warn{color:#8a5a00}.block{color:#b3261e;font-weight:600}.quiet{color:#5b6773}
-.fa-check-circle::before{content:"passed"}.fa-times::before{content:"failed"}i{font-style:normal}
-a[data-toggle]{display:none}td.number{text-align:right}
+th,td{text-align:left;vertical-align:top;overflow-wrap:break-word}th{background:#f1f4f7}
+.pass{color:#1a7f37}.warn{color:#8a5a00}.block{color:#b3261e;font-weight:600}.quiet{color:#5b6773}
 """
 
 _PAGE = """<!DOCTYPE html>
@@ -57,18 +60,25 @@ _PAGE = """<!DOCTYPE html>
 </html>
 """
 
-_SUITE = """{% extends "page" %}{% block body %}
+_WORD = """{% macro word(r) %}{% if r.passed %}<span class="pass">passed</span>{% else %}
+<span class="{{ r.severity }}">{{ "blocked" if r.severity == "block" else "warned" }}</span>{% endif %}{% endmacro %}"""
+
+_SUITE = """{% extends "page" %}{% from "word" import word %}{% block body %}
 <p><a href="index.html">Data quality</a></p>
 <h1>{{ title }}</h1>
-<p>{{ passed }} of {{ outcomes | length }} expectations met, of a summary of the data.</p>
-<ul>{% for o in outcomes %}<li><b>{{ o.check.name }}</b>: {{ o.check.expected }}; on failure {{ o.check.severity }}
-{{ o.check.scope }}</li>{% endfor %}</ul>
-{{ sections }}
+<p>{{ results | selectattr("passed") | list | length }} of {{ results | length }} checks passed.</p>
+{% for r in results %}
+<h2>{{ r.check }}: {{ word(r) }}</h2>
+<dl><dt>Expected</dt><dd>{{ r.expected }}</dd><dt>Observed</dt><dd>{{ r.observed }}</dd>
+<dt>On failure</dt><dd>{{ consequence(r) }}</dd></dl>
+{% if not r.passed %}{% set label, rows = failing[r.check] %}
+<table><thead><tr><th>{{ label }}</th><th>{{ "rows" if r.scope == "row" else "value" }}</th></tr></thead>
+<tbody>{% for name, value in rows[:shown] %}<tr><td>{{ name }}</td><td>{{ value }}</td></tr>{% endfor %}</tbody></table>
+{% if rows | length > shown %}<p class="quiet">The first {{ shown }} of {{ rows | length }}.</p>{% endif %}
+{% endif %}{% endfor %}
 {% endblock %}"""
 
-_INDEX = """{% extends "page" %}
-{% macro word(r) %}{% if r.passed %}<span class="pass">passed</span>{% else %}
-<span class="{{ r.severity }}">{{ "blocked" if r.severity == "block" else "warned" }}</span>{% endif %}{% endmacro %}
+_INDEX = """{% extends "page" %}{% from "word" import word %}
 {% block body %}
 <h1>{{ title }}</h1>
 {% for part in parts %}
@@ -108,24 +118,33 @@ def write_data_docs(folder: Path, part: Part, report: CheckReport, suites: Itera
     report : CheckReport
         The report.
     suites : iterable of SuiteOutcome
-        What Great Expectations said, suite by suite.
+        What Great Expectations found to fail, suite by suite.
     """
     for old in _PARTS if part == "market" else (part,):
         for file in [folder / f"{old}.json", *folder.glob(f"{old}-*.html")]:
             file.unlink(missing_ok=True)
     environment = jinja2.Environment(
-        loader=jinja2.DictLoader({"page": _PAGE, "suite": _SUITE, "index": _INDEX}), autoescape=True
+        loader=jinja2.DictLoader({"page": _PAGE, "word": _WORD, "suite": _SUITE, "index": _INDEX}), autoescape=True
     )
-    environment.globals["style"] = Markup(_STYLE)  # noqa: S704  a constant
+    environment.globals |= {
+        "style": Markup(_STYLE),  # noqa: S704  a constant
+        "shown": _SHOWN_ROWS,
+        "consequence": _consequence,
+    }
     write_atomic(folder / f"{part}.json", report.model_dump_json(indent=1))
-    template = environment.get_template("suite")
-    for suite in suites:
-        passed = sum(not outcome.failing for outcome in suite.outcomes)
-        page = template.render(
-            title=f"{_PARTS[part]}: {suite.suite}", passed=passed, outcomes=suite.outcomes, sections=_sections(suite)
+    failing = {
+        outcome.check.name: (suite.label, list(zip(outcome.failing, outcome.values, strict=True)))
+        for suite in suites
+        for outcome in suite.outcomes
+    }
+    for name in {result.suite for result in report.results}:
+        page = environment.get_template("suite").render(
+            title=f"{_PARTS[part]}: {name}",
+            results=[result for result in report.results if result.suite == name],
+            failing=failing,
         )
-        write_atomic(folder / f"{part}-{suite.suite}.html", page)
-    page = environment.get_template("index").render(title="Data quality", parts=_parts(folder), shown=_SHOWN_ROWS)
+        write_atomic(folder / f"{part}-{name}.html", page)
+    page = environment.get_template("index").render(title="Data quality", parts=_parts(folder))
     write_atomic(folder / "index.html", page)
 
 
@@ -140,16 +159,8 @@ def _parts(folder: Path) -> list[dict[str, Any]]:
     return found
 
 
-def _sections(suite: SuiteOutcome) -> Markup:
-    """Render the expectations of a suite as Great Expectations does, without its overview and its log of the run."""
-    validation = copy.deepcopy(suite.validation)
-    validation.meta["run_id"] = RunIdentifier(run_name=suite.suite)
-    for result in validation.results:
-        result.result.pop("unexpected_index_query", None)  # a snippet of pandas code that needs our table
-    document = ValidationResultsPageRenderer(run_info_at_end=True).render(validation)
-    view: Any = DefaultJinjaSectionView()
-    parts = [
-        view.render({"section": section.to_json_dict(), "section_loop": {"index": number}})
-        for number, section in enumerate(document.sections[1:-1])
-    ]
-    return Markup("".join(parts))  # noqa: S704  labels were escaped before
+def _consequence(result: CheckResult) -> str:
+    """Say what a failure of a check does."""
+    if result.severity == "warn" and result.check in TELLING:
+        return _LANDS
+    return _CONSEQUENCES[result.severity, result.scope]

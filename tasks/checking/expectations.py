@@ -3,7 +3,7 @@
 Here belongs everything that knows the API of Great Expectations, but for the pages of the Data Docs. The context is
 ephemeral: nothing is read from or written to a project folder, nothing is sent anywhere.
 
-Labels come from data and end in HTML, and not all templates of Great Expectations escape what they show. So they are
+Labels come from data and may end in a message of Great Expectations, which does not escape what it shows. So they are
 escaped before it sees them, and restored in what it returns.
 """
 
@@ -16,7 +16,6 @@ from typing import Any
 
 import great_expectations as gx
 import pandas as pd
-from great_expectations.core.expectation_validation_result import ExpectationSuiteValidationResult
 from great_expectations.data_context.types.base import (
     DataContextConfig,
     InMemoryStoreBackendDefaults,
@@ -33,19 +32,20 @@ from schemas.errors import CheckError
 
 @dataclass(frozen=True)
 class Outcome:
-    """What came of one check: the labels of the rows of its table that failed."""
+    """What came of one check: the labels of the rows of its table that failed, and what stands in each of them."""
 
     check: Check
     failing: tuple[str, ...]
+    values: tuple[str, ...]
 
 
 @dataclass(frozen=True)
 class SuiteOutcome:
-    """What came of one suite: its checks, and the result of Great Expectations that Data Docs show."""
+    """What came of the checks of one suite, and what labels the rows of their table."""
 
     suite: str
+    label: str
     outcomes: tuple[Outcome, ...]
-    validation: ExpectationSuiteValidationResult
 
 
 def validate(tables: Mapping[str, pd.DataFrame], checks: Iterable[Check]) -> list[SuiteOutcome]:
@@ -86,8 +86,8 @@ def validate(tables: Mapping[str, pd.DataFrame], checks: Iterable[Check]) -> lis
             result_format={"result_format": "COMPLETE", "unexpected_index_column_names": [label]},
         )
         results = {_check_name(result): result for result in validation.results}
-        outcomes = tuple(Outcome(check, _failing(check, results[check.name], label)) for check in members)
-        done.append(SuiteOutcome(suite, outcomes, validation))
+        outcomes = tuple(_outcome(check, results[check.name], label) for check in members)
+        done.append(SuiteOutcome(suite, label, outcomes))
     return done
 
 
@@ -107,10 +107,12 @@ def _check_name(result: Any) -> str:
     return str(result.expectation_config.meta["check"])
 
 
-def _failing(check: Check, result: Any, label: str) -> tuple[str, ...]:
+def _outcome(check: Check, result: Any, label: str) -> Outcome:
     if "unexpected_index_list" not in result.result:
         raise CheckError(f"the check '{check.name}' could not be evaluated: {result.exception_info}")
-    return tuple(html.unescape(str(row[label])) for row in result.result["unexpected_index_list"])
+    rows = result.result["unexpected_index_list"]
+    labels, values = (tuple(html.unescape(str(row[key])) for row in rows) for key in (label, check.name))
+    return Outcome(check, labels, values)
 
 
 def _escaped(table: pd.DataFrame) -> pd.DataFrame:

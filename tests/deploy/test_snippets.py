@@ -1,8 +1,9 @@
 """What the documentation shows works as it is written.
 
-Python blocks of the README are executed one after the other, and so are the lines of its shell blocks that only read or
-move what is published. Lines that start servers or fit models (`NOT_RUN`) are held against the command line: command,
-options and the types of their values. `run` itself is run by `test_cli`, `serve` by `test_serve`.
+Python blocks of the README and of the pages on what is published are executed one after the other, and so are the
+lines of their shell blocks that only read or move what is published. Lines that start servers or fit models (`NOT_RUN`)
+are held against the command line: command, options and the types of their values. `run` itself is run by `test_cli`,
+`serve` by `test_serve`, SQL by `test_exports`.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import polars as pl
 import pytest
 import typer
 import yaml
@@ -38,6 +40,15 @@ PAGES = [
     *sorted((ROOT / "docs").glob("*.md")),
     *sorted((ROOT / "deploy").glob("*.md")),
 ]
+READING = [ROOT / "docs" / name for name in ("start.md", "portfolio-risk.md", "reading.md")]
+"""Pages that read the version which the demo makes."""
+
+TICKERS = [
+    "AAPL", "AMD", "BAC", "BBY", "CVX", "GE", "HD", "JNJ", "JPM", "KO", "LLY", "MRK", "MSFT", "PEP", "PFE", "PG", "RRC",
+    "UNH", "WMT", "XOM",
+]  # fmt: skip
+"""The stocks of the demo."""
+
 NOT_RUN = {"run", "backfill run", "serve", "deploy", "doctor", "share"}
 BLOCK = re.compile(r"^```(\w*)\n(.*?)^```", re.MULTILINE | re.DOTALL)
 WORDS = {"CONFIG": "CONFIG.yaml", "...": "2016-06-30"}
@@ -71,15 +82,18 @@ def command_of(words: list[str]) -> tuple[Any, str, list[str]]:
 
 @pytest.fixture(scope="module")
 def demo(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Make a folder in which the demo has been run, on a small market; configs lie where the README names them."""
+    """Make a folder in which the demo has been run, on a market of its stocks; files lie where pages name them."""
     folder = tmp_path_factory.mktemp("demo")
     (folder / "examples").mkdir()
-    make_market().write_parquet(folder / "prices.parquet")
+    named = {f"S{place:03d}": ticker for place, ticker in enumerate(TICKERS)}
+    market = make_market(len(TICKERS)).with_columns(pl.col("ticker").replace_strict(named))
+    market.write_parquet(folder / "prices.parquet")
     data = {**SMALL["data"], "origin": {"kind": "files", "paths": [str(folder / "prices.parquet")]}}
-    config = {**SMALL, "universe": "us_demo", "data": data, "models": [SMALL["models"][0], SMALL["models"][3]]}
-    for name in ("CONFIG.yaml", "examples/demo.yaml"):
+    changes = {"universe": "us_demo", "data": data, "portfolios": [{"kind": "equal_weight"}]}
+    config = {**SMALL, **changes, "models": [SMALL["models"][0], SMALL["models"][3]]}
+    for name in ("CONFIG.yaml", "examples/demo.yaml", "my.yaml"):
         (folder / name).write_text(yaml.safe_dump(config))
-    (folder / "my_book.csv").write_text("ticker,value\nS000,60\nS001,40\n")
+    (folder / "my_book.csv").write_text("ticker,value\nAAPL,500000\nXOM,300000\nJNJ,200000\n")
     settings, spec = Settings(root=folder / "data"), load_spec(folder / "CONFIG.yaml")
     train(spec, spec.models, ingested(spec, settings), None, Inline(), settings, promote_first=True)
     return folder
@@ -92,15 +106,16 @@ def here(demo: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return demo
 
 
-def test_the_shell_lines_of_the_readme_run_in_their_order(here: Path) -> None:
+def test_the_shell_lines_of_the_readme_and_of_the_pages_on_reading_run_in_their_order(here: Path) -> None:
     ran = []
-    for words in lines_of(ROOT / "README.md"):
+    for words in [words for page in (ROOT / "README.md", *READING) for words in lines_of(page)]:
         if not words[0].endswith("factorcube") or command_of(words[1:])[1] in NOT_RUN:
             continue
         done = CliRunner().invoke(app, words[1:], catch_exceptions=False)
         assert done.exit_code == 0, (words, done.output)
         ran.append(command_of(words[1:])[1])
     assert {"check", "show", "promote", "judge", "report", "schema", "backfill plan", "maintain", "verify"} <= set(ran)
+    assert {"risk", "allocate", "export"} <= set(ran)
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
@@ -134,6 +149,13 @@ def test_the_python_blocks_of_the_readme_run(here: Path, capsys: pytest.CaptureF
     assert np.isfinite(names["ds"].portfolio_variance.sel(portfolio="equal_weight").values[-1])
     assert set(names["model"].score(names["test"])) >= {"total_r2", "predictive_r2"}
     assert {"loadings", "omega", "portfolio_variance"} <= set(names["version"])
+
+
+@pytest.mark.parametrize("page", [page for page in READING if blocks(page, "python")], ids=lambda page: page.stem)
+def test_the_python_blocks_of_the_pages_on_reading_run(here: Path, page: Path) -> None:
+    names: dict[str, Any] = {}
+    for block in blocks(page, "python"):
+        exec(compile(block, page.name, "exec"), names)  # noqa: S102  # our own page
 
 
 def notebook_frame() -> pd.DataFrame:

@@ -6,7 +6,11 @@ import os
 import shutil
 import subprocess
 import sys
+import time
+import uuid
+from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -16,6 +20,9 @@ import xarray as xr
 import yaml
 from dask_processes import scheduler
 from ports import free_port
+from prefect.client.orchestration import get_client
+from prefect.events import emit_event
+from prefect.events.filters import EventFilter, EventOccurredFilter, EventResourceFilter
 from small_market import SMALL, make_market, write_config
 
 from flows.ingest import ingest
@@ -85,6 +92,43 @@ def test_every_model_is_published_and_read_without_factorcube(done) -> None:
         assert found.stdout.split()[0] == "504", "every session of 2015 and 2016 has a row"
 
 
+def materialised(config: Path) -> dict[str, tuple[set[str], dict[str, Any]]]:
+    """Ask the server which assets were made since a config was written: of what, and what is said of each."""
+    last = emit_event("asked", {"prefect.resource.id": f"factorcube://small/{uuid.uuid4()}"})
+    since = datetime.fromtimestamp(config.stat().st_mtime, UTC)
+    asked = EventFilter(
+        occurred=EventOccurredFilter(since=since), resource=EventResourceFilter(id_prefix=["factorcube://small/"])
+    )
+    events: list[Any] = []
+    end = time.monotonic() + 60.0
+    with get_client(sync_client=True) as client:
+        while all(one.id != last.id for one in events):
+            assert time.monotonic() < end, "events arrive in the order of sending, and the last one did not"
+            time.sleep(0.1)
+            events = client.read_events(asked, limit=50).events
+    made = [one for one in events if one.event == "prefect.asset.materialization.succeeded"]
+    told = {one.resource.id: ({of.id for of in one.related if of.role == "asset"}, one.payload) for one in made}
+    assert len(told) == len(made), "each was made once"
+    return told
+
+
+def test_cube_models_and_report_are_assets_made_from_one_another(done) -> None:
+    """Before another run of this universe makes its own."""
+    config, versions = done
+    cube, report = "factorcube://small/cube", "factorcube://small/report"
+    models = {f"factorcube://small/model/{ref.model}": ref for ref in versions}
+    told = materialised(config)
+    assert {key: made_from for key, (made_from, _) in told.items()} == {
+        cube: set(),
+        **{model: {cube} for model in models},
+        report: set(models),
+    }
+    snapshot = told[cube][1]["snapshot"]
+    for key, ref in models.items():
+        facts = {"version": ref.version, "snapshot": snapshot, "made_by": "retrain", "gate": "passed"}
+        assert told[key][1] == facts
+
+
 def test_checks_and_metrics_are_tables_in_prefect(done) -> None:
     """Before another run of this universe writes its own."""
     from prefect.artifacts import Artifact
@@ -145,11 +189,12 @@ def test_state_gives_the_same_loadings_again(done) -> None:
 
 def test_a_second_run_changes_nothing(done) -> None:
     config, first = done
-    before = files_of(config.parent / "out")
+    before, told = files_of(config.parent / "out"), materialised(config)
     second = run(config)
     assert [v.version for v in second] == [v.version for v in first]
     assert not any(v.changed for v in second)
     assert files_of(config.parent / "out") == before
+    assert materialised(config) == told
 
 
 @pytest.mark.slow

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import re
 from datetime import date
 from html.parser import HTMLParser
@@ -338,6 +339,11 @@ def test_data_docs_are_complete_offline_and_escape_what_comes_from_data(tmp_path
         assert "<style>" in text
         for target in page.targets - {""}:
             assert target.startswith("#") or (file.parent / target).exists(), (file, target)
+        assert "values must be" not in text
+    prices = (tmp_path / "docs" / "market-prices.html").read_text(encoding="utf-8")
+    (bar,) = [result for result in report.results if result.check == "impossible_bar"]
+    shown = [bar.expected, bar.observed, "what fails is quarantined", str(MARKET.indexes["date"][DAY].date())]
+    assert [text for text in shown if html.escape(text) not in prices] == []
     index = (tmp_path / "docs" / "index.html").read_text(encoding="utf-8")
     assert "&lt;script&gt;alert(1)&lt;/script&gt;${x}{{7*7}}" in index
     assert all(result.check in index for result in (*report.results, *late.results))
