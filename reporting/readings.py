@@ -73,6 +73,12 @@ class PublishedVersion:
         return [str(name) for name in self.dataset["portfolio"].values]
 
     @property
+    def benchmarks(self) -> dict[str, str]:
+        """Names of the portfolios that have a benchmark, and of that."""
+        declared = self.manifest.config.get("portfolios", ())
+        return {item["name"]: item["benchmark"] for item in declared if "benchmark" in item}
+
+    @property
     def factors(self) -> list[str]:
         """Names of the factors."""
         return [str(name) for name in self.dataset["factor"].values]

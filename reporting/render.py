@@ -83,6 +83,7 @@ def render_report(
         bias=tables_risk.bias(versions),
         suspects=tables_risk.suspects(versions),
         portfolio_risk=tables_risk.portfolio_risk(versions),
+        active_risk=tables_risk.active_risk(versions),
         runs=_runs(versions),
         versions=[(version, tables.parameters(version)) for version in versions],
         periods=versions[0].periods_per_year,

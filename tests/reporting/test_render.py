@@ -391,5 +391,19 @@ def test_the_gate_section_shows_criteria_champion_and_held_out_dates(versions, h
     assert "Criteria" not in render_report(without, None, title="t")
 
 
+def test_active_risk_is_shown_as_of_the_last_forecast_of_portfolios_that_have_a_benchmark(versions, html):
+    assert "Beside a benchmark" not in html
+    dataset = versions[1].dataset
+    beta = xr.full_like(dataset["portfolio_variance"], np.nan)
+    beta[1, :-2] = np.linspace(0.0, 0.52, dataset.sizes["date"] - 2)
+    added = dataset.assign(portfolio_beta=beta, tracking_error=beta / 100)
+    declared = {"portfolios": [{"name": "equal_weight"}, {"name": "long_short", "benchmark": "equal_weight"}]}
+    manifest = versions[1].manifest.model_copy(update={"config": declared})
+    page = Page(render_report([PublishedVersion(added, manifest)], None, title="t"))
+    rows = [[cell.strip() for cell in row] for row in page.rows]
+    last = f"{versions[1].dates[-3]:%Y-%m-%d}"
+    assert ["long_short", "equal_weight", "ipca", last, "8.3%", "0.52"] in rows
+
+
 def _bare(version: PublishedVersion) -> GateDecision:
     return version.manifest.gate.model_copy(update={"criteria": ()})
