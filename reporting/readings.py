@@ -16,6 +16,7 @@ import xarray as xr
 
 from models.allocation import efficient_frontier
 from models.arrays import Float64Array
+from models.inference.regression import automatic_lags, newey_west_covariance
 from models.risk.calibration import BUDGET
 from models.risk.portfolio import RiskModel
 from schemas.contracts import Manifest
@@ -24,6 +25,10 @@ from schemas.errors import DataError, ModelError
 REALISED_WINDOW = {252: 63, 12: 12}
 """Periods over which realised volatility looks back, by periods per year."""
 
+LEAST_RANKED = 63
+"""Dates out of sample below which a bias statistic by rank is not shown."""
+
+_NORMAL_95 = 1.96
 _STRAIGHT = 1e-4
 SPECIFIC = "specific"
 OTHER = "other factors"
@@ -162,6 +167,28 @@ def trailing_bias(version: PublishedVersion, portfolio: str) -> Float64Array:
     window = version.periods_per_year
     values = pd.Series(surprises(version, portfolio))
     return values.rolling(window, min_periods=math.ceil(window / 2)).std().to_numpy()
+
+
+def bias_by_rank(version: PublishedVersion) -> pd.DataFrame | None:
+    """Bias statistic out of sample by ranks of eigenportfolios; None if the version does not say.
+
+    Returns
+    -------
+    pandas.DataFrame
+        ``bias`` and the ``low`` and ``high`` end of its 95% interval by bucket of ranks, by the Newey-West error of the
+        mean ratio of variances; buckets that are known on `LEAST_RANKED` dates.
+    """
+    if "variance_ratio_by_rank" not in version.dataset:
+        return None
+    held_out = version.dataset["out_of_sample"].values.astype(bool)
+    found = {}
+    for rank, values in version.dataset["variance_ratio_by_rank"].transpose("rank", "date").to_pandas().iterrows():
+        ratios = values[held_out].dropna().to_numpy()
+        if len(ratios) >= LEAST_RANKED:
+            mean = ratios.mean()
+            reach = _NORMAL_95 * math.sqrt(newey_west_covariance(ratios[:, None], automatic_lags(len(ratios)))[0, 0])
+            found[str(rank)] = np.sqrt([mean, max(mean - reach, 0.0), mean + reach])
+    return pd.DataFrame.from_dict(found, orient="index", columns=["bias", "low", "high"])
 
 
 def _of_portfolio(version: PublishedVersion, name: str, portfolio: str) -> Float64Array:

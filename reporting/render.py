@@ -104,6 +104,7 @@ def _charts(versions: Sequence[PublishedVersion], tickers: Sequence[str]) -> dic
             "r2": figures.r_squared(versions),
             "volatility": figures_risk.volatility(versions),
             "bias": figures_risk.bias(versions),
+            "ranks": figures_risk.ranks(versions),
             "decomposition": figures_risk.decomposition(versions),
             "specific": figures_risk.specific(versions),
             "frontiers": figures_risk.frontiers(versions),

@@ -260,6 +260,16 @@ VERSION: dict[str, Variable] = {
     "standardised_return": _variable(
         "portfolio date", "float64", "1", "portfolio return over its forecast volatility", _FORECAST
     ),
+    "variance_ratio_by_rank": _variable(
+        "rank date",
+        "float64",
+        "1",
+        "squared return over forecast variance, mean over the model's own eigenportfolios of these ranks",
+        "Of X Omega X' + D as of the date before, from the largest eigenvalue down, over covered stocks with a return "
+        "that no check suspects. The root of its mean over dates is the bias statistic. NaN: no forecast was made the "
+        "date before, or there are no such ranks.",
+        required=False,
+    ),
     "qlike_without_suspects": _variable(
         "portfolio date",
         "float64",

@@ -14,6 +14,7 @@ import xarray as xr
 
 from models.arrays import NamedArrays
 from models.evaluation import forecasts
+from models.evaluation.ranks import variance_ratio_by_rank
 from models.forecasting.calibrating import calibrated
 from models.forecasting.held import counted, reindexed
 from models.risk.benchmark import active_risk
@@ -21,7 +22,16 @@ from models.risk.portfolio import RiskModel
 from schemas.calibration import CalibrationSpec
 from schemas.contracts import VERSION
 
-FORECASTS = ["loadings", "loading_scale", "factor_returns", "expected_returns", "weights", "portfolio_variance"]
+FORECASTS = [
+    "loadings",
+    "loading_scale",
+    "factor_returns",
+    "omega",
+    "specific_variance",
+    "expected_returns",
+    "weights",
+    "portfolio_variance",
+]
 """What the scores of the next date look at."""
 
 
@@ -113,7 +123,8 @@ def scored(
 ) -> xr.Dataset:
     """Add to rows how the forecasts of the date before each held, with suspected returns and without them.
 
-    A refuted return counts in neither. R2 are over the estimation universe, which has no suspected return.
+    A refuted return counts in neither. R2 are over the estimation universe, which has no suspected return, and
+    eigenportfolios earn no suspected return either.
 
     Parameters
     ----------
@@ -140,6 +151,7 @@ def scored(
         )
     series = forecasts.evaluate(seen, returns, mask, trusted)
     series = series[[name for name in series if name in VERSION]]
+    series["variance_ratio_by_rank"] = variance_ratio_by_rank(seen, returns.where(trusted))
     return rows.merge(series.sel(date=rows.indexes["date"]))
 
 

@@ -116,7 +116,7 @@ def test_new_rows_are_those_of_a_retrain_with_the_same_last_fit(
     (ref,) = train(spec, chosen, champions.snapshot, UNTIL, Inline(), copied(champions.settings, tmp_path / "fitted"))
     fitted = opened(Settings(root=tmp_path / "fitted"), ref)
     assert set(fitted["ticker"].values) == set(updated["ticker"].values)
-    assert {"portfolio_beta", "tracking_error"} <= set(fitted)
+    assert {"portfolio_beta", "tracking_error", "variance_ratio_by_rank"} <= set(fitted)
     for name, array in fitted.sel(date=DAYS).data_vars.items():
         if "date" in array.dims:
             other = updated[name].sel({dim: array[dim] for dim in array.dims})

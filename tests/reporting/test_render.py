@@ -18,6 +18,7 @@ from reporting.canvas import HALF, WIDE, curves, drawing, legend, over_dates, th
 from reporting.figures_explaining import beside_linear, importance, responses
 from reporting.readings import (
     bends,
+    bias_by_rank,
     frontier,
     in_sample_spans,
     leading_factors,
@@ -403,6 +404,25 @@ def test_active_risk_is_shown_as_of_the_last_forecast_of_portfolios_that_have_a_
     rows = [[cell.strip() for cell in row] for row in page.rows]
     last = f"{versions[1].dates[-3]:%Y-%m-%d}"
     assert ["long_short", "equal_weight", "ipca", last, "8.3%", "0.52"] in rows
+
+
+def test_bias_by_rank_is_drawn_of_the_dates_out_of_sample_with_its_interval(versions, html):
+    assert "By rank of eigenportfolios" not in html
+    version, rng = versions[1], np.random.default_rng(0)
+    dates = version.dataset["date"]
+    ratios = np.stack([rng.chisquare(1, dates.size), 4.0 * rng.chisquare(1, dates.size), np.full(dates.size, np.nan)])
+    ratios[:, ~version.dataset["out_of_sample"].values] = 1e9
+    coords = {"rank": ["1", "last 20", "201-"], "date": dates}
+    added = version.dataset.assign(variance_ratio_by_rank=xr.DataArray(ratios, coords, ("rank", "date")))
+    found = bias_by_rank(replace(version, dataset=added))
+    assert list(found.index) == ["1", "last 20"]
+    np.testing.assert_allclose(found["bias"], [1.0, 2.0], rtol=0.12)
+    error = 0.5 * np.sqrt(2.0 / version.dataset["out_of_sample"].values.sum())  # of the root of a mean of chi-squares
+    np.testing.assert_allclose(found["high"] - found["bias"], [1.96 * error, 3.92 * error], rtol=0.25)
+    page = Page(render_report([replace(version, dataset=added)], None, title="t"))
+    in_pictures = {text for tag, text in page.texts if tag == "text"}
+    assert "last 20" in in_pictures
+    assert "201-" not in in_pictures
 
 
 def _bare(version: PublishedVersion) -> GateDecision:
