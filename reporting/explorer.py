@@ -49,7 +49,7 @@ def volatility(version: PublishedVersion, portfolio: str) -> Any:
     Returns
     -------
     holoviews.Overlay
-        Realised is the root mean square of the last dates, and so lags; see `reporting.figures_risk.volatility`.
+        Realised is the root mean square of the last dates, and so lags.
     """
     window = REALISED_WINDOW[version.periods_per_year]
     series = {

@@ -1,4 +1,4 @@
-"""Figures about risk: forecast against realised volatility, bias, decomposition, specific risk, and the frontier.
+"""Figures that compare models: bias, bias by rank of eigenportfolios, specific risk, and the frontier.
 
 Each function draws one figure within `canvas.drawing` and says in its docstring what it shows; its caption says to
 the reader how to read it.
@@ -13,9 +13,9 @@ import pandas as pd
 from matplotlib.artist import Artist
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.patches import Patch
 
 from models.evaluation.calibration import bias_interval, kurtosis
+from models.evaluation.ranks import RANKS
 from reporting.canvas import (
     GRID,
     HALF,
@@ -30,57 +30,22 @@ from reporting.canvas import (
     legend,
     over_dates,
     shown,
-    thin,
     to_svg,
 )
-from reporting.figures import MOST_FACTORS, dated, whole_span
+from reporting.figures import dated, whole_span
 from reporting.readings import (
-    OTHER,
-    REALISED_WINDOW,
-    SPECIFIC,
     Frontier,
     PublishedVersion,
-    forecast_volatility,
+    bias_by_rank,
     frontier,
     out_of_sample_start,
     portfolios_of,
-    realised_volatility,
     specific_volatility,
     surprises,
     trailing_bias,
-    variance_shares,
 )
 
 MOST_SPECIFIC = 15
-
-
-def volatility(versions: Sequence[PublishedVersion]) -> Chart | None:
-    """Draw each portfolio's forecast volatility by model against its trailing realised volatility, annualised."""
-    portfolios = portfolios_of(versions)
-    if not portfolios:
-        return None
-    periods = versions[0].periods_per_year
-    window = REALISED_WINDOW[periods]
-    labels = "as-of date", "volatility, % a year"
-    figure, axes = over_dates(len(portfolios), whole_span(versions), labels, height=2.0)
-    for ax, portfolio in zip(axes, portfolios, strict=True):
-        first = next(version for version in versions if portfolio in version.portfolios)
-        realised = realised_volatility(first, portfolio)
-        lines = curves(ax, first.dates, realised, color=INK, linestyle="solid", linewidth=1.5)
-        for version in versions:
-            lines += curves(ax, version.dates, forecast_volatility(version, portfolio))
-        ax.set_title(shown(portfolio, 60))
-        ax.set_ylim(bottom=0.0)
-    names = [f"realised, trailing {window} dates", *(f"forecast, {version.model}" for version in versions)]
-    legend(figure, list(zip(lines, names, strict=True)))
-    alt = "Forecast and realised volatility of each portfolio, by model"
-    return Chart(
-        (Picture("Forecast and realised volatility", dated(*versions), to_svg(figure, "volatility"), alt),),
-        f"Annualised (× √{periods}). The forecast is for the period after the as-of date; it starts at the first "
-        f"refit. Realised is the root mean square of the last {window} portfolio returns, as the first model holds the "
-        "portfolio: it looks back where the forecast looks ahead, and so lags by construction. A forecast that stays "
-        "below realised volatility understates risk.",
-    )
 
 
 def bias(versions: Sequence[PublishedVersion]) -> Chart | None:
@@ -112,37 +77,36 @@ def bias(versions: Sequence[PublishedVersion]) -> Chart | None:
     )
 
 
-def decomposition(versions: Sequence[PublishedVersion]) -> Chart | None:
-    """Draw the shares of portfolio variance over time, a picture per model: factors stacked, then the specific part."""
-    if not portfolios_of(versions):
+def ranks(versions: Sequence[PublishedVersion]) -> Chart | None:
+    """Draw each model's bias statistic by rank of its own eigenportfolios, with 95% intervals, models side by side."""
+    read = [(version.model, bias_by_rank(version)) for version in versions]
+    found = {model: biases for model, biases in read if biases is not None and len(biases)}
+    if not found:
         return None
+    shares = [biases.index for biases in found.values()]
+    buckets = [rank for rank in RANKS if any(rank in index for index in shares)]
+    figure = Figure(figsize=(WIDE, 2.6), layout="constrained")
+    ax = figure.subplots()
+    ax.axhline(1.0, color=INK, linewidth=0.6)
+    step = 0.6 / len(found)
+    entries: list[tuple[Artist, str]] = []
+    for number, (model, biases) in enumerate(found.items()):
+        places = np.array([buckets.index(rank) for rank in biases.index]) + (number - (len(found) - 1) / 2.0) * step
+        ax.vlines(places, biases["low"], biases["high"], color=f"C{number}", linewidth=1.5)
+        marks = ax.plot(places, biases["bias"], "o", color=f"C{number}", markersize=5.0, markeredgecolor=PAPER)
+        entries.append((marks[0], model))
+    legend(figure, entries)
+    ax.set_xticks(range(len(buckets)), buckets)
+    ax.set_xlabel("rank of the eigenportfolio, 1 has the largest variance")
+    ax.set_ylabel("bias statistic, 1")
+    alt = "Bias statistic by rank of eigenportfolios, by model, with 95% intervals"
     return Chart(
-        tuple(_decomposition(v, f"parts{place}") for place, v in enumerate(versions) if v.portfolios),
-        "Euler contributions of the factors and the specific part, as shares of the forecast variance; they sum to "
-        "100% at every date, from the first refit on. An area below zero is a factor that hedges. Empty where a "
-        "held stock is not covered. A large specific share means that the factors do not see what the portfolio bets "
-        "on.",
+        (Picture("Bias by rank", dated(*versions), to_svg(figure, "ranks"), alt),),
+        "Eigenportfolios of X Omega X' + D as of the date before, each model's own, over the next date, out of sample; "
+        "lines are 95% intervals (Newey-West). An optimiser leans on the last ranks: a line above 1 there means that "
+        "it is offered risk that is not as low as it looks. Ranks that a model does not tell apart stand for random "
+        "directions of their span.",
     )
-
-
-def _decomposition(version: PublishedVersion, key: str) -> Picture:
-    parts, shares = variance_shares(version, MOST_FACTORS)
-    fixed = {OTHER: MUTED, SPECIFIC: GRID}
-    colours = [fixed.get(part, f"C{position}") for position, part in enumerate(parts)]
-    first = int(np.argmax(np.isfinite(shares).any(axis=(0, 1))))
-    dates, shares = version.dates[first:], shares[:, :, first:]
-    kept = thin(len(dates), 180)
-    labels = "as-of date", "share of variance, %"
-    figure, axes = over_dates(len(version.portfolios), dates, labels, columns=3, height=1.9, sharey=True)
-    for number, (ax, portfolio) in enumerate(zip(axes, version.portfolios, strict=True)):
-        values = shares[:, number, kept]
-        ax.stackplot(dates[kept], np.clip(values, 0.0, None), colors=colours)
-        ax.stackplot(dates[kept], np.clip(values, None, 0.0), colors=colours)
-        ax.axhline(0.0, color=INK, linewidth=0.6)
-        ax.set_title(shown(portfolio, 40))
-    legend(figure, [(Patch(facecolor=colour), part) for part, colour in zip(parts, colours, strict=True)])
-    alt = f"Portfolio variance by factor and specific, {version.model}"
-    return Picture(version.model, dated(version), to_svg(figure, key), alt)
 
 
 def specific(versions: Sequence[PublishedVersion]) -> Chart | None:

@@ -16,6 +16,7 @@ import xarray as xr
 
 from models.allocation import efficient_frontier
 from models.arrays import Float64Array
+from models.inference.regression import automatic_lags, newey_west_covariance
 from models.risk.calibration import BUDGET
 from models.risk.portfolio import RiskModel
 from schemas.contracts import Manifest
@@ -24,6 +25,10 @@ from schemas.errors import DataError, ModelError
 REALISED_WINDOW = {252: 63, 12: 12}
 """Periods over which realised volatility looks back, by periods per year."""
 
+LEAST_RANKED = 63
+"""Dates out of sample below which a bias statistic by rank is not shown."""
+
+_NORMAL_95 = 1.96
 _STRAIGHT = 1e-4
 SPECIFIC = "specific"
 OTHER = "other factors"
@@ -71,6 +76,12 @@ class PublishedVersion:
     def portfolios(self) -> list[str]:
         """Names of the portfolios."""
         return [str(name) for name in self.dataset["portfolio"].values]
+
+    @property
+    def benchmarks(self) -> dict[str, str]:
+        """Names of the portfolios that have a benchmark, and of that."""
+        declared = self.manifest.config.get("portfolios", ())
+        return {item["name"]: item["benchmark"] for item in declared if "benchmark" in item}
 
     @property
     def factors(self) -> list[str]:
@@ -158,6 +169,28 @@ def trailing_bias(version: PublishedVersion, portfolio: str) -> Float64Array:
     return values.rolling(window, min_periods=math.ceil(window / 2)).std().to_numpy()
 
 
+def bias_by_rank(version: PublishedVersion) -> pd.DataFrame | None:
+    """Bias statistic out of sample by ranks of eigenportfolios; None if the version does not say.
+
+    Returns
+    -------
+    pandas.DataFrame
+        ``bias`` and the ``low`` and ``high`` end of its 95% interval by bucket of ranks, by the Newey-West error of the
+        mean ratio of variances; buckets that are known on `LEAST_RANKED` dates.
+    """
+    if "variance_ratio_by_rank" not in version.dataset:
+        return None
+    held_out = version.dataset["out_of_sample"].values.astype(bool)
+    found = {}
+    for rank, values in version.dataset["variance_ratio_by_rank"].transpose("rank", "date").to_pandas().iterrows():
+        ratios = values[held_out].dropna().to_numpy()
+        if len(ratios) >= LEAST_RANKED:
+            mean = ratios.mean()
+            reach = _NORMAL_95 * math.sqrt(newey_west_covariance(ratios[:, None], automatic_lags(len(ratios)))[0, 0])
+            found[str(rank)] = np.sqrt([mean, max(mean - reach, 0.0), mean + reach])
+    return pd.DataFrame.from_dict(found, orient="index", columns=["bias", "low", "high"])
+
+
 def _of_portfolio(version: PublishedVersion, name: str, portfolio: str) -> Float64Array:
     return np.asarray(version.dataset[name].reindex(portfolio=[portfolio]).squeeze("portfolio").values)
 
@@ -220,26 +253,6 @@ def moving_returns(version: PublishedVersion) -> xr.DataArray:
     """(date, factor) factor returns without the factor of estimation error, which has none."""
     names = [name for name in version.factors if name != BUDGET]
     return version.dataset["factor_returns"].sel(factor=names)
-
-
-def variance_shares(version: PublishedVersion, most: int) -> tuple[list[str], Float64Array]:
-    """Shares of the portfolio variance in percent: (part, portfolio, date), specific last.
-
-    The parts are the leading factors, all others together if there are more than `most`, and the specific part. They
-    sum to 100; the contribution of a factor that hedges is negative.
-    """
-    total = version.dataset["portfolio_variance"].transpose("portfolio", "date").values
-    total = np.where(total > 0.0, total, np.nan)
-    factor = version.dataset["portfolio_variance_factor"].transpose("factor", "portfolio", "date").values
-    specific = version.dataset["portfolio_variance_specific"].transpose("portfolio", "date").values
-    leading = leading_factors(version, most)
-    names = [version.factors[position] for position in leading]
-    parts = [factor[position] for position in leading]
-    rest = [position for position in range(len(version.factors)) if position not in leading]
-    if rest:
-        names.append(OTHER)
-        parts.append(factor[rest].sum(axis=0))
-    return [*names, SPECIFIC], np.stack([*parts, specific]) / total * 100.0
 
 
 def specific_volatility(version: PublishedVersion) -> tuple[pd.Series[float], pd.Timestamp] | None:

@@ -84,6 +84,7 @@ def render_report(
         bias=tables_risk.bias(versions),
         suspects=tables_risk.suspects(versions),
         portfolio_risk=tables_risk.portfolio_risk(versions),
+        active_risk=tables_risk.active_risk(versions),
         runs=_runs(versions),
         versions=[(version, tables.parameters(version)) for version in versions],
         periods=versions[0].periods_per_year,
@@ -139,6 +140,7 @@ def _charts(versions: Sequence[PublishedVersion], tickers: Sequence[str]) -> dic
             "beside_linear": figures_explaining.beside_linear(versions),
             "r2": figures.r_squared(versions),
             "bias": figures_risk.bias(versions),
+            "ranks": figures_risk.ranks(versions),
             "specific": figures_risk.specific(versions),
             "frontiers": figures_risk.frontiers(versions),
         }

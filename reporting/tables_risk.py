@@ -1,4 +1,4 @@
-"""Tables about risk: bias statistics with their bands and without suspects, portfolio risk, premia and volatilities."""
+"""Tables about risk: bias statistics with their bands and without suspects, portfolio and active risk, premia."""
 
 from __future__ import annotations
 
@@ -129,6 +129,23 @@ def portfolio_risk(versions: Sequence[PublishedVersion]) -> Table:
     )
 
 
+def active_risk(versions: Sequence[PublishedVersion]) -> Table:
+    """One row per portfolio with a benchmark and model: tracking error and beta as of the last forecast."""
+    rows = [
+        _active_row(version, portfolio, version.benchmarks[portfolio])
+        for portfolio in portfolios_of(versions)
+        for version in versions
+        if portfolio in version.benchmarks
+    ]
+    return Table(
+        heads("Portfolio", "Benchmark", "Model", "As of", num("Tracking error"), num("Beta")),
+        grouped(rows),
+        "At the last date with a forecast. Tracking error: forecast volatility of the weights less those of the "
+        f"benchmark, annualised (× √{versions[0].periods_per_year}). Beta: forecast covariance with the benchmark over "
+        "the variance of the benchmark.",
+    )
+
+
 def factors(versions: Sequence[PublishedVersion]) -> Table:
     """One row per factor of each model: sample and annualised premium with its t-statistic, and volatility."""
     periods = versions[0].periods_per_year
@@ -168,6 +185,21 @@ def _sample(version: PublishedVersion) -> str:
     window = manifest.config.get("walk_forward", {}).get("window")
     span = version.dates[version.dates <= pd.Timestamp(manifest.refits[-1])][-(window or len(version.dates)) :]
     return f"{span[0]:%Y-%m-%d} to {span[-1]:%Y-%m-%d}" if len(span) else MISSING
+
+
+def _active_row(version: PublishedVersion, portfolio: str, benchmark: str) -> tuple[Cell, ...]:
+    data = version.dataset[["tracking_error", "portfolio_beta"]].sel(portfolio=portfolio)
+    named = Cell(portfolio, "key"), Cell(benchmark), Cell(version.model)
+    known = np.flatnonzero(data["tracking_error"].notnull().values)
+    if not len(known):
+        return (*named, *[Cell(MISSING)] * 3)
+    last = data.isel(date=int(known[-1]))
+    return (
+        *named,
+        Cell(f"{version.dates[known[-1]]:%Y-%m-%d}", "date"),
+        num(percent(float(last["tracking_error"]) * math.sqrt(version.periods_per_year))),
+        num(number(float(last["portfolio_beta"]))),
+    )
 
 
 def _risk_row(version: PublishedVersion, portfolio: str) -> tuple[Cell, ...]:

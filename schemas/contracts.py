@@ -122,6 +122,7 @@ RECORD: dict[str, Variable] = {
 _UNCOVERED = "NaN: the stock is not covered, its characteristics or history do not suffice."
 _FORECAST = "NaN before the first refit: no forecast was made."
 _EXPLAINED = "Of the last fit, over the 252 dates before it; only where loadings are functions of characteristics."
+_BENCHMARK = "The config in the manifest names the benchmark. NaN: the portfolio has none"
 _PORTFOLIO = "NaN before the first refit, or where a held stock is not covered."
 
 VERSION: dict[str, Variable] = {
@@ -194,6 +195,22 @@ VERSION: dict[str, Variable] = {
         f"From the loadings of risk, as published. {_PORTFOLIO}",
         required=False,
     ),
+    "portfolio_beta": _variable(
+        "portfolio date",
+        "float64",
+        "1",
+        "forecast beta of the portfolio to its benchmark over the next period, Cov(r_P, r_B) / Var(r_B)",
+        f"{_BENCHMARK}, or the benchmark has no risk. {_PORTFOLIO}",
+        required=False,
+    ),
+    "tracking_error": _variable(
+        "portfolio date",
+        "float64",
+        "1",
+        "forecast volatility of the portfolio's weights less those of its benchmark over the next period",
+        f"{_BENCHMARK}; before the first refit, or where a stock that is not covered has an active weight.",
+        required=False,
+    ),
     "portfolio_return": _variable(
         "portfolio date",
         "float64",
@@ -242,6 +259,16 @@ VERSION: dict[str, Variable] = {
     ),
     "standardised_return": _variable(
         "portfolio date", "float64", "1", "portfolio return over its forecast volatility", _FORECAST
+    ),
+    "variance_ratio_by_rank": _variable(
+        "rank date",
+        "float64",
+        "1",
+        "squared return over forecast variance, mean over the model's own eigenportfolios of these ranks",
+        "Of X Omega X' + D as of the date before, from the largest eigenvalue down, over covered stocks with a return "
+        "that no check suspects. The root of its mean over dates is the bias statistic. NaN: no forecast was made the "
+        "date before, or there are no such ranks.",
+        required=False,
     ),
     "qlike_without_suspects": _variable(
         "portfolio date",

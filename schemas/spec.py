@@ -33,14 +33,24 @@ _KIND = "How the weights come about."
 _NAME = "Name of the portfolio, by which its risk is published."
 
 
-class EqualWeight(Frozen):
+class _Portfolio(Frozen):
+    """What every portfolio may have, however its weights come about."""
+
+    benchmark: Name | None = Field(
+        default=None,
+        exclude_if=lambda name: name is None,  # a config without one has the names of versions that it always had
+        description="Another portfolio of the config; beta to it and tracking error are published.",
+    )
+
+
+class EqualWeight(_Portfolio):
     """Equal weights over all covered stocks."""
 
     kind: Literal["equal_weight"] = Field(default="equal_weight", description=_KIND)
     name: Name = Field(default="equal_weight", description=_NAME)
 
 
-class FixedWeights(Frozen):
+class FixedWeights(_Portfolio):
     """Given weights, rescaled at each date over the covered stocks."""
 
     kind: Literal["fixed"] = Field(default="fixed", description=_KIND)
@@ -50,7 +60,7 @@ class FixedWeights(Frozen):
     )
 
 
-class LongShort(Frozen):
+class LongShort(_Portfolio):
     """Equal-weighted long-short portfolio on a characteristic: long the top quantile, short the bottom one."""
 
     kind: Literal["long_short"] = Field(default="long_short", description=_KIND)
@@ -59,7 +69,7 @@ class LongShort(Frozen):
     quantile: float = Field(default=0.2, gt=0.0, le=0.5, description="Share of the stocks in each leg.")
 
 
-class InverseVolatility(Frozen):
+class InverseVolatility(_Portfolio):
     """Weights proportional to one over the trailing volatility."""
 
     kind: Literal["inverse_volatility"] = Field(default="inverse_volatility", description=_KIND)
@@ -73,7 +83,7 @@ class InverseVolatility(Frozen):
     )
 
 
-class ValueWeight(Frozen):
+class ValueWeight(_Portfolio):
     """Weights proportional to market capitalisation, or to dollar volume where the data have no shares outstanding."""
 
     kind: Literal["value_weight"] = Field(default="value_weight", description=_KIND)
@@ -93,7 +103,7 @@ class DatedWeights(Frozen):
     )
 
 
-class _Rebalanced(Frozen):
+class _Rebalanced(_Portfolio):
     """Weights of dates, each held until the next; later ones may follow, those that are known stay."""
 
     rebalances: tuple[DatedWeights, ...] = Field(
@@ -399,9 +409,14 @@ class RunSpec(Frozen):
             known=getattr(self.data, "known", "at_date"),
             adjust="splits" if self.adjusts_splits else None,
             characteristics=self.characteristics,
-            portfolios=self.portfolios,
+            portfolios=tuple(item.model_copy(update={"benchmark": None}) for item in self.portfolios),
             checks=self.checks,
         )
+
+    @property
+    def benchmarks(self) -> dict[str, str]:
+        """Names of the portfolios that have a benchmark, and of that."""
+        return {item.name: item.benchmark for item in self.portfolios if item.benchmark is not None}
 
     @property
     def sources(self) -> tuple[MarketSource | FactorSource | IndustrySource, ...]:
@@ -447,9 +462,22 @@ class RunSpec(Frozen):
         return items
 
     @model_validator(mode="after")
-    def _consistent(self) -> Self:
-        if self.panel.market_portfolio and self.panel.market_portfolio not in {item.name for item in self.portfolios}:
+    def _portfolios_there(self) -> Self:
+        portfolios = [item.name for item in self.portfolios]
+        if self.panel.market_portfolio and self.panel.market_portfolio not in portfolios:
             raise ValueError(f"panel.market_portfolio '{self.panel.market_portfolio}' is not one of the portfolios")
+        for name, benchmark in self.benchmarks.items():
+            if benchmark == name:
+                raise ValueError(f"portfolio '{name}' is its own `benchmark`; name another one, or leave it out")
+            if benchmark not in portfolios:
+                raise ValueError(
+                    f"portfolio '{name}' has a benchmark '{benchmark}' that is not one of the portfolios; "
+                    f"{nearest(benchmark, portfolios)}"
+                )
+        return self
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
         known = [model.name for model in self.models]
         for one in self.allocations:
             if one.model not in known:

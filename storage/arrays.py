@@ -56,6 +56,7 @@ LABEL_ATTRS: dict[str, dict[str, str]] = {
     "factor_": {"long_name": "factor, second axis of omega"},
     "portfolio": {"long_name": "portfolio"},
     "observed_factor": {"long_name": "observed factor"},
+    "rank": {"long_name": "ranks of eigenportfolios, from the largest variance down"},
     "level": {"long_name": "place from the 1% to the 99% quantile of a characteristic"},
     "penalty": {"long_name": "position along the path of penalties"},
     "industry_name": {"long_name": "industry", "comment": "The axis only grows and keeps its order."},

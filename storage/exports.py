@@ -13,6 +13,7 @@ stocks             date, ticker                  specific_variance, imputed, exp
 weights            portfolio, date, ticker       weights
 portfolios         portfolio, date               portfolio_variance, its parts, portfolio_return, qlike, ...
 portfolio_factors  portfolio, date, factor       portfolio_variance_factor, portfolio_exposure
+ranks              rank, date                    variance_ratio_by_rank
 dates              date                          total_r2, predictive_r2, out_of_sample, ...
 last_fit_...       the axes in its name          statistics of the last fit, such as premia
 variables          variable                      in which table it is, its units, what it is, what missing means
@@ -51,6 +52,7 @@ _NAMES = {
     ("portfolio", "date", "ticker"): "weights",
     ("portfolio", "date"): "portfolios",
     ("portfolio", "date", "factor"): "portfolio_factors",
+    ("rank", "date"): "ranks",
     ("date",): "dates",
 }
 _FACTS = "version"

@@ -127,10 +127,10 @@ def _turned(space: Workspace, model: ModelSpec, fits: tuple[FitRef, ...]) -> Fac
 def assemble_risk(sample: Sample, model: ModelSpec, fits: tuple[FitRef, ...], rows: list[Key]) -> RiskRef:
     """Join the rows of one model's fits, and add portfolio risk and the last fit's inference. Runs on a worker."""
     space = sample.space
-    portfolios = [item.name for item in sample.spec.portfolios]
+    portfolios, benchmarks = [item.name for item in sample.spec.portfolios], sample.spec.benchmarks
     calibration = sample.spec.risk.calibration
     stages = calibration and calibration.model_dump(mode="json")
-    name = key(Stage.ROWS.code(), rows=rows, portfolios=portfolios, calibration=stages)
+    name = key(Stage.ROWS.code(), rows=rows, portfolios=portfolios, calibration=stages, benchmarks=benchmarks)
     if not space.work.has(Kind.RISKS, name):
         last = _turned(space, model, fits)
         held = sample.held()
@@ -138,7 +138,9 @@ def assemble_risk(sample: Sample, model: ModelSpec, fits: tuple[FitRef, ...], ro
             [_served(space, each) for each in rows], held.indexes["date"], held.indexes["ticker"], last.factors_
         )
         known = Panel(sample.known().data.isel(date=slice(0, -1)))
-        whole, reached = completed(joined, held, known.returns.where(known.usable).load(), calibration)
+        whole, reached = completed(
+            joined, held, known.returns.where(known.usable).load(), calibration, benchmarks=benchmarks
+        )
         risk = out_of_sample(whole, pd.Timestamp(fits[0].as_of).to_datetime64())
         state, learnt = last.state(), space.work.get_arrays(Kind.FITS, fits[-1].key)[1]
         facts = {"kind": model.kind, "params": model.model_dump(mode="json"), "in_sample": learnt["in_sample"]}

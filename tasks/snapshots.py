@@ -34,7 +34,7 @@ def open_span(space: Workspace, spec: RunSpec, snapshot: SnapshotRef) -> xr.Data
     cube = _in_order(stored.open_dataset(snapshot.snapshot_id))
     recipe = stored.facts(snapshot.snapshot_id).get("recipe")
     if recipe is not None:
-        refuse_other_portfolios(Recipe.model_validate(recipe).portfolios, spec.portfolios)
+        refuse_other_portfolios(Recipe.model_validate(recipe).portfolios, spec.recipe.portfolios)
     missing = [item.name for item in spec.portfolios if item.name not in cube.indexes["portfolio"]]
     if missing:
         raise DataError(f"the cube of {spec.universe} has no portfolio '{missing[0]}'; ingest with this config first")

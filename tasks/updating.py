@@ -224,4 +224,5 @@ class Continuation:
             )
             new = reader.rows(begin, last + 1)
             calibration = (self.spec.risk.calibration, self.calibration)
-            return continued(old, served, reader.holdings(begin, last + 1), new, reader.order, calibration)
+            held = reader.holdings(begin, last + 1)
+            return continued(old, served, held, new, reader.order, calibration, self.spec.benchmarks)

@@ -5,7 +5,7 @@ Here belongs how new rows join old ones, on an axis of tickers that only grows. 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pandas as pd
@@ -28,6 +28,7 @@ def continued(
     new: Panel,
     order: Sequence[str],
     calibration: tuple[CalibrationSpec | None, NamedArrays] = (None, {}),
+    benchmarks: Mapping[str, str] | None = None,
 ) -> tuple[xr.Dataset, NamedArrays]:
     """Put the rows of the dates after a version behind its own, which stay bit for bit.
 
@@ -45,6 +46,8 @@ def continued(
         Those tickers in the order in which they first appeared: in it the new ones join the axis.
     calibration : (CalibrationSpec or None, dict[str, numpy.ndarray])
         How rows are calibrated, and the state after the last row of the version, on its tickers.
+    benchmarks : mapping of str to str, optional
+        As in `models.forecasting.rows.completed`.
 
     Returns
     -------
@@ -58,7 +61,7 @@ def continued(
     if spec is not None:
         state = on_tickers(state, spec, old.indexes["ticker"], tickers, n_factors)
     joined = join([served], dates, tickers, [str(name) for name in old["factor"].values[:n_factors]])
-    rows, state = completed(joined, held, new.returns.where(new.usable), spec, state)
+    rows, state = completed(joined, held, new.returns.where(new.usable), spec, state, benchmarks=benchmarks)
     rows["out_of_sample"] = ("date", np.ones(len(dates), dtype=np.bool_))
     before = old.isel(date=[-1])[[name for name in FORECASTS if name in old]]
     before = _widened(before, tickers.union(old.indexes["ticker"], sort=False))

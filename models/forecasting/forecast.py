@@ -6,7 +6,7 @@ tasks, which keep what each of them gives.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import xarray as xr
@@ -33,6 +33,7 @@ def forecast(
     *,
     bases: Sequence[FactorModel] = (),
     risk: RiskSpec | None = None,
+    benchmarks: Mapping[str, str] | None = None,
 ) -> xr.Dataset:
     """Fit a model walking forward, and make the rows of a version: the Dataset that a retrain publishes, bit for bit.
 
@@ -52,6 +53,8 @@ def forecast(
         The unfitted models that this one is fitted on, in the order of its `bases`; each stands by itself.
     risk : RiskSpec, optional
         How risk is estimated. Default: as the platform does.
+    benchmarks : mapping of str to str, optional
+        Portfolio to its benchmark, another portfolio of the cube.
 
     Returns
     -------
@@ -93,7 +96,7 @@ def forecast(
         ]
         joined = join(served, dates, held.indexes["ticker"], last.factors_)
         known = Panel(panel.data.isel(date=slice(0, -1)))
-        rows, _ = completed(joined, held, known.returns.where(known.usable), risk.calibration)
+        rows, _ = completed(joined, held, known.returns.where(known.usable), risk.calibration, benchmarks=benchmarks)
         rows = out_of_sample(rows, refits[0].to_datetime64())
         rows = with_statistics(scored(rows, known.returns, known.mask, held), turned[-1].statistics())
         return with_explanation(rows, turned[-1], panel.known(begins[-1]))

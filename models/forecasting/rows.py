@@ -7,18 +7,31 @@ of an update a few.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
 import xarray as xr
 
 from models.arrays import NamedArrays
 from models.evaluation import forecasts
+from models.evaluation.ranks import variance_ratio_by_rank
 from models.forecasting.calibrating import calibrated
 from models.forecasting.held import counted, reindexed
+from models.risk.benchmark import active_risk
 from models.risk.portfolio import RiskModel
 from schemas.calibration import CalibrationSpec
 from schemas.contracts import VERSION
 
-FORECASTS = ["loadings", "loading_scale", "factor_returns", "expected_returns", "weights", "portfolio_variance"]
+FORECASTS = [
+    "loadings",
+    "loading_scale",
+    "factor_returns",
+    "omega",
+    "specific_variance",
+    "expected_returns",
+    "weights",
+    "portfolio_variance",
+]
 """What the scores of the next date look at."""
 
 
@@ -28,6 +41,8 @@ def completed(
     returns: xr.DataArray,
     spec: CalibrationSpec | None,
     state: NamedArrays | None = None,
+    *,
+    benchmarks: Mapping[str, str] | None = None,
 ) -> tuple[xr.Dataset, NamedArrays]:
     """Add what follows from the rows of fits and what is held, and calibrate them.
 
@@ -43,12 +58,14 @@ def completed(
         How they are calibrated, if they are.
     state : dict[str, numpy.ndarray], optional
         Of the calibration, after the date before the first row.
+    benchmarks : mapping of str to str, optional
+        Portfolio to its benchmark, another portfolio of what is held.
 
     Returns
     -------
     rows : xarray.Dataset
-        ``joined`` with imputed loadings, ``imputed``, ``weights``, and ``portfolio_variance`` with its parts; specific
-        variance is known where loadings are.
+        ``joined`` with imputed loadings, ``imputed``, ``weights``, and ``portfolio_variance`` with its parts; with
+        benchmarks also ``portfolio_beta`` and ``tracking_error``. Specific variance is known where loadings are.
     state : dict[str, numpy.ndarray]
         Of the calibration, after the last row; empty without one.
     """
@@ -65,7 +82,8 @@ def completed(
         place = {"date": rows.indexes["date"], "ticker": rows.indexes["ticker"]}
         rows, after = calibrated(rows, returns.sel(place), spec, state)
     risk = RiskModel(rows["loadings"], rows["omega"], rows["specific_variance"])
-    return rows.merge(risk.decompose(rows["weights"])), after
+    rows = rows.merge(risk.decompose(rows["weights"]))
+    return (rows.merge(active_risk(risk, rows["weights"], benchmarks)) if benchmarks else rows), after
 
 
 def impute(loadings: xr.DataArray, held: xr.Dataset) -> tuple[xr.DataArray, xr.DataArray]:
@@ -105,7 +123,8 @@ def scored(
 ) -> xr.Dataset:
     """Add to rows how the forecasts of the date before each held, with suspected returns and without them.
 
-    A refuted return counts in neither. R2 are over the estimation universe, which has no suspected return.
+    A refuted return counts in neither. R2 are over the estimation universe, which has no suspected return, and
+    eigenportfolios earn no suspected return either.
 
     Parameters
     ----------
@@ -132,6 +151,7 @@ def scored(
         )
     series = forecasts.evaluate(seen, returns, mask, trusted)
     series = series[[name for name in series if name in VERSION]]
+    series["variance_ratio_by_rank"] = variance_ratio_by_rank(seen, returns.where(trusted))
     return rows.merge(series.sel(date=rows.indexes["date"]))
 
 

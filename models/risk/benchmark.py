@@ -10,6 +10,8 @@ a ticker that is not covered makes every number of the portfolio NaN.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
 import xarray as xr
 
@@ -124,6 +126,55 @@ def beta(model: RiskModel, weights: Weights, benchmark: Weights) -> xr.DataArray
     variance = model.variance(benchmark)
     found = covariance(model, weights, benchmark) / variance.where(variance > 0.0)
     return found.transpose("portfolio", "date", missing_dims="ignore")
+
+
+def active_risk(model: RiskModel, weights: xr.DataArray, benchmarks: Mapping[str, str]) -> xr.Dataset:
+    """Beta and tracking error of portfolios whose benchmarks are portfolios too, as a version publishes them.
+
+    With 2 Cov(r_P, r_B) = Var(r_P) + Var(r_B) - Var(r_P - r_B) all comes from variances, which the dates beside a date
+    do not round: one date has the bits of many.
+
+    Parameters
+    ----------
+    model : RiskModel
+    weights : xarray.DataArray
+        (portfolio, [date,] ticker), of portfolios and benchmarks.
+    benchmarks : mapping of str to str
+        Portfolio to its benchmark.
+
+    Returns
+    -------
+    xarray.Dataset
+        ``portfolio_beta`` and ``tracking_error`` (portfolio, [date]), per period; NaN for portfolios without benchmark.
+
+    Raises
+    ------
+    DataError
+        If a name is not that of a portfolio.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from models.risk.benchmark import active_risk
+    >>> from models.risk.example import example_risk
+    >>> model = example_risk()
+    >>> held = model.labelled_weights(np.array([[1.0, 0.0, 0.0, 0.0], [0.25] * 4]))
+    >>> held = held.assign_coords(portfolio=["fund", "index"])
+    >>> active_risk(model, held, {"fund": "index"})["portfolio_beta"].values.round(2).tolist()
+    [0.94, nan]
+    """
+    known = weights.indexes["portfolio"]
+    for name in (*benchmarks, *benchmarks.values()):
+        if name not in known:
+            raise DataError(f"There is no portfolio '{name}' to have or to be a benchmark; known: {', '.join(known)}.")
+    ours, theirs = (held(model, weights.sel(portfolio=list(names))) for names in (benchmarks, benchmarks.values()))
+    theirs = theirs.assign_coords(portfolio=ours["portfolio"])
+    active, own, other = (model.variance(each) for each in (ours - theirs, ours, theirs))
+    found = {
+        "portfolio_beta": (own + other - active) / (2.0 * other.where(other > 0.0)),
+        "tracking_error": active**0.5,
+    }
+    return xr.Dataset(found).reindex(portfolio=known)
 
 
 def incremental_risk(model: RiskModel, weights: Weights, trades: xr.DataArray) -> xr.Dataset:

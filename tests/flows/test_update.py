@@ -11,6 +11,7 @@ import polars as pl
 import pytest
 import xarray as xr
 from running import Inline, deliver, ingested, listing_market
+from small_market import SMALL
 
 from flows.update import update
 from models.arrays import NamedArrays
@@ -29,6 +30,7 @@ UNTIL = date(2016, 12, 5)
 DAYS = [date(2016, 12, 1), date(2016, 12, 2), UNTIL]
 SLOW = [pytest.param(name, marks=pytest.mark.slow) for name in ("fama_macbeth", "pca")]
 MODELS = ["market", "ipca", "autoencoder", *SLOW]
+BENCHMARKED = [SMALL["portfolios"][0], SMALL["portfolios"][1] | {"benchmark": "equal_weight"}]
 
 
 class Champions:
@@ -37,12 +39,12 @@ class Champions:
     def __init__(self, folder: Path) -> None:
         market = listing_market()
         self.settings = Settings(root=folder / "out")
-        spec = deliver(folder, market, KNOWN)
+        spec = deliver(folder, market, KNOWN, portfolios=BENCHMARKED)
         refs = train(
             spec, spec.models, ingested(spec, self.settings), None, Inline(), self.settings, promote_first=True
         )
         self.parents = {ref.model: ref for ref in refs}
-        self.spec = deliver(folder, market)
+        self.spec = deliver(folder, market, portfolios=BENCHMARKED)
         self.snapshot = ingested(self.spec, self.settings)
 
     def update(self, settings: Settings, model: str, until: date | None = UNTIL, **options: object) -> VersionRef:
@@ -114,6 +116,7 @@ def test_new_rows_are_those_of_a_retrain_with_the_same_last_fit(
     (ref,) = train(spec, chosen, champions.snapshot, UNTIL, Inline(), copied(champions.settings, tmp_path / "fitted"))
     fitted = opened(Settings(root=tmp_path / "fitted"), ref)
     assert set(fitted["ticker"].values) == set(updated["ticker"].values)
+    assert {"portfolio_beta", "tracking_error", "variance_ratio_by_rank"} <= set(fitted)
     for name, array in fitted.sel(date=DAYS).data_vars.items():
         if "date" in array.dims:
             other = updated[name].sel({dim: array[dim] for dim in array.dims})

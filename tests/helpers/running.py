@@ -69,9 +69,9 @@ def listing_market() -> pl.DataFrame:
     return make_market(stocks=26).filter(~unlisted)
 
 
-def deliver(folder: Path, market: pl.DataFrame, until: date | None = None) -> RunSpec:
-    """Put a file of prices up to a date where the config of the folder expects it; return the spec."""
+def deliver(folder: Path, market: pl.DataFrame, until: date | None = None, **changes: Any) -> RunSpec:
+    """Put a file of prices up to a date where the config of the folder expects it; return the spec, changed."""
     known = market if until is None else market.filter(pl.col("date") <= until)
     folder.mkdir(parents=True, exist_ok=True)
     known.write_parquet(folder / "prices.parquet")
-    return load_spec(write_config(folder, {}))
+    return load_spec(write_config(folder, changes))

@@ -67,6 +67,7 @@ def version_data(periods: int = 12, *, seed: int = 0, end: str = "2024-06-28", t
         "portfolio": ["market", "momentum"],
         "char": list(CHARS),
         "level": [0.0, 0.5, 1.0],
+        "rank": ["1", "last 20"],
     }
     arrays = {}
     for name, variable in VERSION.items():

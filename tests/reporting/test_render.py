@@ -19,13 +19,13 @@ from reporting.canvas import HALF, WIDE, curves, drawing, legend, over_dates, th
 from reporting.figures_explaining import beside_linear, importance, responses
 from reporting.readings import (
     bends,
+    bias_by_rank,
     frontier,
     in_sample_spans,
     leading_factors,
     realised_volatility,
     specific_volatility,
     trailing_bias,
-    variance_shares,
 )
 from schemas.checks import CheckReport, FlaggedRow
 from schemas.contracts import GateDecision, validate
@@ -376,7 +376,7 @@ def test_series_match_pandas(versions):
     assert spans == [(version.dates[0], version.dates[2]), (version.dates[5], version.dates[6])]
 
 
-def test_leading_factors_do_not_depend_on_scale_and_shares_add_up():
+def test_leading_factors_do_not_depend_on_scale():
     version = make_versions(("ipca",), n_dates=300, n_factors=8)[0]
     rng = np.random.default_rng(1)
     scale = xr.DataArray(rng.uniform(1e-3, 1e3, 8), dims="factor", coords={"factor": version.factors})
@@ -386,11 +386,6 @@ def test_leading_factors_do_not_depend_on_scale_and_shares_add_up():
     leading = leading_factors(version, 3)
     assert leading == leading_factors(replace(version, dataset=rescaled), 3)
     assert 0 in leading
-    names, shares = variance_shares(version, 3)
-    assert names == [*[version.factors[position] for position in leading], "other factors", "specific"]
-    total = pd.DataFrame(shares.sum(axis=0)).dropna(axis=1)
-    assert total.shape[1] > 200
-    np.testing.assert_allclose(total, 100.0, rtol=1e-6)
 
 
 @pytest.mark.usefixtures("no_panels")
@@ -408,6 +403,39 @@ def test_the_gate_section_shows_criteria_champion_and_held_out_dates(versions, h
     assert ["", "QLIKE", "–", "–", "not applicable, no portfolio in common", "not applicable"] in rows
     without = [replace(one, manifest=one.manifest.model_copy(update={"gate": _bare(one)})) for one in versions]
     assert "Criteria" not in render_report(without, None, title="t")
+
+
+def test_active_risk_is_shown_as_of_the_last_forecast_of_portfolios_that_have_a_benchmark(versions, html):
+    assert "Beside a benchmark" not in html
+    dataset = versions[1].dataset
+    beta = xr.full_like(dataset["portfolio_variance"], np.nan)
+    beta[1, :-2] = np.linspace(0.0, 0.52, dataset.sizes["date"] - 2)
+    added = dataset.assign(portfolio_beta=beta, tracking_error=beta / 100)
+    declared = {"portfolios": [{"name": "equal_weight"}, {"name": "long_short", "benchmark": "equal_weight"}]}
+    manifest = versions[1].manifest.model_copy(update={"config": declared})
+    page = Page(render_report([PublishedVersion(added, manifest)], None, title="t"))
+    rows = [[cell.strip() for cell in row] for row in page.rows]
+    last = f"{versions[1].dates[-3]:%Y-%m-%d}"
+    assert ["long_short", "equal_weight", "ipca", last, "8.3%", "0.52"] in rows
+
+
+def test_bias_by_rank_is_drawn_of_the_dates_out_of_sample_with_its_interval(versions, html):
+    assert "By rank of eigenportfolios" not in html
+    version, rng = versions[1], np.random.default_rng(0)
+    dates = version.dataset["date"]
+    ratios = np.stack([rng.chisquare(1, dates.size), 4.0 * rng.chisquare(1, dates.size), np.full(dates.size, np.nan)])
+    ratios[:, ~version.dataset["out_of_sample"].values] = 1e9
+    coords = {"rank": ["1", "last 20", "201-"], "date": dates}
+    added = version.dataset.assign(variance_ratio_by_rank=xr.DataArray(ratios, coords, ("rank", "date")))
+    found = bias_by_rank(replace(version, dataset=added))
+    assert list(found.index) == ["1", "last 20"]
+    np.testing.assert_allclose(found["bias"], [1.0, 2.0], rtol=0.12)
+    error = 0.5 * np.sqrt(2.0 / version.dataset["out_of_sample"].values.sum())  # of the root of a mean of chi-squares
+    np.testing.assert_allclose(found["high"] - found["bias"], [1.96 * error, 3.92 * error], rtol=0.25)
+    page = Page(render_report([replace(version, dataset=added)], None, title="t"))
+    in_pictures = {text for tag, text in page.texts if tag == "text"}
+    assert "last 20" in in_pictures
+    assert "201-" not in in_pictures
 
 
 def _bare(version: PublishedVersion) -> GateDecision:

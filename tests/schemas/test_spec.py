@@ -30,6 +30,9 @@ SPEC = {
     "walk_forward": {"first": "2015-12-31"},
 }
 
+FUND = {"kind": "fixed", "name": "fund", "weights": {"A": 1.0}}
+BOOK = {"kind": "holdings", "name": "book", "rebalances": [{"as_of": "2015-12-31", "weights": {"A": 1.0}}]}
+
 
 def changed(path: str, value: object) -> dict:
     spec = copy.deepcopy(SPEC)
@@ -66,6 +69,8 @@ def changed(path: str, value: object) -> dict:
         ("data.tickers", [True], "'data.tickers.0': expected text; put it in quotes (given: True)"),  # YAML's `ON`
         ("frequency", "weekly", "'frequency': Input should be 'daily' or 'monthly' (given: 'weekly')"),
         ("panel.market_portfolio", "caps", "panel.market_portfolio 'caps' is not one of the portfolios"),
+        ("portfolios", [BOOK | {"benchmark": "fnd"}, FUND], "is not one of the portfolios; did you mean 'fund'?"),
+        ("portfolios", [BOOK | {"benchmark": "book"}], "portfolio 'book' is its own `benchmark`"),
         ("models.1", {"kind": "market"}, "'models': the name market is given twice"),
         ("walk_forward.first", "2015-02-30", "'walk_forward.first'"),
     ],
@@ -152,6 +157,16 @@ def test_digest_depends_on_what_is_said_and_not_on_the_order_of_saying_it():
     backwards = RunSpec.parse(dict(reversed(SPEC.items())), origin="b")
     assert backwards.digest() == spec.digest()
     assert RunSpec.parse(changed("models.1.n_factors", 4), origin="c").digest() != spec.digest()
+
+
+def test_a_benchmark_is_part_of_the_config_alone_and_one_without_is_as_it_was():
+    bare = RunSpec.parse(changed("portfolios", [BOOK, FUND]), origin="a")
+    beside = RunSpec.parse(changed("portfolios", [BOOK | {"benchmark": "fund"}, FUND]), origin="b")
+    assert "benchmark" not in bare.model_dump_json()
+    assert beside.benchmarks == {"book": "fund"}
+    assert beside.digest() != bare.digest()
+    assert beside.recipe == bare.recipe
+    assert RunSpec.parse(beside.model_dump(mode="json"), origin="manifest") == beside
 
 
 def test_relative_paths_are_taken_from_the_folder_of_the_config(tmp_path):

@@ -55,6 +55,9 @@ def test_holdings_are_part_of_the_recipe_wherever_their_file_lies(tmp_path: Path
 
     moved = spec_of(tmp_path / "two", FIRST)
     assert not ingested(moved, settings).changed, "the same holdings in another folder are the same ones"
+    beside = spec_of(tmp_path / "two", FIRST, benchmark="equal_weight")
+    assert not ingested(beside, settings).changed, "a benchmark is of the config, and no part of what is held"
+    assert open_span(Workspace.of(settings), beside, snapshot).sizes["portfolio"] == 2
     more = ingested(spec_of(tmp_path / "two", FIRST + LATER), settings)
     assert more.changed
     after = cube.open_dataset().load()["weights"].sel(portfolio="fund")

@@ -31,6 +31,7 @@ from tasks.workspace import Workspace
 MODELS = ("market", "fama_macbeth", "pca", "ipca", "autoencoder", "mixed", "mean", "clustered", "learnt")
 OF_CHARACTERISTICS = ("fama_macbeth", "ipca", "autoencoder")
 """Those whose loadings are functions of characteristics alone."""
+BENCHMARKS = {"pair": "equal_weight"}
 OF_OTHERS: list[dict[str, Any]] = [
     {"kind": "mean_of_models", "name": "mean", "of": ["few", "many"]},
     {"kind": "hybrid", "name": "mixed", "of": "pca", "n_factors": 2},
@@ -47,7 +48,10 @@ class Retrained:
     def __init__(self, folder: Path) -> None:
         self.settings = Settings(root=folder / "out")
         deliver(folder, listing_market())
-        self.spec: RunSpec = load_spec(write_config(folder, {"models": [*OF_OTHERS, *SMALL["models"]]}))
+        equal, pair = SMALL["portfolios"]
+        portfolios = [equal, pair | {"benchmark": BENCHMARKS["pair"]}]
+        changes = {"models": [*OF_OTHERS, *SMALL["models"]], "portfolios": portfolios}
+        self.spec: RunSpec = load_spec(write_config(folder, changes))
         self.snapshot = ingested(self.spec, self.settings)
         refs = train(self.spec, self.spec.models, self.snapshot, None, Inline(), self.settings)
         self.refs: dict[str, VersionRef] = {ref.model: ref for ref in refs}
@@ -71,7 +75,8 @@ def test_three_lines_make_the_published_bits(name: str, retrained: Retrained) ->
     bases = [build(by_name[base]) for base in model.bases]
     cube = retrained.cube()
     panel = Panel.from_cube(cube, next_date="2017-01-03")
-    version = forecast(model, panel, cube, WalkForward(first="2016-06-30", every="quarter"), bases=bases)
+    schedule = WalkForward(first="2016-06-30", every="quarter")
+    version = forecast(model, panel, cube, schedule, bases=bases, benchmarks=BENCHMARKS)
     stored = retrained.opened(retrained.refs[name])
     assert set(version) == set(stored)
     assert ("response" in stored) == (name in OF_CHARACTERISTICS)

@@ -73,6 +73,8 @@ def judged_market() -> tuple[xr.Dataset, xr.DataArray, xr.Dataset]:
         {
             "loadings": (("date", "ticker", "factor"), np.ones((30, 40, 1), dtype=np.float32)),
             "factor_returns": (("date", "factor"), values.mean(axis=1, keepdims=True)),
+            "omega": (("date", "factor", "factor_"), np.full((30, 1, 1), 1e-6)),
+            "specific_variance": (of_stocks, np.full((30, 40), 1e-4, dtype=np.float32)),
             "expected_returns": (of_stocks, np.zeros((30, 40), dtype=np.float32)),
             "weights": (("portfolio", *of_stocks), np.full((1, 30, 40), 1 / 40, dtype=np.float32)),
             "portfolio_variance": (("portfolio", "date"), np.full((1, 30), 1e-4 / 40)),

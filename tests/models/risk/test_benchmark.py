@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from risk_models import N_FACTORS, N_TICKERS, array, dense, small_model, small_weights
 
-from models.risk.benchmark import active_weights, beta, covariance, incremental_risk, tracking_error
+from models.risk.benchmark import active_risk, active_weights, beta, covariance, incremental_risk, tracking_error
 from models.risk.portfolio import RiskModel
 from schemas.errors import DataError
 
@@ -41,6 +41,26 @@ def test_covariance_beta_and_tracking_error_equal_the_dense_ones(seed: int) -> N
     )
     np.testing.assert_allclose(beta(model, benchmark, benchmark), 1.0, rtol=1e-13)
     np.testing.assert_allclose(tracking_error(model, benchmark, benchmark), 0.0, atol=1e-18)
+
+
+def test_active_risk_of_many_portfolios_equals_the_dense_one_each_beside_its_own_benchmark() -> None:
+    model, parts = small_model(), [small_weights(seed, "date", "ticker") for seed in range(3)]
+    weights = xr.concat(parts, "portfolio").assign_coords(portfolio=["fund", "index", "other"])
+    weights[2, 1] = np.nan
+    sigma = dense(model)
+    found = active_risk(model, weights, {"other": "index", "fund": "other"})
+    for name, benchmark in (("other", "index"), ("fund", "other")):
+        w, b = (weights.sel(portfolio=each).values for each in (name, benchmark))
+        variance, shared = (np.einsum("di,dij,dj->d", each, sigma, b) for each in (b, w))
+        error = np.sqrt(np.einsum("di,dij,dj->d", w - b, sigma, w - b))
+        np.testing.assert_allclose(found["portfolio_beta"].sel(portfolio=name), shared / variance, rtol=1e-10)
+        np.testing.assert_allclose(found["tracking_error"].sel(portfolio=name), error, rtol=1e-10)
+        assert np.isnan(error).sum() == 1
+    assert found.sel(portfolio="index").isnull().all().to_array().all()
+    one = active_risk(model, weights[:, [2]], {"other": "index", "fund": "other"})
+    xr.testing.assert_identical(one, found.isel(date=[2]))
+    with pytest.raises(DataError, match="no portfolio 'S&P' to have or to be a benchmark; known: fund, index, other"):
+        active_risk(model, weights, {"fund": "S&P"})
 
 
 def test_a_trade_changes_the_variance_by_what_the_dense_covariance_says() -> None:
