@@ -3,7 +3,7 @@
 Python blocks of the README and of the pages on what is published are executed one after the other, and so are the
 lines of their shell blocks that only read or move what is published. Lines that start servers or fit models (`NOT_RUN`)
 are held against the command line: command, options and the types of their values. `run` itself is run by `test_cli`,
-`serve` by `test_serve`, SQL by `test_exports`.
+`serve` by `test_serve`, `explore` by `test_explore`, SQL by `test_exports`.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ TICKERS = [
 ]  # fmt: skip
 """The stocks of the demo."""
 
-NOT_RUN = {"run", "backfill run", "serve", "deploy", "doctor", "share"}
+NOT_RUN = {"run", "backfill run", "serve", "deploy", "doctor", "share", "explore"}
 BLOCK = re.compile(r"^```(\w*)\n(.*?)^```", re.MULTILINE | re.DOTALL)
 WORDS = {"CONFIG": "CONFIG.yaml", "...": "2016-06-30"}
 COMMANDS: Any = typer.main.get_command(app)
