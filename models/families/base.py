@@ -95,8 +95,9 @@ class FactorModel(BaseEstimator, ABC):  # type: ignore[misc]  # scikit-learn shi
         called ``x`` is the attribute ``x_`` of a fitted model, which may be None: see `statistics`.
     factors_ : list[str]
         Names of the factors, in order.
-    premia_ : numpy.ndarray
-        (factor,) mean factor return per period over the training dates; the price of risk in `expected_returns`.
+    premia_ : xarray.DataArray
+        (factor,) mean factor return per period over the training dates; the price of risk in `expected_returns`. A
+        family sets it to an array in the order of the factors.
     latent : bool
         Whether factors are identified only up to a rotation (class attribute): see `latent_blocks`.
     effort : int
@@ -119,8 +120,18 @@ class FactorModel(BaseEstimator, ABC):  # type: ignore[misc]  # scikit-learn shi
     latent: ClassVar[bool] = False
     effort: ClassVar[int] = 1
     factors_: list[str]
-    premia_: FloatArray
+    _premia: FloatArray
     _bases: tuple[FactorModel, ...] = ()
+
+    @property
+    def premia_(self) -> xr.DataArray:
+        """(factor,) mean factor return per period over the training dates."""
+        self._check_fitted()
+        return xr.DataArray(self._premia, {"factor": [*self.factors_]}, ("factor",), name="premia")
+
+    @premia_.setter
+    def premia_(self, values: FloatArray) -> None:
+        self._premia = np.asarray(values)
 
     @property
     def row_memory(self) -> int:
@@ -258,7 +269,7 @@ class FactorModel(BaseEstimator, ABC):  # type: ignore[misc]  # scikit-learn shi
             raise ModelError(f"{type(self).__name__} has given factors; they cannot be rotated.")
         matrix = check_rotation(rotation, len(self.factors_), self.latent_blocks)
         rotated = copy.copy(self)
-        rotated.premia_ = self.premia_ @ matrix
+        rotated.premia_ = self._premia @ matrix
         rotated._turn(matrix)  # noqa: SLF001  # of the same class
         return rotated
 
@@ -275,8 +286,7 @@ class FactorModel(BaseEstimator, ABC):  # type: ignore[misc]  # scikit-learn shi
     def expected_returns(self, panel: Panel) -> xr.DataArray:
         """Return expected excess returns, X[t-1] times the premia of the training sample, as (date, ticker)."""
         self._check_fitted()
-        premia = xr.DataArray(self.premia_, dims="factor", coords={"factor": self.factors_})
-        return (self.loadings(panel) * premia).sum("factor", skipna=False).rename("expected_returns")
+        return (self.loadings(panel) * self.premia_).sum("factor", skipna=False).rename("expected_returns")
 
     @takes_a_panel
     def fitted_returns(self, panel: Panel) -> xr.DataArray:

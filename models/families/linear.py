@@ -89,7 +89,7 @@ class GramModel(FactorModel):
         realised = contributing(self.gram_factor_returns(gram))
         return {
             "total_r2": gram_r2(over, realised @ mapping.T),
-            "predictive_r2": gram_r2(over, np.broadcast_to(mapping @ self.premia_, over.zr.shape)),
+            "predictive_r2": gram_r2(over, np.broadcast_to(mapping @ self._premia, over.zr.shape)),
         }
 
 

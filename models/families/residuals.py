@@ -100,7 +100,7 @@ class ModelOnResiduals(FactorModel):
         self._further = further
         n_named, n_further = len(base.factors_), len(further.factors_)
         self.factors_ = [*base.factors_, *(f"residual_{n_named + k + 1}" for k in range(n_further))]
-        self.premia_ = np.concatenate([base.premia_, further.premia_])
+        self.premia_ = np.concatenate([base.premia_.values, further.premia_.values])
 
     @property
     def _base(self) -> FactorModel:

@@ -254,13 +254,13 @@ class ConditionalAutoencoder(FactorModel):
         self._check_fitted()
         rotation = check_rotation(rotation, self.n_factors)
         arrays = self._ensemble.rotated(rotation).arrays()
-        arrays["premia"] = (self.premia_ @ rotation).astype(np.float32)
+        arrays["premia"] = (self._premia @ rotation).astype(np.float32)
         return self.from_state(self.get_params(), ModelState(arrays, self.state().meta))
 
     def state(self) -> ModelState:
         """Return networks, factor weights and premia, all in float32; and names and the training history."""
         self._check_fitted()
-        arrays = {**self._ensemble.arrays(), "premia": self.premia_.astype(np.float32)}
+        arrays = {**self._ensemble.arrays(), "premia": self._premia.astype(np.float32)}
         history = [asdict(report) for report in self.history_]
         names = {"chars": self.chars_, "factors": self.factors_}
         return ModelState(arrays, names | ({"tickers": self.tickers_} if self.tickers_ else {}) | {"history": history})

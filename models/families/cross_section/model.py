@@ -92,8 +92,10 @@ class CrossSectionalModel(GramModel):
         ``market``, ``industry:<name>`` of each industry that the training sample has, and the styles.
     industries_, styles_ : tuple of str
         Names of both.
-    premia_, premia_stderr_ : numpy.ndarray
-        (factor,) mean factor return over the dates that have it, and its Newey-West standard error.
+    premia_ : xarray.DataArray
+        (factor,) mean factor return over the dates that have it.
+    premia_stderr_ : numpy.ndarray
+        (factor,) its Newey-West standard error.
     n_dates_, n_dropped_, n_missing_, n_unfinished_ : int
         Dates that entered; dates with stocks that did not, because they were too few or the styles collinear; pairs
         of a date and an industry without a stock; dates on which Huber's iteration did not converge.
@@ -256,7 +258,7 @@ class CrossSectionalModel(GramModel):
     def expected_returns(self, panel: Panel) -> xr.DataArray:
         """Return X[t-1] times the premia of the training sample, as (date, ticker)."""
         self._check_fitted()
-        premia = np.broadcast_to(self.premia_, (len(panel.dates), len(self.premia_)))
+        premia = np.broadcast_to(self._premia, (len(panel.dates), len(self._premia)))
         return self.explained_returns(panel, premia).rename("expected_returns")
 
     def explained_returns(self, panel: Panel, factor_returns: FloatArray) -> xr.DataArray:
@@ -364,7 +366,7 @@ class CrossSectionalModel(GramModel):
         self._check_fitted()
         counts = {name: getattr(self, name) for name in _COUNTS}
         meta: dict[str, Any] = {"styles": [*self.styles_], "industries": [*self.industries_], **counts}
-        arrays = {"premia": self.premia_, "premia_stderr": self.premia_stderr_}
+        arrays = {"premia": self._premia, "premia_stderr": self.premia_stderr_}
         arrays |= {name: np.asarray(getattr(self, f"{name}_")) for name in CrossSectionalModel.STATISTICS}
         if self.specific_weights_ is not None:
             meta["tickers"] = [*self.specific_weights_.tickers]

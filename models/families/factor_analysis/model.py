@@ -219,7 +219,7 @@ class FactorAnalysis(FactorModel):
         arrays = {
             "loadings": self.loadings_.values,
             "specific": self.specific_,
-            "premia": self.premia_,
+            "premia": self._premia,
             "along": self._along,
         }
         return ModelState(arrays, {"tickers": self.loadings_["ticker"].values.tolist(), "unit": self.unit_})

@@ -73,7 +73,8 @@ class FamaMacBeth(GramModel):
 
     Attributes
     ----------
-    premia_, premia_stderr_, t_statistics_ : numpy.ndarray
+    premia_ : xarray.DataArray
+    premia_stderr_, t_statistics_ : numpy.ndarray
         (factor,) mean slope per period over the dates that have it, its Newey-West standard error, and the ratio of the
         first to the second, or to the Shanken error if there is one.
     premia_covariance_ : numpy.ndarray
@@ -194,7 +195,7 @@ class FamaMacBeth(GramModel):
     @property
     def t_statistics_(self) -> FloatArray:
         """(factor,) premia over their standard errors: Shanken's where there are estimated betas."""
-        return self.premia_ / (self.premia_stderr_ if self.shanken_stderr_ is None else self.shanken_stderr_)
+        return self._premia / (self.premia_stderr_ if self.shanken_stderr_ is None else self.shanken_stderr_)
 
     def loadings(self, panel: Panel) -> xr.DataArray:
         """Give the characteristics themselves, float32, as (date, ticker, factor); NaN where not covered."""
@@ -221,7 +222,7 @@ class FamaMacBeth(GramModel):
     def state(self) -> ModelState:
         """Premia with their errors, names and counts."""
         self._check_fitted()
-        arrays = {"premia": self.premia_, "premia_covariance": self.premia_covariance_, "n_slopes": self.n_slopes_}
+        arrays = {"premia": self._premia, "premia_covariance": self.premia_covariance_, "n_slopes": self.n_slopes_}
         if self.shanken_stderr_ is not None:
             arrays["shanken_stderr"] = self.shanken_stderr_
         counts = {name: getattr(self, f"{name}_") for name in _COUNTS}

@@ -272,7 +272,7 @@ class IPCA(GramModel):
         """Total and predictive R2 as `score`, the alpha part included, from statistics alone."""
         over = (gram if over is None else over).select(self._chars)
         realised, alpha = self.gram_factor_returns(gram, observed), self._alpha
-        expected = alpha + self.gram_mapping() @ self.premia_
+        expected = alpha + self.gram_mapping() @ self._premia
         return {
             "total_r2": gram_r2(over, realised @ self.gram_mapping().T + alpha),
             "predictive_r2": gram_r2(over, np.broadcast_to(expected, over.zr.shape)),
@@ -383,7 +383,7 @@ class IPCA(GramModel):
     def state(self) -> ModelState:
         """Gamma, premia, p-values, and the certificate of convergence."""
         self._check_fitted()
-        arrays = {"gamma": self.gamma_.values, "gamma_alpha": self._alpha, "premia": self.premia_}
+        arrays = {"gamma": self.gamma_.values, "gamma_alpha": self._alpha, "premia": self._premia}
         arrays |= {f"p_value_{name}": values for name, values in self.p_values_.items()}
         meta = {name: getattr(self, f"{name}_") for name in _CERTIFICATE}
         return ModelState(arrays, {"chars": self._chars, **meta})

@@ -196,7 +196,7 @@ class KernelIPCA(ModelOfFunctions):
         self._check_fitted()
         arrays = self._features.arrays() | {
             "gamma": self._gamma,
-            "premia": self.premia_,
+            "premia": self._premia,
             "relevance": self.relevance_.values,
         }
         meta = {name: getattr(self, f"{name}_") for name in _META}

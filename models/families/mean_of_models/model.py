@@ -150,7 +150,7 @@ class MeanOfModels(FactorModel):
         models = self._on()
         named = zip(self.of, models, strict=True)
         self.factors_ = [f"{name}:{factor}" for name, model in named for factor in model.factors_]
-        self.premia_ = self._share * np.concatenate([model.premia_ for model in models])
+        self.premia_ = self._share * np.concatenate([model.premia_.values for model in models])
         return self
 
     def _shares(self, each: Sequence[xr.DataArray]) -> Float64Array:

@@ -195,7 +195,7 @@ class PCA(FactorModel):
         factors = factor_scores(returns, loadings, self.scale_, self.expected_)
         factors = factors[np.isfinite(factors).all(axis=1)]
         self.premia_ = factors.mean(axis=0)
-        self.tangency_ = np.linalg.solve(np.atleast_2d(np.cov(factors, rowvar=False)), self.premia_)
+        self.tangency_ = np.linalg.solve(np.atleast_2d(np.cov(factors, rowvar=False)), self._premia)
         self._name_loadings(loadings, panel.tickers)
         return self
 
@@ -244,7 +244,7 @@ class PCA(FactorModel):
     @property
     def sharpe_ratio_(self) -> float:
         """Largest Sharpe ratio of the factors in training, per period."""
-        return float(np.sqrt(max(0.0, float(self.premia_ @ self.tangency_))))
+        return float(np.sqrt(max(0.0, float(self._premia @ self.tangency_))))
 
     @property
     def n_factors_bai_ng_(self) -> float:
@@ -284,7 +284,7 @@ class PCA(FactorModel):
         self._check_fitted()
         arrays = {
             "loadings": self.loadings_.values,
-            "premia": self.premia_,
+            "premia": self._premia,
             "tangency": self.tangency_,
             "scale": self.scale_,
             "estimation": self.estimation_,

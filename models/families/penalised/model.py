@@ -325,7 +325,7 @@ class PenalisedModel(GramModel):
             "n_ridged": self.n_ridged_,
             "n_unconverged": self.n_unconverged_,
         }
-        return ModelState({**arrays, "premia": self.premia_}, meta)
+        return ModelState({**arrays, "premia": self._premia}, meta)
 
     @classmethod
     def from_state(cls, params: dict[str, Any], state: ModelState) -> Self:

@@ -140,7 +140,7 @@ class RegressedPCA(ModelOfFunctions):
         self._check_fitted()
         ends = {"low": self._features.low, "high": self._features.high}
         meta = {"chars": self.chars_, "explained": self.explained_, "n_dates": self.n_dates_}
-        return ModelState(ends | {"gamma": self._gamma, "premia": self.premia_}, meta)
+        return ModelState(ends | {"gamma": self._gamma, "premia": self._premia}, meta)
 
     @classmethod
     def from_state(cls, params: dict[str, Any], state: ModelState) -> Self:

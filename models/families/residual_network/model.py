@@ -212,7 +212,7 @@ class _NetworkFactors(FurtherFactors):
 
     def state(self) -> ModelState:
         """Keep the networks and premia."""
-        arrays = self._profiled.networks.arrays() | {"premia": self.premia_}
+        arrays = self._profiled.networks.arrays() | {"premia": self._premia}
         return ModelState(arrays, {"chars": self._profiled.chars})
 
     @classmethod

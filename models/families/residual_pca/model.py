@@ -212,7 +212,7 @@ class _OnCurve(FurtherFactors):
     def state(self) -> ModelState:
         """Keep places, components, root mean squares and premia."""
         arrays = {str(name): array.values for name, array in self.of_stocks.data_vars.items()}
-        return ModelState(arrays | {"premia": self.premia_}, {"tickers": self.of_stocks["ticker"].values.tolist()})
+        return ModelState(arrays | {"premia": self._premia}, {"tickers": self.of_stocks["ticker"].values.tolist()})
 
     @classmethod
     def from_state(cls, params: dict[str, Any], state: ModelState) -> Self:  # noqa: ARG003  # it has no parameters

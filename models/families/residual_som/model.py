@@ -220,7 +220,7 @@ class _Nodes(FurtherFactors):
     def state(self) -> ModelState:
         """Keep the map, rotation and premia."""
         arrays = {str(name): array.values for name, array in self.map.data_vars.items()}
-        own = {"rotation": self._rotation, "premia": self.premia_}
+        own = {"rotation": self._rotation, "premia": self._premia}
         return ModelState(arrays | own, {"tickers": self.map["ticker"].values.tolist()})
 
     @classmethod

@@ -182,7 +182,7 @@ class RiskNetwork(FactorModel):
     def state(self) -> ModelState:
         """Keep the networks, premia, what each weight did and the history."""
         self._check_fitted()
-        arrays = {"premia": self.premia_, "validated_qlike": self.validated_qlike_.values}
+        arrays = {"premia": self._premia, "validated_qlike": self.validated_qlike_.values}
         history = [asdict(report) for report in self.history_]
         return ModelState(
             self._profiled.networks.arrays() | arrays, {"chars": self._profiled.chars, "history": history}

@@ -122,7 +122,7 @@ class FeatureSDF(SDFModel):
 
     def _linear_arrays(self) -> NamedArrays:
         """Return weights, loadings and premia for the state, which names characteristics under ``chars``."""
-        return {"theta": self._theta, "slopes": self._slopes, "premia": self.premia_}
+        return {"theta": self._theta, "slopes": self._slopes, "premia": self._premia}
 
     def _restore(self, features: FeatureMap, state: ModelState) -> None:
         """Take them from the state."""

@@ -46,8 +46,10 @@ class ObservedFactorModel(FactorModel):
         ``return_variance_`` has the divisor n - 1, ``residual_variance_`` n - k - 1.
     beta_, beta_stderr_ : xarray.DataArray
         (ticker, factor).
-    premia_, premia_stderr_ : numpy.ndarray
-        (factor,) premia per period and their standard errors.
+    premia_ : xarray.DataArray
+        (factor,) premia per period.
+    premia_stderr_ : numpy.ndarray
+        (factor,) their standard errors.
     return_variance_systematic_, return_variance_specific_ : xarray.DataArray
         (ticker) ``return_variance_`` split by ``r_squared_``; the two add up to it.
     grs_, grs_pvalue_, alpha_chi2_, alpha_chi2_pvalue_, n_tested_ : xarray.DataArray
@@ -247,7 +249,7 @@ class ObservedFactorModel(FactorModel):
         """Estimates of every stock, premia and tests."""
         self._check_fitted()
         arrays = {name: getattr(self, f"{name}_").values for name in self._per_stock}
-        arrays |= {"premia": self.premia_, "premia_stderr": self.premia_stderr_}
+        arrays |= {"premia": self._premia, "premia_stderr": self.premia_stderr_}
         arrays["tests"] = np.array([float(getattr(self, f"{name}_")) for name in _TESTS])
         tickers = [str(name) for name in self.alpha_["ticker"].values]
         return ModelState(

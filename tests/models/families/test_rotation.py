@@ -40,7 +40,7 @@ def test_a_rotation_leaves_fits_and_covariances_unchanged(fitted: FactorModel, p
     XR, fR = rotated.loadings(panel).values, rotated.factor_returns(panel).values
     np.testing.assert_allclose(XR, X @ R, atol=1e-12)
     np.testing.assert_allclose(fR, f @ R, atol=1e-10)
-    np.testing.assert_allclose(rotated.premia_, fitted.premia_ @ R, atol=1e-12)
+    np.testing.assert_allclose(rotated.premia_, fitted.premia_.values @ R, atol=1e-12)
     for name in ("fitted_returns", "expected_returns"):
         ours, theirs = (getattr(model, name)(panel).values for model in (rotated, fitted))
         np.testing.assert_allclose(ours, theirs, atol=1e-12)

@@ -113,7 +113,7 @@ class ResidualTrend(FactorModel):
         """Keep all of the other model beside its own."""
         self._check_fitted()
         below = packed(self._on())
-        own = {"premia": self.premia_, "trend_scale": np.array(self.trend_scale_)}
+        own = {"premia": self.premia_.values, "trend_scale": np.array(self.trend_scale_)}
         return ModelState(below.arrays | own, below.meta)
 
     @classmethod

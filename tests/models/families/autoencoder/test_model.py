@@ -283,7 +283,7 @@ def test_a_rotation_changes_coordinates_and_nothing_else(holed, options):
     np.testing.assert_allclose(rotated.loadings(holed), model.loadings(holed).values @ turn, atol=1e-5)
     np.testing.assert_allclose(rotated.factor_returns(holed), model.factor_returns(holed).values @ turn, atol=1e-6)
     np.testing.assert_allclose(rotated.expected_returns(holed), model.expected_returns(holed), atol=1e-6)
-    np.testing.assert_allclose(rotated.premia_, model.premia_ @ turn, rtol=1e-5)
+    np.testing.assert_allclose(rotated.premia_, model.premia_.values @ turn, rtol=1e-5)
 
 
 def test_folded_weights_are_the_network_in_evaluation_mode(holed):

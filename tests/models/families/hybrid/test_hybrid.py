@@ -73,7 +73,7 @@ def test_each_set_of_factors_is_turned_by_itself() -> None:
     turned = model.rotate(rotation)
     for part, turn, at in ((turned._base, turns[0], slice(0, 2)), (turned._further, turns[1], slice(2, 4))):
         before = (model._base, model._further)[at.start // 2]
-        np.testing.assert_allclose(part.premia_, before.premia_ @ turn, atol=1e-12)
+        np.testing.assert_allclose(part.premia_, before.premia_.values @ turn, atol=1e-12)
     expected = model.loadings(panel).values @ rotation
     np.testing.assert_allclose(turned.loadings(panel).values, expected, atol=1e-9)
     back = rotations([Realised.of(each, panel) for each in (model, turned)], model.latent_blocks)[1]
