@@ -74,9 +74,9 @@ class FamaMacBeth(GramModel):
     Attributes
     ----------
     premia_ : xarray.DataArray
+        (factor,) mean slope per period over the dates that have it.
     premia_stderr_, t_statistics_ : numpy.ndarray
-        (factor,) mean slope per period over the dates that have it, its Newey-West standard error, and the ratio of the
-        first to the second, or to the Shanken error if there is one.
+        (factor,) its Newey-West standard error, and the ratio of it to that, or to the Shanken error if there is one.
     premia_covariance_ : numpy.ndarray
         (factor, factor) Newey-West covariance of the premia, positive semidefinite.
     shanken_stderr_ : numpy.ndarray or None

@@ -301,10 +301,8 @@ def test_scores_are_those_of_the_definition(case: Case) -> None:
     score = model.score(panel)
     r, X, f = panel.returns.values, model.loadings(panel).values, contributing(model.factor_returns(panel).values)
     alpha = model.alpha(panel).values if isinstance(model, IPCA) else 0.0
-    for name, fit in (
-        ("total_r2", alpha + (X * f[:, None]).sum(axis=2)),
-        ("predictive_r2", alpha + X @ model.premia_.values),
-    ):
+    explained = {"total_r2": (X * f[:, None]).sum(axis=2), "predictive_r2": X @ model.premia_.values}
+    for name, fit in ((name, alpha + part) for name, part in explained.items()):
         known = panel.mask.values & np.isfinite(fit)
         assert known.sum() > 0.9 * panel.mask.values[2:].sum()
         expected = 1.0 - np.square((r - fit)[known]).sum() / np.square(r[known]).sum()
