@@ -46,6 +46,7 @@ if TYPE_CHECKING:
         minimum_variance,
         risk_parity,
     )
+    from models.evaluation.attributed import earned
     from models.evaluation.explaining import (
         canonical_correlations,
         characteristic_importance,
@@ -154,6 +155,7 @@ __all__ = [
     "covariance",
     "diebold_mariano",
     "double_sort",
+    "earned",
     "efficient_frontier",
     "factor_risk_parity",
     "filtered_historical",

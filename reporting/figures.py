@@ -18,6 +18,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
 from models.arrays import Float64Array
+from models.evaluation.attributed import loadings_of_returns
 from models.risk.calibration import BUDGET
 from reporting.canvas import (
     HALF,
@@ -41,7 +42,6 @@ from reporting.readings import (
     in_sample_spans,
     last_forecast,
     leading_factors,
-    loadings_of_returns,
     out_of_sample_start,
     trailing_mean,
 )
@@ -208,7 +208,7 @@ def loadings(versions: Sequence[PublishedVersion], tickers: Sequence[str]) -> Ch
 
 def _loadings(version: PublishedVersion, tickers: Sequence[str], key: str) -> Picture:
     leading = leading_factors(version, MOST_FACTORS)
-    chosen = loadings_of_returns(version).isel(factor=leading).sel(ticker=list(tickers))
+    chosen = loadings_of_returns(version.dataset).isel(factor=leading).sel(ticker=list(tickers))
     values = chosen.transpose("factor", "ticker", "date").values.astype(np.float64)
     labels = "as-of date", "loading, 1"
     figure, axes = over_dates(len(leading), version.dates, labels, columns=3, height=1.75)

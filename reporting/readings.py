@@ -227,12 +227,6 @@ def leading_factors(version: PublishedVersion, most: int) -> list[int]:
     return sorted(np.argsort(-strength, kind="stable")[:most].tolist())
 
 
-def loadings_of_returns(version: PublishedVersion) -> xr.DataArray:
-    """(date, ticker, factor) loadings of the model of returns, before they were scaled for risk."""
-    loadings = version.dataset["loadings"]
-    return loadings / version.dataset["loading_scale"] if "loading_scale" in version.dataset else loadings
-
-
 def bends(version: PublishedVersion) -> bool:
     """Whether a loading of the last fit is a function of a characteristic and no straight line; False if not known."""
     if "response" not in version.dataset:

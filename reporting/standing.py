@@ -15,15 +15,15 @@ import pandas as pd
 import xarray as xr
 
 from models.arrays import Float64Array
+from models.evaluation.attributed import earned, loadings_of_returns, moves
 from models.evaluation.calibration import bias_interval, kurtosis
-from models.families.base import contributing
 from models.portfolios.weights import rescaled
-from models.risk.attribution import attribute, link
+from models.risk.attribution import link
 from models.risk.book import BookRisk, VersionRisk
 from models.risk.calibration import BUDGET
 from models.risk.portfolio import RiskModel
 from models.risk.stress import historical_stress
-from reporting.readings import REALISED_WINDOW, PublishedVersion, loadings_of_returns, surprises, trailing_mean
+from reporting.readings import REALISED_WINDOW, PublishedVersion, surprises, trailing_mean
 from schemas.errors import DataError
 
 STRESS_WINDOW = {252: 21, 12: 3}
@@ -158,8 +158,7 @@ def standings(version: PublishedVersion) -> dict[str, Standing]:
     if not len(version.portfolios) or not (rows[_VARIANCE] > 0.0).any():
         return {}
     of_risk = _exposures(rows, rows["loadings"], rows["weights"])
-    of_returns = _exposures(rows, loadings_of_returns(version), rows["weights"])
-    effects = attribute(of_returns, _moves(rows), rows["portfolio_return"])
+    effects = earned(rows)
     found = {}
     for name in version.portfolios:
         own = rows.sel(portfolio=name, drop=True)
@@ -178,7 +177,7 @@ def standings(version: PublishedVersion) -> dict[str, Standing]:
             surprises=surprises(version, name)[span],
             bias_statistic=version.manifest.metrics.get(f"bias_statistic.{name}"),
             returns=own["portfolio_return"].to_series().loc[:day],
-            factor_returns=_moves(rows).sel(date=slice(None, day)),
+            factor_returns=moves(rows).sel(date=slice(None, day)),
             exposed=_exposed(version, day),
         )
     return found
@@ -202,7 +201,7 @@ def standing_of_book(version: PublishedVersion, found: BookRisk, name: str) -> S
     span = slice(int(known[0]), int(known[-1]) + 1)
     weights = by_date.isel(date=int(known[-1]), drop=True)
     exposed = _exposed(version, found.date)
-    brought = xr.dot(exposed.exposures(weights), _moves(rows), dim="factor")
+    brought = xr.dot(exposed.exposures(weights), moves(rows), dim="factor")
     return Standing(
         portfolio=name,
         model=version.model,
@@ -213,7 +212,7 @@ def standing_of_book(version: PublishedVersion, found: BookRisk, name: str) -> S
         surprises=np.full(span.stop - span.start, np.nan),
         bias_statistic=None,
         returns=brought.to_series(),
-        factor_returns=_moves(rows),
+        factor_returns=moves(rows),
         exposed=exposed,
     )
 
@@ -253,11 +252,11 @@ def worst_episodes(standing: Standing) -> list[Episode]:
     usable = standing.factor_returns.notnull().all("factor").to_series()
     returns = standing.returns.where((standing.returns > -1.0) & usable).dropna()
     found = []
-    for start, end, earned in _worst_spans(returns, window):
+    for start, end, brought in _worst_spans(returns, window):
         events = standing.factor_returns.sel(date=slice(start, end))
         stressed = historical_stress(standing.exposed, standing.weights, events.dropna("date"))
         found.append(
-            Episode(start, end, earned, float(stressed["portfolio_return"]), float(stressed["worst"])),
+            Episode(start, end, brought, float(stressed["portfolio_return"]), float(stressed["worst"])),
         )
     return found
 
@@ -277,12 +276,6 @@ def _parts(rows: xr.Dataset) -> xr.Dataset:
     return rows[[*_PARTS]].astype(np.float64)
 
 
-def _moves(rows: xr.Dataset) -> xr.DataArray:
-    """(date, factor) factor returns as they enter X f."""
-    returns = rows["factor_returns"].transpose("date", "factor")
-    return returns.copy(data=contributing(returns.values))
-
-
 def _exposures(rows: xr.Dataset, loadings: xr.DataArray, weights: xr.DataArray) -> xr.DataArray:
     return RiskModel(loadings, rows["omega"], rows["specific_variance"]).exposures(weights)
 
@@ -291,6 +284,6 @@ def _exposed(version: PublishedVersion, day: pd.Timestamp) -> RiskModel:
     """Return the model of a date with the loadings that explain returns, and without the factor that has none."""
     names = [name for name in version.factors if name != BUDGET]
     rows = version.dataset.sel(date=day, drop=True)
-    loadings = loadings_of_returns(version).sel(date=day, drop=True)
+    loadings = loadings_of_returns(version.dataset).sel(date=day, drop=True)
     kept = {"factor": names, "factor_": names}
     return RiskModel(loadings.sel(factor=names), rows["omega"].sel(kept), rows["specific_variance"])

@@ -218,6 +218,23 @@ VERSION: dict[str, Variable] = {
         "realised excess return at date of the weights of the date before",
         "Refuted returns count as missing, suspected ones count. NaN: weights or too many returns are missing.",
     ),
+    "attribution_factor": _variable(
+        "portfolio date factor",
+        "float64",
+        "1",
+        "part of portfolio_return that a factor brought: exposure of the date before, times factor_returns",
+        "From the loadings of returns, which are loadings over loading_scale. Factors and attribution_specific sum to "
+        "portfolio_return; NaN where that or an exposure is missing.",
+        required=False,
+    ),
+    "attribution_specific": _variable(
+        "portfolio date",
+        "float64",
+        "1",
+        "part of portfolio_return that no factor brought",
+        "See attribution_factor.",
+        required=False,
+    ),
     "portfolio_return_without_suspects": _variable(
         "portfolio date",
         "float64",

@@ -14,6 +14,7 @@ import xarray as xr
 
 from models.arrays import NamedArrays
 from models.evaluation import forecasts
+from models.evaluation.attributed import earned
 from models.evaluation.ranks import variance_ratio_by_rank
 from models.forecasting.calibrating import calibrated
 from models.forecasting.held import counted, reindexed
@@ -123,6 +124,8 @@ def scored(
 ) -> xr.Dataset:
     """Add to rows how the forecasts of the date before each held, with suspected returns and without them.
 
+    And by which factor each portfolio earned what it did.
+
     A refuted return counts in neither. R2 are over the estimation universe, which has no suspected return, and
     eigenportfolios earn no suspected return either.
 
@@ -151,6 +154,8 @@ def scored(
         )
     series = forecasts.evaluate(seen, returns, mask, trusted)
     series = series[[name for name in series if name in VERSION]]
+    effects = earned(seen.assign(portfolio_return=series["portfolio_return"]))
+    series["attribution_factor"], series["attribution_specific"] = effects["factor"], effects["specific"]
     series["variance_ratio_by_rank"] = variance_ratio_by_rank(seen, returns.where(trusted))
     return rows.merge(series.sel(date=rows.indexes["date"]))
 

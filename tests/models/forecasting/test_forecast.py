@@ -93,6 +93,20 @@ def test_a_hybrid_has_the_published_factors_of_its_model(retrained: Retrained) -
     np.testing.assert_allclose(one[..., :2], other[..., :2], rtol=1e-5, atol=1e-7)
 
 
+def test_what_factors_brought_and_what_is_specific_make_the_return_of_a_portfolio(retrained: Retrained) -> None:
+    version = retrained.opened(retrained.refs["ipca"])
+    brought, rest = version["attribution_factor"], version["attribution_specific"]
+    known = rest.notnull()
+    assert known.sum() > 200
+    np.testing.assert_allclose((brought.sum("factor") + rest).where(known), version["portfolio_return"].where(known))
+    loadings = (version["loadings"] / version["loading_scale"]).astype(np.float64).fillna(0.0)
+    exposure = xr.dot(version["weights"].astype(np.float64), loadings, dim="ticker").shift(date=1)
+    moved = version["factor_returns"].fillna(0.0)
+    np.testing.assert_allclose(
+        brought.where(known), (exposure * moved).where(known).transpose(*brought.dims), atol=1e-8
+    )
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["mixed", "mean"])
 def test_an_update_of_a_model_of_models_is_the_retrain(name: str, retrained: Retrained) -> None:
