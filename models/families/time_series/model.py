@@ -136,7 +136,7 @@ class ObservedFactorModel(FactorModel):
         )
         if not np.isfinite(result.beta).any():
             raise ModelError(self._why_no_beta(panel, names, factors, known))
-        premia, errors, n_dropped = self._premia(returns, factors, known, result)
+        premia, errors, n_dropped = self._estimated_premia(returns, factors, known, result)
         tests, comment = self._joint_tests(*_balanced(returns, factors, known, result))
         arrays = self._stock_arrays(result)
         arrays |= {"premia": premia, "premia_stderr": errors, "tests": np.array([tests[name] for name in _TESTS])}
@@ -169,7 +169,7 @@ class ObservedFactorModel(FactorModel):
         """Return what the model keeps of every stock, by name."""
         return {name: getattr(result, name) for name in _STOCKS}
 
-    def _premia(
+    def _estimated_premia(
         self,
         returns: FloatArray,  # noqa: ARG002  # premia from the cross-section need them, and what follows
         factors: FloatArray,
@@ -348,12 +348,12 @@ class TimeSeriesModel(ObservedFactorModel):
     def _observed(self, panel: Panel, names: list[str]) -> FloatArray:
         return panel.observed(names)
 
-    def _premia(
+    def _estimated_premia(
         self, returns: FloatArray, factors: FloatArray, known: BoolArray, result: TimeSeriesRegression
     ) -> tuple[FloatArray, FloatArray, int]:
         robust: CovType = "HC0" if self.cov_type.startswith("HC") else self.cov_type
         if self.premia == "mean":
-            return super()._premia(returns, factors, known, result)
+            return super()._estimated_premia(returns, factors, known, result)
         if self.premia == "ols":
             return premia_of_dates(
                 returns, factors, known, result.beta, cov_type=robust, newey_west_lags=self.newey_west_lags
