@@ -20,6 +20,7 @@ import xarray as xr
 from sklearn.base import BaseEstimator, clone
 
 from models.arrays import FloatArray
+from models.families.plotting import ModelPlot
 from models.families.rotation import check_rotation
 from models.families.summary import Summary, premia_table
 from models.panel import Panel
@@ -323,6 +324,12 @@ class FactorModel(BaseEstimator, ABC):  # type: ignore[misc]  # scikit-learn shi
         if panel is not None:
             facts |= panel.facts() | {name: f"{value:.4f}" for name, value in self.score(panel).items()}
         return Summary(str(self), facts, premia_table(found, self.factors_))
+
+    @property
+    def plot(self) -> ModelPlot:
+        """Pictures of the fitted model: ``plot.premia()``, ``plot.factor_returns(panel)``, ``plot.loadings(panel)``."""
+        self._check_fitted()
+        return ModelPlot(self)
 
     def statistics(self) -> dict[str, xr.DataArray]:
         """Return the inference that the model offers: of every name in `STATISTICS` the attribute with an underscore.

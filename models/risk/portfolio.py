@@ -25,6 +25,7 @@ Weights = xr.DataArray | pd.Series | pd.DataFrame | Mapping[str, float] | FloatA
 
 if TYPE_CHECKING:
     from models.risk.book import VersionRisk
+    from models.risk.plotting import RiskPlot
 
 
 @dataclass(frozen=True, eq=False)
@@ -158,6 +159,13 @@ class RiskModel:
             raise DataError(f"weights must be numbers: {error}.") from error
         dims = [*labels] if values.ndim == len(labels) else ["portfolio", *labels]
         return xr.DataArray(values, labels, dims)
+
+    @property
+    def plot(self) -> RiskPlot:
+        """Pictures as of one date: ``plot.by_factor(weights)``, ``plot.by_ticker(weights)``."""
+        from models.risk.plotting import RiskPlot
+
+        return RiskPlot(self)
 
     def exposures(self, weights: Weights) -> xr.DataArray:
         """Return the portfolio's loadings x = X' w, (portfolio, date, factor)."""
