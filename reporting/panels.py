@@ -18,6 +18,8 @@ from reporting.standing import Standing, standings
 from reporting.tables import Table
 from reporting.verdict import verdict
 
+MOST_PANELS = 24
+"""Panels of a page, where nobody has named its portfolios: each takes some 50 kB and most of a second."""
 _MOST_POINTS, _LEAST_POINTS, _ALL_POINTS = 400, 60, 5000
 """Dates drawn of one series: fewer where panels are many, so that a page stays small."""
 
@@ -54,23 +56,35 @@ class Choice:
         By the places of portfolio and model.
     first : (int, int)
         Which one is shown first.
+    left_out : int
+        Portfolios that are in the versions and not in the choice.
     """
 
     portfolios: tuple[str, ...]
     models: tuple[str, ...]
     panels: dict[tuple[int, int], Panel | None]
     first: tuple[int, int]
+    left_out: int
 
 
-def choice_of(versions: Sequence[PublishedVersion]) -> Choice | None:
-    """Make the panels of all portfolios and models; None if there is no forecast of any.
+def choice_of(versions: Sequence[PublishedVersion], named: Sequence[str] = ()) -> Choice | None:
+    """Make the panels of some portfolios by all models; None if there is no forecast of any.
 
     The one shown first is of the first portfolio, by the first model that the gate let pass.
+
+    Parameters
+    ----------
+    versions : sequence of PublishedVersion
+        One per model.
+    named : sequence of str
+        The portfolios; the first ones if empty, at least one and no more than make `MOST_PANELS`.
     """
-    found = {version.model: standings(version) for version in versions}
+    declared = portfolios_of(versions)
+    portfolios = [name for name in declared if name in named] or declared[: max(1, MOST_PANELS // len(versions))]
+    found = {version.model: standings(version, portfolios) for version in versions}
     if not any(found.values()):
         return None
-    portfolios, models = portfolios_of(versions), [version.model for version in versions]
+    models = [version.model for version in versions]
     count = sum(map(len, found.values()))
     points = max(_LEAST_POINTS, min(_MOST_POINTS, _ALL_POINTS // count))
     panels: dict[tuple[int, int], Panel | None] = {}
@@ -83,7 +97,7 @@ def choice_of(versions: Sequence[PublishedVersion]) -> Choice | None:
         (place for place, panel in panels.items() if panel is not None),
         key=lambda place: (models[place[1]] not in passed, place),
     )
-    return Choice(tuple(portfolios), tuple(models), panels, first)
+    return Choice(tuple(portfolios), tuple(models), panels, first, len(declared) - len(portfolios))
 
 
 def panel_of(key: str, standing: Standing, points: int = _MOST_POINTS) -> Panel:

@@ -31,6 +31,7 @@ def render_report(
     *,
     title: str,
     tickers: Sequence[str] = (),
+    portfolios: Sequence[str] = (),
 ) -> str:
     """Write the report of a run as one HTML page.
 
@@ -48,6 +49,8 @@ def render_report(
     tickers : sequence of str
         Stocks whose loadings are drawn; the largest holdings of the first portfolio if left out. Those that the
         universe does not have are named in the report.
+    portfolios : sequence of str
+        Those whose risk can be looked at; the first ones if left out, as many as `panels.MOST_PANELS` allows.
 
     Returns
     -------
@@ -62,7 +65,7 @@ def render_report(
     check_comparable(versions)
     known = {str(ticker) for ticker in versions[0].dataset["ticker"].values}
     named = [ticker for ticker in dict.fromkeys(tickers) if ticker in known]
-    choice = choice_of(versions)
+    choice = choice_of(versions, portfolios)
     return _page(
         "report.html.j2",
         title,

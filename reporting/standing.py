@@ -7,7 +7,7 @@ or of a book that no version knows. Words and looks belong in the modules that d
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -151,8 +151,8 @@ class Episode:
     worst: float
 
 
-def standings(version: PublishedVersion) -> dict[str, Standing]:
-    """Return where every portfolio of a version stands, by name; those without a forecast are left out."""
+def standings(version: PublishedVersion, portfolios: Sequence[str]) -> dict[str, Standing]:
+    """Return where portfolios of a version stand, by name; those without a forecast are left out."""
     rows = version.dataset[[name for name in _READ if name in version.dataset]].compute()
     version = PublishedVersion(rows, version.manifest)
     if not len(version.portfolios) or not (rows[_VARIANCE] > 0.0).any():
@@ -160,7 +160,7 @@ def standings(version: PublishedVersion) -> dict[str, Standing]:
     of_risk = _exposures(rows, rows["loadings"], rows["weights"])
     effects = earned(rows)
     found = {}
-    for name in version.portfolios:
+    for name in (name for name in version.portfolios if name in portfolios):
         own = rows.sel(portfolio=name, drop=True)
         known = np.flatnonzero((own[_VARIANCE] > 0.0).values)
         if not len(known):

@@ -340,6 +340,10 @@ class ReportSpec(Frozen):
     tickers: tuple[str, ...] = Field(
         default=(), max_length=8, description="Stocks whose loadings are drawn; the largest if empty."
     )
+    portfolios: tuple[Name, ...] = Field(
+        default=(),
+        description="Portfolios whose risk can be looked at in the report; if empty the first ones, up to its size.",
+    )
 
 
 class RunSpec(Frozen):
@@ -436,6 +440,10 @@ class RunSpec(Frozen):
         ConfigError
             If there is no model of such a name.
         """
+        for name in self.report.portfolios:
+            declared = [item.name for item in self.portfolios]
+            if name not in declared:
+                raise ValueError(f"report.portfolios names '{name}', which is not declared; {nearest(name, declared)}")
         known = [model.name for model in self.models]
         for name in names or ():
             if name not in known:

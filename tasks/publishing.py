@@ -19,7 +19,7 @@ from schemas.errors import PublishError
 from schemas.families import ModelSpec, model_spec
 from schemas.refs import PanelRef, RiskRef, SnapshotRef, VersionRef
 from schemas.settings import Settings
-from schemas.spec import RunSpec
+from schemas.spec import ReportSpec, RunSpec
 from schemas.statistics import version_contract
 from storage import published
 from storage.allocations import allocations_of, read_allocation
@@ -112,7 +112,7 @@ def write_report(spec: RunSpec, snapshot: SnapshotRef, versions: list[VersionRef
     path = report_path(space, spec, versions)
     if not path.exists():
         checks = _checks(space, snapshot.checks_key)
-        write_atomic(path, report_of(space, versions, checks, spec.report.tickers))
+        write_atomic(path, report_of(space, versions, checks, spec.report))
         report_made(versions)
     publish_link(spec.universe, "report", path.as_uri())
     return path
@@ -123,7 +123,7 @@ def write_version_report(space: Workspace, version: str, output: Path | None) ->
     ref = published.resolve(space.layout, version)
     manifest = published.read_manifest(space.layout, ref)
     path = output or space.layout.reports / ref.universe / f"{ref.model}-{ref.version}.html"
-    write_atomic(path, report_of(space, [ref], checks_of(space, manifest), ()))
+    write_atomic(path, report_of(space, [ref], checks_of(space, manifest), ReportSpec()))
     return path
 
 
@@ -149,9 +149,7 @@ def _checks(space: Workspace, checks_key: str) -> CheckReport | None:
     return CheckReport.model_validate(space.work.get_json(Kind.CHECKS, checks_key))
 
 
-def report_of(
-    space: Workspace, versions: list[VersionRef], checks: CheckReport | None, tickers: tuple[str, ...]
-) -> str:
+def report_of(space: Workspace, versions: list[VersionRef], checks: CheckReport | None, shown: ReportSpec) -> str:
     """Render the report of published versions, read back as any reader reads them."""
     loaded = [
         PublishedVersion(
@@ -164,7 +162,8 @@ def report_of(
         )
         for ref in versions
     ]
-    return render_report(loaded, checks, title=f"Factor risk of {versions[0].universe}", tickers=tickers)
+    title = f"Factor risk of {versions[0].universe}"
+    return render_report(loaded, checks, title=title, tickers=shown.tickers, portfolios=shown.portfolios)
 
 
 def _portable(spec: RunSpec) -> dict[str, Any]:

@@ -23,7 +23,7 @@ def version():
 
 @pytest.fixture(scope="module")
 def standing(version) -> Standing:
-    return standings(version)["equal_weight"]
+    return standings(version, ["equal_weight"])["equal_weight"]
 
 
 def test_numbers_are_those_of_the_version_and_begin_with_its_forecasts(version, standing):
