@@ -111,6 +111,7 @@ def test_a_run_killed_at_any_step_shows_whole_versions_and_the_rerun_makes_the_s
     assert between[-1].versions == after.versions
 
 
+@pytest.mark.slow
 def test_a_lock_file_that_a_dead_process_left_holds_nobody_up(injector: Injector, early: Path, tmp_path: Path) -> None:
     """What counts is the kernel's lock, which died with its holder, never the words in the file."""
     cubes = tmp_path / "cubes"

@@ -28,6 +28,7 @@ from models import (
     quantile_sort,
     response_curves,
     response_surface,
+    search,
     total_r2_scorer,
 )
 
@@ -87,9 +88,10 @@ FUNCTIONS: dict[str, Callable[[xr.Dataset], object]] = {
     "quantile_sort": of_panel(lambda panel: quantile_sort(panel, "first", 3, weighting="cap")),
     "response_curves": of_panel(lambda panel: response_curves(IPCA(1).fit(panel), panel)),
     "response_surface": of_panel(lambda panel: response_surface(IPCA(1).fit(panel), panel, "first")),
+    "search": of_panel(lambda panel: search(IPCA(1), {"n_factors": [1, 2]}, panel, budget=2, seed=0).model.gamma_),
     "total_r2_scorer": of_panel(lambda panel: total_r2_scorer(IPCA(1).fit(panel), panel)),
 }
-SUSPECTS = {"portfolio_return", "standardised_return", "qlike"}
+SUSPECTS = {"portfolio_return", "standardised_return", "qlike", "attribution_specific"}
 """What a suspected return that nothing refutes does move: the judgement of risk, beside the one without it."""
 
 

@@ -287,7 +287,7 @@ def test_a_date_before_the_data_is_refused(trained: Trained) -> None:
 def test_whatever_decides_the_numbers_of_a_version_is_in_its_name(trained: Trained) -> None:
     space, spec = Workspace.of(trained.early), trained.spec
     in_the_data = {"currency", "data", "delivery", "factors", "industries", "characteristics", "checks"}
-    assert set(RunSpec.model_fields) == DECISIVE | in_the_data | {"universe", "models", "report"}
+    assert set(RunSpec.model_fields) == DECISIVE | in_the_data | {"universe", "models", "report", "allocations"}
     changes = {"risk": RiskSpec(preset="barra_use4s"), "gate": GateSpec(min_total_r2=0.1), "report": ReportSpec()}
     names = [
         planned_version(space, spec.model_copy(update=change), spec.models[0], trained.long, None).version

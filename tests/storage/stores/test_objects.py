@@ -261,6 +261,7 @@ def _alternate(root: Path, where, versions: tuple[str, ...]) -> None:
             published.promote(layout, "us", "ipca", version, reason="turn")
 
 
+@pytest.mark.slow
 def test_a_reader_that_loops_while_the_pointer_moves_sees_whole_versions(layout, tmp_path, s3, start):
     refs = [publish(layout), publish(layout, TWO, 1)]
     promote(layout, refs[0])

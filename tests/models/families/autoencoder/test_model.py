@@ -226,7 +226,7 @@ def test_a_collapsed_member_is_dropped_and_none_left_is_an_error(linear):
 
 def test_seeds_trained_apart_give_the_same_bits_whatever_the_process_did_before(holed):
     reports: list[EpochReport] = []
-    together = small().fit(holed, reports.append)
+    together = small().fit(holed, callback=reports.append)
     threads = torch.get_num_threads()
     torch.manual_seed(99)
     torch.set_num_threads(2)
@@ -423,7 +423,7 @@ def test_factor_returns_of_one_ahead_are_the_cross_sectional_regression(holed):
 
 
 def test_errors_say_what_to_do(holed):
-    with pytest.raises(ModelError, match="managed portfolios for 1 to 5 factors"):
+    with pytest.raises(ModelError, match="5 managed portfolios carry 1 to 5 factors"):
         small(n_factors=6).fit(holed)
     with pytest.raises(ModelError, match="for validation"):
         small().fit(holed.sel(end=holed.dates[2]))
