@@ -83,7 +83,7 @@ def html(versions):
 @pytest.fixture
 def no_panels(html, monkeypatch):
     """Leave the first part out where a test is about what comes after it."""
-    monkeypatch.setattr("reporting.render.choice_of", lambda _: None)
+    monkeypatch.setattr("reporting.render.choice_of", lambda *_: None)
 
 
 def test_the_page_loads_nothing_and_runs_its_own_scripts_alone(html):

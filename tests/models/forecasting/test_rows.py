@@ -80,7 +80,7 @@ def judged_market() -> tuple[xr.Dataset, xr.DataArray, xr.Dataset]:
             "portfolio_variance": (("portfolio", "date"), np.full((1, 30), 1e-4 / 40)),
             "out_of_sample": ("date", np.ones(30, dtype=np.bool_)),
         },
-        {**coords, "factor": ["market"], "portfolio": ["all"]},
+        {**coords, "factor": ["market"], "factor_": ["market"], "portfolio": ["all"]},
     )
     returns = xr.DataArray(values.astype(np.float32), coords, of_stocks)
     no = xr.zeros_like(returns, dtype=np.bool_)
@@ -108,7 +108,8 @@ def test_a_crash_that_is_suspected_counts_beside_numbers_without_it_and_a_refute
     assert metrics["qlike.all"] > metrics["qlike_without_suspects.all"] + 1.0
     assert metrics["realised_volatility.all"] > metrics["realised_volatility_without_suspects.all"]
     for absurd in ABSURD:
-        for cell, moved in ((undone, set()), (crash, {"portfolio_return", "qlike", "standardised_return"})):
+        judged = {"portfolio_return", "qlike", "standardised_return", "attribution_specific"}
+        for cell, moved in ((undone, set()), (crash, judged)):
             other = returns.copy(deep=True)
             other.values[cell] = absurd
             again = scored(rows, other, mask, held)
