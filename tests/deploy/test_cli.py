@@ -13,6 +13,9 @@ import polars as pl
 import pytest
 import yaml
 from small_market import SMALL, make_market, write_config
+from typer.testing import CliRunner
+
+from deploy.cli import app
 
 COMMAND = str(Path(sys.executable).with_name("factorcube"))
 
@@ -26,6 +29,13 @@ def factorcube(folder: Path, *arguments: str, **environment: str) -> subprocess.
         text=True,
         check=False,
     )
+
+
+def said(*arguments: str) -> str:
+    """Return what a command prints that starts no process, run in this one."""
+    done = CliRunner().invoke(app, arguments, catch_exceptions=False)
+    assert done.exit_code == 0, done.output
+    return done.output
 
 
 def test_help_explains_itself(tmp_path: Path) -> None:
@@ -48,7 +58,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def test_run_show_report_and_run_again(folder: Path) -> None:
+def test_run_show_report_and_run_again(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     first = factorcube(folder, "run", "config.yaml")
     assert first.returncode == 0, first.stderr[-2000:]
     for expected in ("Checks", "market", "ipca", "equal_weight", "realised", "xr.open_zarr(", ".html"):
@@ -61,16 +71,15 @@ def test_run_show_report_and_run_again(folder: Path) -> None:
     assert early.returncode == 1
     assert early.stderr.startswith("error: small/ipca has no champion yet; promote one of: ")
     assert "Traceback" not in early.stderr
-    promoted = factorcube(folder, "promote", "small")
-    assert promoted.stdout.count(" is latest now; before it was none") == len(versions)
-    described = factorcube(folder, "show", versions[0])
-    assert "snapshot" in described.stdout
-    assert "portfolio_variance" in described.stdout
-    manifest = json.loads(factorcube(folder, "show", "small/ipca/latest", "--json").stdout)
+    monkeypatch.setenv("FACTORCUBE_ROOT", str(folder / "out"))
+    assert said("promote", "small").count(" is latest now; before it was none") == len(versions)
+    described = said("show", versions[0])
+    assert "snapshot" in described
+    assert "portfolio_variance" in described
+    manifest = json.loads(said("show", "small/ipca/latest", "--json"))
     assert manifest["kind"] == "ipca"
     assert str(folder) not in json.dumps(manifest), "a manifest names no folder of this machine"
-    page = factorcube(folder, "report", "small/ipca/latest", "--output", "one.html")
-    assert page.returncode == 0, page.stderr
+    said("report", "small/ipca/latest", "--output", str(folder / "one.html"))
     assert "<html" in (folder / "one.html").read_text()
     again = factorcube(folder, "run", "config.yaml")
     assert again.returncode == 0
