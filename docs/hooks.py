@@ -32,7 +32,7 @@ PAGES = {
 ASSETS = ("examples/*.yaml", "deploy/*.yaml")
 """Files that pages point at; they lie on the site as they lie in the repository."""
 
-LINK = re.compile(r"(?<!!)\[(?P<text>[^\]]*)\]\((?P<target>[^)#\s]*)(?P<anchor>#[^)\s]*)?\)")
+LINK = re.compile(r"(?P<picture>!?)\[(?P<text>[^\]]*)\]\((?P<target>[^)#\s]*)(?P<anchor>#[^)\s]*)?\)")
 
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
@@ -67,7 +67,7 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Fil
         if files.get_file_from_path(uri) is None:
             return match[0] if path.startswith("docs/") else match["text"]
         here = os.path.relpath(uri, PurePosixPath(page.file.src_uri).parent).replace(os.sep, "/")
-        return f"[{match['text']}]({here}{anchor})"
+        return f"{match['picture']}[{match['text']}]({here}{anchor})"
 
     return LINK.sub(led, markdown)
 
