@@ -179,6 +179,7 @@ def test_every_run_makes_the_weights_that_its_config_declares_and_one_that_fails
     assert allocate_declared(elsewhere, ["ipca"], settings) == []
 
 
+@pytest.mark.slow
 def test_later_weights_turn_over_no_more_than_they_may_and_extend_the_portfolio(
     installed: tuple[Settings, VersionRef], settings: Settings, tmp_path: Path
 ) -> None:

@@ -513,6 +513,7 @@ def test_the_flow_shows_what_it_did_in_prefect(tmp_path, monkeypatch, prefect_ap
     assert any("removed" in str(data) and "us/ipca/2023-01-31-0000000a" in str(data) for data in shown)
 
 
+@pytest.mark.slow
 def test_upkeep_verify_and_catalog_work_on_an_object_store(tmp_path, s3, monkeypatch):
     for name, value in s3[1].items():
         monkeypatch.setenv(name, value)
