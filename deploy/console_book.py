@@ -16,6 +16,7 @@ from rich.console import Console
 
 from deploy.console_tables import Column, print_table
 from models.risk.book import LEVELS, BookRisk
+from schemas.base import first_of
 
 _FACTORS, _GROUPS, _TICKERS, _DIVERSIFIERS, _NAMED = 15, 15, 10, 5, 10
 
@@ -61,9 +62,8 @@ def notes(found: BookRisk) -> list[str]:
     said = []
     if len(found.uncovered):
         names = [str(name) for name in found.uncovered.abs().sort_values(ascending=False, kind="stable").index]
-        more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
         said.append(
-            f"not covered: {found.uncovered_share:.2%} of the book, in {', '.join(names[:_NAMED])}{more}; the covered "
+            f"not covered: {found.uncovered_share:.2%} of the book, in {first_of(names, _NAMED)}; the covered "
             "ones stand for them"
         )
     if abs(net - 1.0) > 0.005:

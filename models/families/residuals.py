@@ -398,6 +398,35 @@ def parts_of(left: Panel, fractions: tuple[float, ...]) -> list[Panel]:
     ]
 
 
+@dataclass(frozen=True, eq=False)
+class Histories:
+    """Residuals of the stocks that have enough of them, each over its root mean square.
+
+    Attributes
+    ----------
+    values : numpy.ndarray
+        (date, ticker) float64, NaN outside the mask.
+    scale : numpy.ndarray
+        (ticker,) root mean squares.
+    tickers : list of str
+    """
+
+    values: Float64Array
+    scale: Float64Array
+    tickers: list[str]
+
+    @classmethod
+    def of(cls, left: Panel, min_observations: int) -> Self:
+        """Take the stocks of a panel of residuals with at least so many in the mask that are not all zero."""
+        residuals = left.estimation_returns().astype(np.float64)
+        known = np.isfinite(residuals)
+        count = known.sum(axis=0)
+        scale = np.sqrt(np.square(np.where(known, residuals, 0.0)).sum(axis=0) / np.maximum(count, 1))
+        used = (count >= min_observations) & (scale > 0.0)
+        tickers = [name for name, inside in zip(left.tickers, used, strict=True) if inside]
+        return cls(residuals[:, used] / scale[used], scale[used], tickers)
+
+
 def _values(array: xr.DataArray) -> Float64Array:
     """Return values in float64, along (date, ticker, factor) as far as there are these axes."""
     dims = [dim for dim in ("date", "ticker", "factor") if dim in array.dims]

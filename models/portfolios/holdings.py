@@ -13,6 +13,7 @@ import pandas as pd
 import xarray as xr
 
 from models.portfolios.weights import rescaled
+from schemas.base import first_of
 from schemas.errors import DataError
 
 _LEAST_NET = 0.05
@@ -173,9 +174,7 @@ def _refuse_uncovered(given: pd.Series, covered: pd.Series, what: str, most: flo
     missing = given[~covered.reindex(given.index)].abs().sort_values(ascending=False, kind="stable")
     share = float(missing.sum() / given.abs().sum())
     if share > most:
-        names = ", ".join(missing.index[:_SHOWN]) + (
-            f" and {len(missing) - _SHOWN} more" if len(missing) > _SHOWN else ""
-        )
+        names = first_of([*missing.index], _SHOWN)
         raise DataError(
             f"{what}: {share:.1%} of its gross weight is on tickers that the universe does not have or that cannot be "
             f"held that date ({names}), more than max_uncovered {most:.1%}; add them to the data, or raise it."

@@ -17,6 +17,7 @@ from models.arrays import FloatArray
 from models.quality.arrays import labels
 from models.quality.rows import RowFlags
 from models.quality.summaries import EVENTS
+from schemas.base import first_of
 from schemas.checks import MAX_FLAGGED_ROWS, Check, CheckResult, FlaggedCells, FlaggedRow
 
 _SHOWN = 3
@@ -111,8 +112,7 @@ def _largest(values: FloatArray, table: pd.DataFrame) -> str:
 
 
 def _listed(labels: Sequence[str]) -> str:
-    more = f" and {len(labels) - _SHOWN} more" if len(labels) > _SHOWN else ""
-    return ", ".join(labels[:_SHOWN]) + more
+    return first_of(labels, _SHOWN)
 
 
 def _detail(data: xr.Dataset, rows: RowFlags, row: int, column: int) -> str:

@@ -29,6 +29,7 @@ from models.risk.benchmark import active_weights, beta
 from models.risk.contributions import volatility_by_factor, volatility_by_group, volatility_by_ticker
 from models.risk.portfolio import RiskModel
 from models.risk.tails import gaussian_es, gaussian_var
+from schemas.base import first_of
 from schemas.errors import DataError, ModelError, PublishError
 
 Weights = Mapping[str, float] | pd.Series | npt.ArrayLike
@@ -336,19 +337,16 @@ def _covered(model: RiskModel, given: pd.Series, what: str) -> tuple[pd.Series, 
     covered = inside.reindex(given.index, fill_value=False).astype(bool)
     scaled = rescaled(given.to_xarray(), covered.to_xarray()).sel(ticker=given.index[covered])
     if not covered.any() or not np.isfinite(scaled).all():
+        held, known = (first_of([*map(str, names)], _SHOWN) for names in (given.index, inside.index[inside]))
         raise ModelError(
-            f"of {what} the version covers nothing that is held {_side(given)}, such as {_few(given.index)}; are these "
-            f"the tickers of the version, such as {_few(inside.index[inside])}?"
+            f"of {what} the version covers nothing that is held {_side(given)}, such as {held}; are these the tickers "
+            f"of the version, such as {known}?"
         )
     return covered, scaled
 
 
 def _side(given: pd.Series) -> str:
     return "long" if (given > 0.0).all() else "short" if (given < 0.0).all() else "long, or nothing that is held short"
-
-
-def _few(names: pd.Index) -> str:
-    return ", ".join(map(str, names[:_SHOWN])) + (f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else "")
 
 
 def _by_ticker(model: RiskModel, parts: xr.Dataset, volatility: float) -> pd.DataFrame:

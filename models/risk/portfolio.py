@@ -18,6 +18,7 @@ import pandas as pd
 import xarray as xr
 
 from models.arrays import BoolArray, Float64Array, FloatArray
+from schemas.base import first_of
 from schemas.errors import DataError
 
 Weights = xr.DataArray | pd.Series | pd.DataFrame | Mapping[str, float] | FloatArray
@@ -323,8 +324,7 @@ def _require_dims(part: xr.DataArray, name: str, *dims: str) -> None:
 def _require_known(labels: pd.Index, known: pd.Index, name: str, dim: str) -> None:
     unknown = labels.difference(known)
     if len(unknown):
-        more = f" and {len(unknown) - 5} more" if len(unknown) > 5 else ""
-        raise DataError(f"{name} has a {dim} the risk model does not know: {', '.join(map(str, unknown[:5]))}{more}.")
+        raise DataError(f"{name} has a {dim} the risk model does not know: {first_of([*map(str, unknown)], 5)}.")
     if not labels.is_unique:
         raise DataError(f"{name} has a {dim} twice: {labels[labels.duplicated()][0]}.")
 

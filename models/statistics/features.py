@@ -192,6 +192,11 @@ class Products:
         """Return some of them alone."""
         return Products(self.first[places], self.second[places], self.mean[places], self.inverse[places])
 
+    @property
+    def linear(self) -> Products:
+        """The constant and the characteristics themselves, which are products with 1."""
+        return self.at(np.flatnonzero(self.first == 0))
+
     def beside(self, other: Products) -> Products:
         """Return these products, then others."""
         return Products(**{name: np.concatenate([value, vars(other)[name]]) for name, value in vars(self).items()})

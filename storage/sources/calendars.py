@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from schemas.base import first_of
 from schemas.errors import ConfigError, DataError
 from schemas.spec import Frequency
 
@@ -166,11 +167,10 @@ def check_sessions(dates: pd.DatetimeIndex, calendar: str, what: str) -> None:
         return
     strange = dates.difference(sessions(calendar, dates[0], dates[-1]))
     if len(strange):
-        shown = ", ".join(f"{day:%Y-%m-%d} ({day:%A})" for day in strange[:_SHOWN])
-        more = f" and {len(strange) - _SHOWN} more" if len(strange) > _SHOWN else ""
+        shown = first_of([f"{day:%Y-%m-%d} ({day:%A})" for day in strange], _SHOWN)
         raise DataError(
             f"{what}: {len(strange)} of {len(dates)} dates are not sessions of {calendar}, the first is "
-            f"{shown}{more}; correct the dates, or set `calendar`"
+            f"{shown}; correct the dates, or set `calendar`"
         )
 
 

@@ -15,6 +15,7 @@ import numpy.typing as npt
 import pandas as pd
 import polars as pl
 
+from schemas.base import first_of
 from schemas.cells import ROW_NUMBERS
 from schemas.errors import SourceError
 
@@ -141,5 +142,4 @@ def _hint(word: str, columns: Sequence[str]) -> str:
 
 
 def _listed(columns: Sequence[str]) -> str:
-    more = f" and {len(columns) - 8} more" if len(columns) > 8 else ""
-    return ", ".join(f"{column[:40]!r}" for column in columns[:8]) + more
+    return first_of([f"{column[:40]!r}" for column in columns], 8)

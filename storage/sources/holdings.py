@@ -11,6 +11,7 @@ from pathlib import Path
 import pandas as pd
 import polars as pl
 
+from schemas.base import first_of
 from schemas.errors import DataError, SourceError
 from schemas.settings import Settings
 from schemas.sources import FilesOrigin, HoldingsSource
@@ -100,14 +101,12 @@ def read_holdings(source: HoldingsSource, *, settings: Settings, frequency: Freq
 def _of_book(table: Table, book: str | None) -> pl.DataFrame:
     books = table.rows[_BOOK].drop_nulls().unique().sort().to_list()
     if book is None and len(books) > 1:
-        raise DataError(f"{table.name}: holds {len(books)} portfolios ({_few(books)}); say which one is meant")
+        raise DataError(
+            f"{table.name}: holds {len(books)} portfolios ({first_of(books, _SHOWN)}); say which one is meant"
+        )
     if book is not None and book not in books:
-        raise DataError(f"{table.name}: there is no portfolio '{book}'; there is {_few(books)}")
+        raise DataError(f"{table.name}: there is no portfolio '{book}'; there is {first_of(books, _SHOWN)}")
     return table.rows if book is None else table.rows.filter(pl.col(_BOOK) == book)
-
-
-def _few(names: list[str]) -> str:
-    return ", ".join(names[:_SHOWN]) + (f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else "")
 
 
 def _refuse(name: str, rows: pl.DataFrame, keys: list[str], what: str) -> None:

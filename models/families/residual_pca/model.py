@@ -17,7 +17,7 @@ from models.arrays import Float64Array, FloatArray
 from models.families.base import ModelState
 from models.families.residual_network.leaving_out import leave_one_out
 from models.families.residual_pca.estimation import Curve, principal_curve
-from models.families.residuals import Fraction, FurtherFactors, ProvenFactors, Trial, parts_of
+from models.families.residuals import Fraction, FurtherFactors, Histories, ProvenFactors, Trial, parts_of
 from models.panel import Panel
 from models.statistics.gram import solve_gram
 from models.statistics.rowwise import cross_sections
@@ -145,24 +145,18 @@ class ResidualPCA(ProvenFactors):
         return _OnCurve
 
     def _laid(self, left: Panel) -> _OnCurve:
-        residuals = left.estimation_returns().astype(np.float64)
-        known = np.isfinite(residuals)
-        count = known.sum(axis=0)
-        scale = np.sqrt(np.square(np.where(known, residuals, 0.0)).sum(axis=0) / np.maximum(count, 1))
-        used = (count >= self.min_observations) & (scale > 0.0)
+        histories = Histories.of(left, self.min_observations)
         needed = _STOCKS_PER_POWER * (self.degree + 1)
         found = None
-        if used.sum() >= needed:
-            z = residuals[:, used] / scale[used]
-            found = principal_curve(z, self.degree, self.n_factors, self.min_observations / 2)
+        if len(histories.tickers) >= needed:
+            found = principal_curve(histories.values, self.degree, self.n_factors, self.min_observations / 2)
         if found is None:
             raise ModelError(
                 f"A curve of degree {self.degree} needs {needed} stocks with min_observations={self.min_observations} "
-                f"residuals, many on the same dates; the panel has {int(used.sum())}. Lower degree or "
+                f"residuals, many on the same dates; the panel has {len(histories.tickers)}. Lower degree or "
                 "min_observations, or give more dates."
             )
-        tickers = [name for name, inside in zip(left.tickers, used, strict=True) if inside]
-        return _OnCurve.of(tickers, found, scale[used])
+        return _OnCurve.of(histories.tickers, found, histories.scale)
 
 
 class _OnCurve(FurtherFactors):

@@ -16,7 +16,7 @@ from annotated_types import Ge, Gt, Le, Lt
 from models.arrays import BoolArray, Float64Array, FloatArray
 from models.families.base import ModelState
 from models.families.residual_som.estimation import Map, means_of_others, organise
-from models.families.residuals import Fraction, FurtherFactors, ProvenFactors, Trial, parts_of
+from models.families.residuals import Fraction, FurtherFactors, Histories, ProvenFactors, Trial, parts_of
 from models.panel import Panel
 from models.statistics.rowwise import ordered_product
 from schemas.base import Name
@@ -141,21 +141,16 @@ class ResidualSOM(ProvenFactors):
         return _Nodes
 
     def _organised(self, left: Panel) -> _Nodes:
-        residuals = left.estimation_returns().astype(np.float64)
-        known = np.isfinite(residuals)
-        count = known.sum(axis=0)
-        scale = np.sqrt(np.square(np.where(known, residuals, 0.0)).sum(axis=0) / np.maximum(count, 1))
-        used = (count >= self.min_observations) & (scale > 0.0)
+        histories = Histories.of(left, self.min_observations)
         n_nodes = self.rows * self.columns
-        if used.sum() < _STOCKS_PER_NODE * n_nodes:
+        if len(histories.tickers) < _STOCKS_PER_NODE * n_nodes:
             raise ModelError(
                 f"A map of {n_nodes} nodes needs {_STOCKS_PER_NODE * n_nodes} stocks with "
-                f"min_observations={self.min_observations} residuals; the panel has {int(used.sum())}. Give a smaller "
-                "grid or more dates, or lower min_observations."
+                f"min_observations={self.min_observations} residuals; the panel has {len(histories.tickers)}. Give a "
+                "smaller grid or more dates, or lower min_observations."
             )
-        found = organise(residuals[:, used] / scale[used], self.rows, self.columns, self.width)
-        tickers = [name for name, inside in zip(left.tickers, used, strict=True) if inside]
-        return _Nodes.of(tickers, found, scale[used])
+        found = organise(histories.values, self.rows, self.columns, self.width)
+        return _Nodes.of(histories.tickers, found, histories.scale)
 
 
 class _Nodes(FurtherFactors):

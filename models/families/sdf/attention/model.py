@@ -109,7 +109,7 @@ class AttentionSDF(ScreenedSDF):
         """
         sample = self._sample(panel, DATES_PER_FOLD * self.n_folds, "n_folds or min_stocks")
         prior = screened_products(sample.sections, sample.units, self.n_folds)
-        section = CrossSection(sample.units, prior.products.at(np.flatnonzero(prior.products.first == 0)))
+        section = CrossSection(sample.units, prior.products.linear)
         moments = section.moments_of(panel, sample.chars, self.min_stocks)
         centre = moments.mean(axis=0)
         found = learn_attention(prior, moments - centre, self.strengths)
@@ -143,8 +143,7 @@ class AttentionSDF(ScreenedSDF):
         model = cls(**params)
         products = Features.from_arrays(state.arrays)
         model._restore(AttendedFeatures(products), state)
-        linear = products.products.at(np.flatnonzero(products.products.first == 0))
-        section = CrossSection(products.units, linear)
+        section = CrossSection(products.units, products.products.linear)
         model._attention = Attention(section, state.arrays["attention_centre"], state.arrays["attention_theta"])
         model.strength_ = state.meta["strength"]
         return model
