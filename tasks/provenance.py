@@ -12,7 +12,7 @@ from importlib.metadata import version
 from typing import Any
 
 from schemas.base import digest
-from storage.codehash import HOME, PACKAGES
+from storage.source_modules import HOME, PACKAGES
 
 _LIBRARIES = (
     "numpy",

@@ -22,7 +22,8 @@ from functools import cache
 from pathlib import Path
 
 from models.families.registry import family
-from storage.codehash import HOME, hash_of, modules_of
+from storage.codehash import hash_of, modules_of
+from storage.source_modules import HOME
 
 _BESIDE = (
     "reporting",
@@ -34,6 +35,7 @@ _BESIDE = (
     "tasks.assets",
     "tasks.checking.datadocs",
     "storage.codehash",
+    "storage.source_modules",
     "tasks.events",
     "tasks.logs",
     "tasks.provenance",

@@ -14,7 +14,8 @@ import pytest
 from models.families.registry import family
 from schemas.errors import ConfigError
 from schemas.families import kinds
-from storage.codehash import HOME, PACKAGES, code_of, modules_of
+from storage.codehash import code_of, modules_of
+from storage.source_modules import HOME, PACKAGES
 from tasks.provenance import key
 from tasks.stages import Stage, family_code
 
