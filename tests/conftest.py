@@ -55,6 +55,23 @@ def prefect_api() -> Iterator[str]:
 
 
 @pytest.fixture(scope="session")
+def workers_of_all(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """Start a Dask scheduler with one worker for the whole session; give its address."""
+    from dask_processes import scheduler
+
+    with scheduler(tmp_path_factory.mktemp("dask"), workers=1) as address:
+        yield address
+
+
+@pytest.fixture(scope="module")
+def dask_scheduler(workers_of_all: str) -> Iterator[None]:
+    """Let the runs of a file share the workers of the session, where it is not about workers: each loads torch."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("FACTORCUBE_DASK_SCHEDULER", workers_of_all)
+        yield
+
+
+@pytest.fixture(scope="session")
 def s3_server() -> Iterator[S3Server]:
     """Start an S3-compatible server on loopback for the whole session."""
     from s3_server import S3Server

@@ -279,6 +279,7 @@ def test_a_renamed_ticker_is_there_once_whoever_renames_it(
         load_other(folder, {"kind": "long_short", "name": "equal_weight", "characteristic": "mom1m"})
 
 
+@pytest.mark.slow
 def test_increments_and_a_window_that_begins_later_lose_nothing(
     folder: Path, whole: tuple[dict[date, str], xr.Dataset]
 ) -> None:
@@ -296,6 +297,7 @@ def test_increments_and_a_window_that_begins_later_lose_nothing(
     assert input_digests(space, spec, head_snapshot("small", load_settings())) == whole[0]
 
 
+@pytest.mark.slow
 def test_what_one_config_publishes_another_one_does_not_change(folder: Path) -> None:
     mine = {"kind": "fixed", "name": "pair", "weights": {"S000": 0.5, "S001": 0.5}}
     load_other(folder, mine)

@@ -25,7 +25,7 @@ from storage.layout import Layout
 from tasks.backfilling import engine
 from tasks.backfilling.survey import plan_backfill
 
-pytestmark = pytest.mark.usefixtures("prefect_api")
+pytestmark = pytest.mark.usefixtures("prefect_api", "dask_scheduler")
 COMMAND = str(Path(sys.executable).with_name("factorcube"))
 SPAN = {"start": "2016-09-01", "end": "2016-12-31"}
 CHANGES = {

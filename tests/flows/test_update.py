@@ -28,8 +28,8 @@ from tasks.workspace import Workspace
 KNOWN = date(2016, 11, 30)
 UNTIL = date(2016, 12, 5)
 DAYS = [date(2016, 12, 1), date(2016, 12, 2), UNTIL]
-SLOW = [pytest.param(name, marks=pytest.mark.slow) for name in ("fama_macbeth", "pca")]
-MODELS = ["market", "ipca", "autoencoder", *SLOW]
+SLOW = [pytest.param(name, marks=pytest.mark.slow) for name in ("fama_macbeth", "pca", "autoencoder")]
+MODELS = ["market", "ipca", *SLOW]
 BENCHMARKED = [SMALL["portfolios"][0], SMALL["portfolios"][1] | {"benchmark": "equal_weight"}]
 
 
@@ -146,6 +146,7 @@ def test_a_parent_that_is_not_the_champion_is_continued_but_not_promoted(
     assert champion(settings) == first.version
 
 
+@pytest.mark.slow
 def test_a_champion_that_changes_meanwhile_is_told_and_the_rerun_continues_it(
     champions: Champions, settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -133,6 +133,7 @@ def test_whatever_comes_from_data_stays_text():
     assert any(tag == "pre" and "</pre><script>" in text for tag, text in page.texts)
 
 
+@pytest.mark.slow
 def test_equal_inputs_give_equal_bytes_whatever_the_settings_of_the_caller():
     versions = make_versions(("market",), n_dates=120, n_portfolios=1)
     html = render_report(versions, make_checks(), title="us_large", tickers=["T001"])

@@ -107,6 +107,7 @@ def test_a_publisher_killed_at_any_write_leaves_the_old_state_whole(tmp_path, en
     assert seen == {(ONE, ONE), (ONE, TWO, ONE), (ONE, TWO, TWO)}
 
 
+@pytest.mark.slow
 def test_work_killed_at_any_write_is_there_whole_or_absent(tmp_path, ended):
     assert ended(counting_writes, tmp_path / "dry", keep_work, tmp_path / "dry", tmp_path / "count") == 0
     steps = int((tmp_path / "count").read_text(encoding="utf-8"))
@@ -194,6 +195,7 @@ def _both_upserts(root: Path) -> None:
         second_upsert(root)
 
 
+@pytest.mark.slow
 def test_writers_side_by_side_lose_nothing_and_readers_see_whole_snapshots(tmp_path, start):
     layout, years = Layout(tmp_path), (2021, 2022, 2023)
     cube = Cube.open_or_create(layout, "us")

@@ -251,6 +251,7 @@ def test_a_snapshot_that_comes_to_be_named_during_expiry_stays(tmp_path):
     _kept(tmp_path, whole, {snapshots[1], snapshots[3]})
 
 
+@pytest.mark.slow
 def test_nothing_is_removed_of_what_cannot_be_read(tmp_path):
     snapshots = upserted(tmp_path, 3)
     ends = ["2023-01-31", "2023-02-28", "2023-03-31"]

@@ -155,6 +155,7 @@ def test_the_first_promotion_is_explicit_and_the_next_passes_the_gate(trained: T
     assert promoted(early) == [first.version, second.version]
 
 
+@pytest.mark.slow
 def test_a_version_that_was_rolled_back_is_not_offered_again(trained: Trained, early: Settings) -> None:
     first = train_market(trained, early, trained.short, promote_first=True)
     second = train_market(trained, early, trained.long)
@@ -195,6 +196,7 @@ def test_a_version_that_is_damaged_after_it_was_published_is_not_promoted(traine
     assert train_market(trained, early, trained.short, promote_first=True).promoted
 
 
+@pytest.mark.slow
 def test_a_version_is_made_again_bit_for_bit_and_what_differs_is_said(
     trained: Trained, early: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -234,6 +236,7 @@ def test_a_version_is_made_again_bit_for_bit_and_what_differs_is_said(
         rebuilding.rebuild_version(first, Inline(), early)
 
 
+@pytest.mark.slow
 def test_a_champion_that_changed_meanwhile_is_a_conflict_and_the_rerun_decides_anew(
     trained: Trained, early: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:

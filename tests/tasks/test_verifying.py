@@ -57,7 +57,7 @@ def test_any_damage_to_any_file_of_a_cube_is_named_or_harmless(cube):
         files,
         lambda: Cube.open(Layout(root), "us").open_dataset().load(),
         whole.identical,
-        flips=6,
+        flips=3,
         names=("cube 'us'", str(root / "cubes" / "us")),
     )
     assert met["CubeError"] > 100

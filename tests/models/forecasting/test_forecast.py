@@ -50,7 +50,8 @@ class Retrained:
         deliver(folder, listing_market())
         equal, pair = SMALL["portfolios"]
         portfolios = [equal, pair | {"benchmark": BENCHMARKS["pair"]}]
-        changes = {"models": [*OF_OTHERS, *SMALL["models"]], "portfolios": portfolios}
+        refits = {"first": "2016-09-30", "every": "quarter"}
+        changes = {"models": [*OF_OTHERS, *SMALL["models"]], "portfolios": portfolios, "walk_forward": refits}
         self.spec: RunSpec = load_spec(write_config(folder, changes))
         self.snapshot = ingested(self.spec, self.settings)
         refs = train(self.spec, self.spec.models, self.snapshot, None, Inline(), self.settings)

@@ -138,6 +138,7 @@ def test_other_content_under_one_name_is_refused_before_a_byte_is_written(layout
     assert published.open_version(layout, ref).load().equals(version_data(end=ONE))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seeds", [(0, 0), (1, 2)], ids=["same", "other"])
 def test_of_two_publishers_at_once_both_succeed_or_one_is_refused_whole(layout, seeds):
     outcomes, gate = [], threading.Barrier(2)
@@ -200,6 +201,7 @@ def test_an_upload_killed_anywhere_shows_nothing_and_is_completed(layout, tmp_pa
     assert not list(tmp_path.rglob(".staging-*"))
 
 
+@pytest.mark.slow
 def test_what_a_killed_upload_left_can_be_removed_for_other_content(layout, tmp_path, s3, start):
     dying = start(_die_at_put, tmp_path, s3, 20)
     dying.join(60)
@@ -212,7 +214,11 @@ def test_what_a_killed_upload_left_can_be_removed_for_other_content(layout, tmp_
     published.verify(layout, ref)
 
 
-@pytest.mark.parametrize(("promotions", "times"), [(0, 1), (1, 1), (1, 2)], ids=["first", "next", "twice"])
+@pytest.mark.parametrize(
+    ("promotions", "times"),
+    [(0, 1), pytest.param(1, 1, marks=pytest.mark.slow), (1, 2)],
+    ids=["first", "next", "twice"],
+)
 def test_a_promotion_whose_answer_was_lost_is_recognised(layout, s3, s3_server, promotions, times):
     one, two = publish(layout), publish(layout, TWO, 1)
     for _ in range(promotions):
