@@ -25,6 +25,7 @@ from storage import published
 from storage.allocations import find_allocation, list_allocations, publish_allocation, read_allocation
 from storage.cube import Cube
 from tasks.artifacts import publish_table
+from tasks.assets import allocation_made
 from tasks.events import announce_failed_allocation
 from tasks.holdings import read_positions
 from tasks.logs import run_logger
@@ -92,6 +93,7 @@ def allocate_weights(version: str, spec: AllocationSpec, settings: Settings) -> 
     made = publish_allocation(space.layout, dataset, manifest)
     run_logger().info("published the weights %s, made from %s", made, ref)
     _show(made, dataset)
+    allocation_made(made, ref)
     return made
 
 

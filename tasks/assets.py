@@ -1,8 +1,9 @@
 """What a run made, as assets in Prefect, each with those that it was made from.
 
-Here belong their keys and what is said of each. A cube, a model and the reports of a universe are assets; a snapshot, a
-version and a file are materialisations of them. They are told where they were made, and only then: a run that finds
-everything there tells nothing, and a step that fails after it has published does not take the word back.
+Here belong their keys and what is said of each. A cube, a model, the reports of a universe and weights by a name are
+assets; a snapshot, a version, a file and the weights of a date are materialisations of them. They are told where they
+were made, and only then: a run that finds everything there tells nothing, and a step that fails after it has published
+does not take the word back.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from prefect.assets import Asset, AssetProperties, add_asset_metadata, materiali
 from prefect.cache_policies import NO_CACHE
 
 from schemas.contracts import Manifest
-from schemas.refs import SnapshotRef, VersionRef
+from schemas.refs import AllocationRef, SnapshotRef, VersionRef
 from tasks.artifacts import courtesy
 
 
@@ -40,6 +41,13 @@ def report_made(versions: Sequence[VersionRef]) -> None:
     universe = versions[0].universe
     report = _asset(universe, "report", f"report of {universe}")
     _materialise(report, [_model(ref) for ref in versions], {"versions": [str(ref) for ref in versions]})
+
+
+def allocation_made(ref: AllocationRef, version: VersionRef) -> None:
+    """Tell that weights were published, made from a version; nothing if they were there already."""
+    if ref.changed:
+        weights = _asset(ref.universe, f"allocation/{ref.name}", f"weights {ref.universe}/{ref.name}")
+        _materialise(weights, [_model(version)], {"as_of": f"{ref.as_of}", "version": str(version)})
 
 
 def _cube(universe: str) -> Asset:

@@ -153,9 +153,17 @@ def test_every_run_makes_the_weights_that_its_config_declares_and_one_that_fails
     spec = delivered(tmp_path / "more", KNOWN, [PAIR], declared)
     told: list[tuple[str, dict[str, Any]]] = []
     monkeypatch.setattr("tasks.events._emit", lambda event, *rest: told.append((event, rest[2])))
+    made: list[tuple[str, list[str], Any]] = []
+    monkeypatch.setattr(
+        "tasks.assets._materialise",
+        lambda asset, made_from, facts: made.append((asset.key, [one.key for one in made_from], facts)),
+    )
     assert [(ref.version, ref.changed) for ref in retrain(spec)] == [(installed[1].version, False)]
     ((event, failure),) = told
     assert (event, failure["allocation"]) == (ALLOCATION_FAILED, "impossible")
+    (weights,) = (one for one in made if "/allocation/" in one[0])
+    facts = {"as_of": f"{KNOWN}", "version": str(installed[1])}
+    assert weights == ("factorcube://small/allocation/lowvol", ["factorcube://small/model/market"], facts)
     assert "the weight of the group 'oil' shall be at least 1.5" in failure["reason"]
     (ref,) = list_allocations(layout, "small", "lowvol")
     weights, manifest = read_allocation(layout, ref)
