@@ -12,7 +12,6 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 
-import httpx
 import psutil
 
 from deploy.deployments import CHECKOUT
@@ -74,6 +73,8 @@ def await_health(api: str, seconds: float, still_running: Callable[[], None], wa
     ExecutionError
         If it does not answer in time.
     """
+    import httpx  # costs a quarter of a second, and most commands start nothing
+
     deadline = time.monotonic() + seconds
     with httpx.Client(verify=False, timeout=5.0) as client:  # noqa: S501  # loopback without TLS: no certificates to load
         while True:
