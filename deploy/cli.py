@@ -20,6 +20,7 @@ from deploy import (
     cli_cube,
     cli_explore,
     cli_export,
+    cli_handbook,
     cli_init,
     cli_judging,
     cli_operations,
@@ -117,8 +118,8 @@ def schema(
 
 
 AREAS = (
-    cli_init, cli_check, cli_versions, cli_explore, cli_book, cli_export, cli_judging, cli_allocate, cli_backfill,
-    cli_cube, cli_operations, cli_team, cli_upkeep,
+    cli_init, cli_check, cli_versions, cli_explore, cli_book, cli_export, cli_handbook, cli_judging, cli_allocate,
+    cli_backfill, cli_cube, cli_operations, cli_team, cli_upkeep,
 )  # fmt: skip
 for area in AREAS:
     area.register(app)
