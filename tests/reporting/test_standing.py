@@ -75,7 +75,7 @@ def test_the_verdict_says_how_much_from_where_and_whether_to_believe_it(standing
     said = verdict(replace(standing, bias_statistic=statistic))
     assert words in said
     now = standing.now
-    assert said.startswith(f"equal_weight: {now.annual_volatility:.1%} a year as of {now.date:%Y-%m-%d}, ")
+    assert said.startswith(f"equal_weight by {standing.model}: {now.annual_volatility:.1%} a year as of {now.date:%Y-%m-%d}, ")
     assert f"{1.0 - now.specific_share:.0%} of its variance from factors" in said
 
 
@@ -90,7 +90,7 @@ def test_a_book_stands_as_its_weights_would_have_and_is_not_judged(version):
     assert book.volatility[at] == pytest.approx(then.annual_volatility, rel=1e-9)
     assert "is not known, for a version has no returns of tickers" in verdict(book)
     page = render_book(version, found, "<i>book")
-    assert "&lt;i&gt;book: " in page
+    assert f"&lt;i&gt;book by {version.model}: " in page
     assert "Not covered: 20.0% of it, in GONE" in page
     assert "Forecast risk against realised risk" not in page, "what factors brought is not what was earned"
 
