@@ -33,14 +33,14 @@ def test_the_page_draws_without_errors_or_requests_and_lets_one_choose(page: Pat
         tab.open(page, 1400)
         assert len(drawn := tab.value(DRAWN)) > 4
         assert all(drawn)
-        assert tab.value(SHOWN).startswith("equal_weight: ")
+        assert tab.value(SHOWN).startswith("equal_weight by market: ")
         first = tab.value("document.querySelector('.panel:not([hidden]) .plot').id")
         tab.value(
             "(() => { const choice = document.querySelector('select[data-choice=portfolio]'); choice.value = '1';"
             "choice.dispatchEvent(new Event('change')); })()"
         )
         tab.settle()
-        assert tab.value(SHOWN).startswith("long_short: ")
+        assert tab.value(SHOWN).startswith("long_short by market: ")
         assert all(tab.value(DRAWN))
         assert tab.value("document.querySelector('.panel:not([hidden]) .plot').id") != first
         assert tab.value("document.title") == "in a browser"
