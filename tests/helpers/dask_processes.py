@@ -67,6 +67,7 @@ class scheduler:  # noqa: N801  # reads as a context manager
         self._start(command, environment)
         for _ in range(self.workers):
             worker = [sys.executable, "-m", "distributed.cli.dask_worker", address, "--nthreads", "1", "--no-nanny"]
+            worker += ["--host", "127.0.0.1"]
             self._start([*worker, "--no-dashboard", "--local-directory", str(self.folder)], environment)
         _wait_for(address)
         return address
