@@ -42,6 +42,8 @@ LABEL_CHUNK = 16384
 """Labels per chunk: the labels of an axis are nearly always one chunk."""
 COMPRESSOR = ZstdCodec(level=1, checksum=True)
 FAST_COMPRESSORS: tuple[BytesBytesCodec, ...] = (BloscCodec(cname="lz4", clevel=5, shuffle="shuffle"), Crc32cCodec())
+FLAT = {"name": "default", "separator": "."}
+"""Chunks of an array as files of one folder: with a folder for each, those would take more room than a day's rows."""
 DATE_ENCODING = {"units": "days since 1970-01-01", "calendar": "proleptic_gregorian"}
 
 LABEL_ATTRS: dict[str, dict[str, str]] = {
@@ -209,6 +211,7 @@ def _write_first(folder: Path, block: xr.Dataset, compressors: tuple[BytesBytesC
                 encoding[name]["fill_value"] = np.nan
         else:
             encoding[name] = {"chunks": (LABEL_CHUNK,) * variable.ndim}
+        encoding[name]["chunk_key_encoding"] = FLAT
         encoding[name]["compressors"] = compressors if variable.dtype.kind in "biuf" else (COMPRESSOR,)
     strings = [name for name, variable in block.variables.items() if variable.dtype.kind in "UT"]
     # Not mode "w": that removes the folder and makes it anew, and with it the lock that says that it has an owner.
