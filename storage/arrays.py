@@ -155,9 +155,14 @@ def write_dataset(
     if before is None:
         raise AlignmentError("there is nothing to write: no block of dates was given")
     if consolidated:
-        with warnings.catch_warnings():  # zarr's warning that other readers may not know it in v3
-            warnings.filterwarnings("ignore", message="Consolidated metadata is currently not part")
-            zarr.consolidate_metadata(str(folder), zarr_format=3)
+        consolidate(str(folder))
+
+
+def consolidate(store: Any) -> None:
+    """Gather the metadata of a Zarr v3 group in one file; `store` as Zarr takes it."""
+    with warnings.catch_warnings():  # zarr's warning that other readers may not know it in v3
+        warnings.filterwarnings("ignore", message="Consolidated metadata is currently not part")
+        zarr.consolidate_metadata(store, zarr_format=3)
 
 
 def read_dataset(

@@ -32,8 +32,18 @@ def read_manifest(layout: Layout, ref: VersionRef) -> Manifest:
     return manifest
 
 
-def verify(layout: Layout, ref: VersionRef) -> None:
+def verify(layout: Layout, ref: VersionRef, *, champion: str | None = None) -> None:
     """Check every byte of a version against its checksums.
+
+    Parameters
+    ----------
+    layout : Layout
+        Where.
+    ref : VersionRef
+        Which one.
+    champion : str, optional
+        The version that readers have now: what a version that continues it shares with it is not read again, since
+        whoever reads either reads the same bytes.
 
     Raises
     ------
@@ -42,18 +52,22 @@ def verify(layout: Layout, ref: VersionRef) -> None:
     CorruptionError
         If a file is damaged, missing, or was not published; the message names the first.
     """
-    for error in damages(layout, ref):
+    for error in damages(layout, ref, champion=champion):
         raise error
 
 
-def damages(layout: Layout, ref: VersionRef) -> Iterator[FactorcubeError]:
-    """Check every byte of a version against its checksums; yield an error for each file that is not as published."""
+def damages(layout: Layout, ref: VersionRef, *, champion: str | None = None) -> Iterator[FactorcubeError]:
+    """Check a version as `verify` does; yield an error for each file that is not as published."""
     store, key = layout.store, key_of(layout, ref)
     try:
-        checksums = read_manifest(layout, ref).checksums
+        manifest = read_manifest(layout, ref)
     except CorruptionError as error:
         yield error
         return
+    checksums, there = manifest.checksums, store.tags(key)
+    known: dict[str, str] = {}
+    if champion is not None and champion == manifest.parent:
+        known = store.tags(key_of(layout, ref.model_copy(update={"version": champion})))
 
     def problem(name: str) -> FactorcubeError | None:
         try:
@@ -63,8 +77,9 @@ def damages(layout: Layout, ref: VersionRef) -> Iterator[FactorcubeError]:
         return None
 
     with ThreadPoolExecutor(_READERS) as pool:  # an object store answers many at once
-        yield from (error for error in pool.map(problem, checksums) if error is not None)
-    for name in sorted(set(store.files(key)) - {*checksums, MANIFEST, SEAL}):
+        asked = (name for name in checksums if name not in there or there[name] != known.get(name))
+        yield from (error for error in pool.map(problem, asked) if error is not None)
+    for name in sorted(set(there) - {*checksums, MANIFEST, SEAL}):
         yield CorruptionError(f"{store.locate(key)}/{name} was not published with this version; {REMEDY}")
 
 
