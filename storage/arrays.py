@@ -182,10 +182,21 @@ def read_dataset(
         Path of a group below the one of the store.
     """
     if guard is not None:
-        opened = LocalStore(store, read_only=True) if isinstance(store, str | Path) else store
-        store = GuardedStore(opened, guard)
+        store = _guarded(store, guard)
     with store.guard.told():
         return _read(store, consolidated=consolidated, group=group)
+
+
+def read_labels(store: Any, dim: str, *, guard: Guard) -> list[str]:
+    """Return the labels along one axis of a Zarr group as text, dates as YYYY-MM-DD; arguments as in `read_dataset`."""
+    guarded = _guarded(store, guard)
+    with guard.told(), naming():
+        values: Any = zarr.open_array(guarded, path=dim, mode="r")[:]
+    return [str(label) for label in (values.astype("datetime64[D]") if dim == "date" else values).tolist()]
+
+
+def _guarded(store: Any, guard: Guard) -> GuardedStore:
+    return GuardedStore(LocalStore(store, read_only=True) if isinstance(store, str | Path) else store, guard)
 
 
 def _read(store: GuardedStore, *, consolidated: bool, group: str | None) -> xr.Dataset:

@@ -61,9 +61,12 @@ class LocalStore(Store):
 
     @override
     def files(self, key: str) -> list[str]:
-        folder = self.path(key)
-        inner = (path for path in folder.rglob("*") if path.is_symlink() or not path.is_dir())
-        return sorted(path.relative_to(folder).as_posix() for path in inner)
+        folder, found = str(self.path(key)), []
+        for parent, folders, files in os.walk(folder):
+            below = f"{parent.removeprefix(folder)}/"[1:]
+            links = [name for name in folders if Path(parent, name).is_symlink()]
+            found += [f"{below}{name}" for name in (*files, *links)]
+        return sorted(found)
 
     @override
     def tags(self, key: str) -> dict[str, str]:
