@@ -27,6 +27,7 @@ from storage import checksums, published
 from storage.layout import Layout
 from storage.stores import local
 from storage.stores.objects import ObjectStore
+from tasks.verifying import verify_stores
 from tasks.workspace import Workspace
 
 WHOLE = version_data(periods=600, tickers=6)
@@ -219,9 +220,15 @@ def test_a_parent_that_was_written_to_or_is_read_is_not_continued_where_it_is_da
     assert (folder_of(one, 1) / "loadings/c.0.0.0").samefile(folder_of(one, 0) / "loadings/c.0.0.0")
 
 
-def test_a_bit_that_the_disk_turned_in_a_shared_file_is_met_in_either_version_and_never_a_number(one: Layout) -> None:
-    ref = step_of(one, 1)
+def test_a_bit_that_the_disk_turned_in_a_shared_file_is_met_in_either_version_and_never_a_number(
+    one: Layout, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ref, asked, read = step_of(one, 1), [], checksums.read_checked
+    monkeypatch.setattr(checksums, "read_checked", lambda *given: asked.append(given[2]) or read(*given))
+    assert not verify_stores(one).damages
+    assert asked.count("loadings/c.0.0.0") == 1, "what two versions share is read once"
     flip(folder_of(one, 0) / "loadings" / "c.0.0.0", in_silence=True)
+    assert [damage.what for damage in verify_stores(one).damages] == [f"us/ipca/{named(0)}", str(ref)]
     for version in (named(0), ref.version):
         found = published.find(one, "us", "ipca", version)
         assert [str(error).split()[0] for error in published.damages(one, found)] == [
