@@ -30,7 +30,7 @@ from zarr.storage import LocalStore, WrapperStore
 from schemas.contracts import Manifest
 from schemas.errors import CorruptionError, PublishError
 from schemas.refs import VersionRef
-from storage.arrays import consolidate, date_blocks, encode_dates, same_bits
+from storage.arrays import consolidate, encode_dates, same_bits
 from storage.checksums import key_of, read_checked, read_manifest
 from storage.layout import Layout
 from storage.stores import Shared, Store
@@ -96,8 +96,9 @@ class Parent:
 
     @cached_property
     def _defined(self) -> npt.NDArray[np.bool_]:
-        blocks = date_blocks(self.dataset[["weights"]])
-        return np.concatenate([block["weights"].notnull().any("ticker").values for block in blocks], axis=1)
+        """Whether a portfolio is defined (portfolio, date): all stocks have a weight then, or none, also the last."""
+        defined: npt.NDArray[np.bool_] = self.dataset["weights"].isel(ticker=-1).notnull().values
+        return defined
 
 
 class Overlay(WrapperStore[LocalStore]):

@@ -45,7 +45,7 @@ def expected(step: int) -> xr.Dataset:
             array[{"date": before, "ticker": joined}] = False if name == "imputed" else np.nan
         elif "ticker" in array.dims:
             array[{"ticker": joined}] = np.nan
-    defined = rows["weights"].notnull().any("ticker").isel(date=before)
+    defined = rows["weights"].isel(date=before, ticker=STEPS[0][1] - 1).notnull()
     rows["weights"][{"date": before, "ticker": joined}] = xr.where(defined, np.float32(0), np.float32(np.nan))
     return rows
 
