@@ -16,6 +16,7 @@ find and read a version                         `storage.versions`
 check a version against its checksums           `storage.checksums`
 know how `latest` moves, and what it keeps      `storage.pointer`
 check and write the files of a version          `storage.version_files`
+know what a version shares with its parent      `storage.continuing`
 keep an intermediate result                     `storage.work`
 say what is damaged instead of a traceback      `storage.damage`
 expire snapshots, re-read a cube                `storage.cube_upkeep`

@@ -42,6 +42,8 @@ LABEL_CHUNK = 16384
 """Labels per chunk: the labels of an axis are nearly always one chunk."""
 COMPRESSOR = ZstdCodec(level=1, checksum=True)
 FAST_COMPRESSORS: tuple[BytesBytesCodec, ...] = (BloscCodec(cname="lz4", clevel=5, shuffle="shuffle"), Crc32cCodec())
+FLAT = {"name": "default", "separator": "."}
+"""Chunks of an array as files of one folder: with a folder for each, those would take more room than a day's rows."""
 DATE_ENCODING = {"units": "days since 1970-01-01", "calendar": "proleptic_gregorian"}
 
 LABEL_ATTRS: dict[str, dict[str, str]] = {
@@ -153,9 +155,14 @@ def write_dataset(
     if before is None:
         raise AlignmentError("there is nothing to write: no block of dates was given")
     if consolidated:
-        with warnings.catch_warnings():  # zarr's warning that other readers may not know it in v3
-            warnings.filterwarnings("ignore", message="Consolidated metadata is currently not part")
-            zarr.consolidate_metadata(str(folder), zarr_format=3)
+        consolidate(str(folder))
+
+
+def consolidate(store: Any) -> None:
+    """Gather the metadata of a Zarr v3 group in one file; `store` as Zarr takes it."""
+    with warnings.catch_warnings():  # zarr's warning that other readers may not know it in v3
+        warnings.filterwarnings("ignore", message="Consolidated metadata is currently not part")
+        zarr.consolidate_metadata(store, zarr_format=3)
 
 
 def read_dataset(
@@ -175,10 +182,21 @@ def read_dataset(
         Path of a group below the one of the store.
     """
     if guard is not None:
-        opened = LocalStore(store, read_only=True) if isinstance(store, str | Path) else store
-        store = GuardedStore(opened, guard)
+        store = _guarded(store, guard)
     with store.guard.told():
         return _read(store, consolidated=consolidated, group=group)
+
+
+def read_labels(store: Any, dim: str, *, guard: Guard) -> list[str]:
+    """Return the labels along one axis of a Zarr group as text, dates as YYYY-MM-DD; arguments as in `read_dataset`."""
+    guarded = _guarded(store, guard)
+    with guard.told(), naming():
+        values: Any = zarr.open_array(guarded, path=dim, mode="r")[:]
+    return [str(label) for label in (values.astype("datetime64[D]") if dim == "date" else values).tolist()]
+
+
+def _guarded(store: Any, guard: Guard) -> GuardedStore:
+    return GuardedStore(LocalStore(store, read_only=True) if isinstance(store, str | Path) else store, guard)
 
 
 def _read(store: GuardedStore, *, consolidated: bool, group: str | None) -> xr.Dataset:
@@ -209,6 +227,7 @@ def _write_first(folder: Path, block: xr.Dataset, compressors: tuple[BytesBytesC
                 encoding[name]["fill_value"] = np.nan
         else:
             encoding[name] = {"chunks": (LABEL_CHUNK,) * variable.ndim}
+        encoding[name]["chunk_key_encoding"] = FLAT
         encoding[name]["compressors"] = compressors if variable.dtype.kind in "biuf" else (COMPRESSOR,)
     strings = [name for name, variable in block.variables.items() if variable.dtype.kind in "UT"]
     # Not mode "w": that removes the folder and makes it anew, and with it the lock that says that it has an owner.

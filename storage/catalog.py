@@ -19,10 +19,11 @@ from schemas.contracts import Manifest
 from schemas.errors import ConflictError, CorruptionError, PublishError
 from schemas.refs import VersionRef
 from storage import pointer
-from storage.checksums import read_manifest
+from storage.arrays import read_labels
+from storage.checksums import key_of, read_checked
 from storage.layout import VERSIONS, Layout
 from storage.stores import MANIFEST, ROOT, SEAL
-from storage.versions import STATE, find, open_version
+from storage.versions import STATE, find, guard_of, read_whole_manifest
 
 CATALOG, COLLECTION = "catalog.json", "collection.json"
 _VERSION = "1.1.0"
@@ -33,6 +34,8 @@ _EXTENSIONS = [
 ]
 _LOCK = f"{VERSIONS}/.catalog.lock"
 _ATTEMPTS = 5
+_TOLD = ("version", "start_datetime", "end_datetime")
+"""What a collection says of its items."""
 _JSON, _GEOJSON = "application/json", "application/geo+json"
 Document = dict[str, Any]
 
@@ -74,6 +77,7 @@ def refresh_catalog(layout: Layout, *, anew: bool = False) -> Catalog:
     store = layout.store
     for _ in range(_ATTEMPTS):
         left_out: list[str] = []
+        labels = _Labels(layout)
         try:
             with store.exclusive(_LOCK):
                 key = f"{VERSIONS}/{CATALOG}"
@@ -82,7 +86,7 @@ def refresh_catalog(layout: Layout, *, anew: bool = False) -> Catalog:
                     (universe, model): count
                     for universe in layout.universes()
                     for model in layout.models(universe)
-                    if (count := _refresh_model(layout, universe, model, left_out, anew=anew))
+                    if (count := _refresh_model(layout, universe, model, labels, left_out, anew=anew))
                 }
                 _swap(layout, key, _root(list(described)), before)
         except OSError as error:
@@ -93,7 +97,9 @@ def refresh_catalog(layout: Layout, *, anew: bool = False) -> Catalog:
     raise ConflictError(f"{store.locate(VERSIONS)}: the catalog was changed by others {_ATTEMPTS} times; run again")
 
 
-def _refresh_model(layout: Layout, universe: str, model: str, left_out: list[str], *, anew: bool) -> int:
+def _refresh_model(
+    layout: Layout, universe: str, model: str, labels: _Labels, left_out: list[str], *, anew: bool
+) -> int:
     """Describe the versions of one model; return how many."""
     store, home = layout.store, layout.home(universe, model)
     before = store.load(f"{home}/{COLLECTION}")
@@ -106,10 +112,11 @@ def _refresh_model(layout: Layout, universe: str, model: str, left_out: list[str
     items: list[Document] = []
     for ref in refs:
         try:
-            items.append(_item(layout, ref, anew=anew))
+            properties = _item(layout, ref, labels, anew=anew)["properties"]
+            items.append({name: properties[name] for name in _TOLD})
         except (PublishError, OSError) as error:
             left_out.append(str(error))
-    listed = {f"./{item['properties']['version']}.json" for item in items}
+    listed = {f"./{item['version']}.json" for item in items}
     for link in _links(before.content):
         if link.get("rel") == "item" and link["href"] not in listed and _is_item(link["href"]):
             store.discard(f"{home}/{link['href'].removeprefix('./')}")
@@ -118,7 +125,7 @@ def _refresh_model(layout: Layout, universe: str, model: str, left_out: list[str
     return len(items)
 
 
-def _item(layout: Layout, ref: VersionRef, *, anew: bool) -> Document:
+def _item(layout: Layout, ref: VersionRef, labels: _Labels, *, anew: bool) -> Document:
     """Return the item of a version: as it is stored, if it is of this version's manifest, or made and stored now."""
     store = layout.store
     home = layout.home(ref.universe, ref.model)
@@ -129,35 +136,54 @@ def _item(layout: Layout, ref: VersionRef, *, anew: bool) -> Document:
         item = _parsed(known.content)
         if item.get("assets", {}).get("manifest", {}).get("file:checksum") == _multihash(sealed):
             return item
-    item = _described(layout, ref, read_manifest(layout, ref), sealed)
+    item = _described(layout, ref, labels, sealed)
     content = _encoded(item)
     if content != known.content:
         store.swap(key, content, known.tag)  # whoever was faster wrote the same
     return item
 
 
-def _described(layout: Layout, ref: VersionRef, manifest: Manifest, sealed: str) -> Document:
-    dataset = open_version(layout, ref)
-    dates = dataset.indexes["date"]
+class _Labels:
+    """The labels of versions, read where they are not those of the version before: one model's have most in common."""
+
+    def __init__(self, layout: Layout) -> None:
+        self._layout = layout
+        self._before: dict[str, tuple[dict[str, str], list[str]]] = {}
+
+    def of(self, ref: VersionRef, manifest: Manifest, dim: str) -> list[str]:
+        """Return the labels along an axis of a version, as text."""
+        files = {name: checksum for name, checksum in manifest.checksums.items() if name.startswith(f"{dim}/")}
+        known, labels = self._before.get(dim, ({}, []))
+        if files != known:
+            group, guard = self._layout.store.group(key_of(self._layout, ref)), guard_of(self._layout, ref, manifest)
+            labels = read_labels(group, dim, guard=guard)
+            self._before[dim] = files, labels
+        return labels
+
+
+def _described(layout: Layout, ref: VersionRef, labels: _Labels, sealed: str) -> Document:
+    manifest = read_whole_manifest(layout, ref)
+    group = json.loads(read_checked(layout.store, key_of(layout, ref), ROOT, manifest.checksums))
+    arrays: Document = group["consolidated_metadata"]["metadata"]
+    axes = {dim: labels.of(ref, manifest, dim) for one in arrays.values() for dim in _dims(one)}
+    dates = axes["date"]
     properties: Document = {
         "datetime": f"{manifest.as_of}T00:00:00Z",
-        "start_datetime": f"{dates[0]:%Y-%m-%d}T00:00:00Z",
-        "end_datetime": f"{dates[-1]:%Y-%m-%d}T00:00:00Z",
+        "start_datetime": f"{dates[0]}T00:00:00Z",
+        "end_datetime": f"{dates[-1]}T00:00:00Z",
         "created": f"{manifest.created_at:%Y-%m-%dT%H:%M:%S.%fZ}",
         "title": f"{ref.model} factor risk model of {ref.universe}, as of {manifest.as_of}",
         "version": ref.version,
-        "cube:dimensions": {
-            str(dim): _dimension(str(dim), [str(label) for label in index.astype(str)])
-            for dim, index in dataset.indexes.items()
-        },
+        "cube:dimensions": {dim: _dimension(dim, along) for dim, along in axes.items()},
         "cube:variables": {
-            str(name): {
-                "dimensions": [str(dim) for dim in array.dims],
+            name: {
+                "dimensions": _dims(array),
                 "type": "data",
-                "unit": array.attrs["units"],
-                "description": f"{array.attrs['long_name']}. {array.attrs['comment']}",
+                "unit": array["attributes"]["units"],
+                "description": f"{array['attributes']['long_name']}. {array['attributes']['comment']}",
             }
-            for name, array in dataset.data_vars.items()
+            for name, array in arrays.items()
+            if name not in axes
         },
         **{
             f"factorcube:{name}": value
@@ -176,8 +202,8 @@ def _described(layout: Layout, ref: VersionRef, manifest: Manifest, sealed: str)
             }
         },
         "factorcube:gate_passed": manifest.gate.passed,
-        "factorcube:frequency": dataset.attrs["frequency"],
-        "factorcube:periods_per_year": int(dataset.attrs["periods_per_year"]),
+        "factorcube:frequency": group["attributes"]["frequency"],
+        "factorcube:periods_per_year": int(group["attributes"]["periods_per_year"]),
     }
     return {
         "type": "Feature",
@@ -218,19 +244,25 @@ def _file(href: str, kind: str, title: str, sha256: str) -> Document:
     return {"href": href, "type": kind, "title": title, "roles": ["metadata"], "file:checksum": _multihash(sha256)}
 
 
+def _dims(array: Document) -> list[str]:
+    """Return the dimensions of an array, given its metadata, which name none for a single number."""
+    dims: list[str] = array.get("dimension_names", [])
+    return dims
+
+
 def _dimension(name: str, labels: list[str]) -> Document:
     if name == "date":
         return {
             "type": "temporal",
-            "extent": [f"{labels[0][:10]}T00:00:00Z", f"{labels[-1][:10]}T00:00:00Z"],
+            "extent": [f"{labels[0]}T00:00:00Z", f"{labels[-1]}T00:00:00Z"],
             "step": None,
         }
     return {"type": name, "values": labels}
 
 
 def _collection(universe: str, model: str, items: Sequence[Document], state: pointer.Pointer) -> Document:
-    spans = [(item["properties"]["start_datetime"], item["properties"]["end_datetime"]) for item in items]
-    known = {item["properties"]["version"] for item in items}
+    spans = [(item["start_datetime"], item["end_datetime"]) for item in items]
+    known = {item["version"] for item in items}
     links = [_link("root", f"../../{CATALOG}"), _link("parent", f"../../{CATALOG}")]
     if state.champion in known:
         links.append(_link("latest-version", f"./{state.champion}.json", _GEOJSON))

@@ -18,6 +18,8 @@ from storage.stores import MANIFEST, SEAL, Store
 
 REMEDY = "restore the version from a copy, or remove its folder and publish it again"
 _READERS = 8
+Sound = set[tuple[str, str]]
+"""Files that match their checksum, by tag and checksum."""
 
 
 def read_manifest(layout: Layout, ref: VersionRef) -> Manifest:
@@ -32,8 +34,18 @@ def read_manifest(layout: Layout, ref: VersionRef) -> Manifest:
     return manifest
 
 
-def verify(layout: Layout, ref: VersionRef) -> None:
+def verify(layout: Layout, ref: VersionRef, *, champion: str | None = None) -> None:
     """Check every byte of a version against its checksums.
+
+    Parameters
+    ----------
+    layout : Layout
+        Where.
+    ref : VersionRef
+        Which one.
+    champion : str, optional
+        The version that readers have now: what a version that continues it shares with it is not read again, since
+        whoever reads either reads the same bytes.
 
     Raises
     ------
@@ -42,30 +54,57 @@ def verify(layout: Layout, ref: VersionRef) -> None:
     CorruptionError
         If a file is damaged, missing, or was not published; the message names the first.
     """
-    for error in damages(layout, ref):
+    for error in damages(layout, ref, set() if champion is None else _shared(layout, ref, champion)):
         raise error
 
 
-def damages(layout: Layout, ref: VersionRef) -> Iterator[FactorcubeError]:
-    """Check every byte of a version against its checksums; yield an error for each file that is not as published."""
-    store, key = layout.store, key_of(layout, ref)
+def damages(layout: Layout, ref: VersionRef, sound: Sound | None = None) -> Iterator[FactorcubeError]:
+    """Check every byte of a version against its checksums; yield an error for each file that is not as published.
+
+    Parameters
+    ----------
+    layout : Layout
+        Where.
+    ref : VersionRef
+        Which one.
+    sound : set of tuple[str, str], optional
+        Files that need not be read, by tag (`storage.stores.Store.tags`) and checksum; those that are sound join them,
+        so that what versions share is read once.
+    """
+    store, key, known = layout.store, key_of(layout, ref), set() if sound is None else sound
     try:
         checksums = read_manifest(layout, ref).checksums
     except CorruptionError as error:
         yield error
         return
+    there = store.tags(key)
 
     def problem(name: str) -> FactorcubeError | None:
+        mark = there.get(name, ""), checksums[name]
         try:
-            read_checked(store, key, name, checksums)
+            if mark not in known:
+                read_checked(store, key, name, checksums)
         except (CorruptionError, ConfigError) as error:  # a link in the place of a file leads outside
             return error
+        known.add(mark)
         return None
 
     with ThreadPoolExecutor(_READERS) as pool:  # an object store answers many at once
         yield from (error for error in pool.map(problem, checksums) if error is not None)
-    for name in sorted(set(store.files(key)) - {*checksums, MANIFEST, SEAL}):
+    for name in sorted(set(there) - {*checksums, MANIFEST, SEAL}):
         yield CorruptionError(f"{store.locate(key)}/{name} was not published with this version; {REMEDY}")
+
+
+def _shared(layout: Layout, ref: VersionRef, champion: str) -> Sound:
+    """Return the files that a version has in common with the champion, if that is what it continues."""
+    try:
+        manifest = read_manifest(layout, ref)
+    except CorruptionError:
+        return set()
+    if manifest.parent != champion:
+        return set()
+    tags = layout.store.tags(key_of(layout, ref.model_copy(update={"version": champion})))
+    return {(tags[name], checksum) for name, checksum in manifest.checksums.items() if name in tags}
 
 
 def manifest_in(store: Store, key: str) -> Manifest:

@@ -16,6 +16,7 @@ for that moment, one opening at a time; whatever else a process opens meanwhile 
 from __future__ import annotations
 
 import hashlib
+import re
 import threading
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -124,8 +125,8 @@ def panicked(error: BaseException) -> bool:
 
 def chunk_of(key: str) -> str:
     """Say which array and chunk a key of a store is."""
-    array, separator, chunk = key.partition("/c/")
-    return f"array '{array}', chunk {chunk}" if separator else f"file {key}"
+    found = re.fullmatch(r"(.+)/c[./](.+)", key)
+    return f"array '{found[1]}', chunk {found[2].replace('.', '/')}" if found else f"file {key}"
 
 
 def metadata_seal(store: Store, facts: Mapping[str, Any]) -> str:

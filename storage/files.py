@@ -29,6 +29,8 @@ from schemas.errors import ConflictError, ExecutionError
 
 STAGING = ".staging-"
 _SYNCERS = 8
+_NO_LINK = {errno.EXDEV, errno.EPERM, errno.EACCES, errno.EMLINK, errno.EOPNOTSUPP, errno.ENOSYS}
+"""What is answered where a file can have no second name: other file system, not allowed, too many, not known."""
 LOCK_SECONDS = 600.0
 """How long a writer waits for another writer of the same thing before it gives up."""
 
@@ -204,6 +206,17 @@ def place(folder: Path, target: Path) -> bool:
             return False
         raise
     fsync(target.parent)
+    return True
+
+
+def link(source: Path, target: Path) -> bool:
+    """Give a file a second name; return False where the file system, or whose file it is, does not allow it."""
+    try:
+        os.link(source, target, follow_symlinks=False)
+    except OSError as error:
+        if error.errno in _NO_LINK:
+            return False
+        raise
     return True
 
 

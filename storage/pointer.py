@@ -89,7 +89,8 @@ def change(layout: Layout, universe: str, model: str, step: Callable[[Pointer], 
         Whose.
     step : callable
         Makes the next state from the present one, or raises. It is called again if another writer was faster. What it
-        returns unchanged is not written. Every byte of a version that it names anew is checked first.
+        returns unchanged is not written. Every byte of a version that it names anew is checked first; of one that
+        continues the champion and takes its place, every byte that is not the champion's as well.
 
     Returns
     -------
@@ -114,7 +115,8 @@ def change(layout: Layout, universe: str, model: str, step: Callable[[Pointer], 
                 return before
             after = step(before)
             for version in sorted(_named_anew(before, after) - sound):
-                verify(layout, VersionRef(universe=universe, model=model, version=version))
+                champion = before.champion if version == after.champion else None
+                verify(layout, VersionRef(universe=universe, model=model, version=version), champion=champion)
                 sound.add(version)
             if after != before:
                 after = after.model_copy(update={"swaps": (*before.swaps, mine)[-_REMEMBERED:]})

@@ -5,9 +5,10 @@ is offered here under the same names. What a version must hold is declared in `s
 may become `latest` is decided in `tasks`. The pointer document and its swap are `storage.pointer`, what a disk and
 an object store do differently is `storage.stores`.
 
-Publishing stages the folder locally, reads it back, and makes it visible in one step; promoting swaps a small
-document. A process may die anywhere and readers see the old state whole; running again completes what is missing. A
-version that exists is never written to again.
+Publishing stages the folder locally, reads it back, and makes it visible in one step; a version that continues another
+one shares with it all files that stay as they are (`storage.continuing`). Promoting swaps a small document. A process
+may die anywhere and readers see the old state whole; running again completes what is missing. A version that exists is
+never written to again.
 
 A known hole: ``xr.open_zarr(".../latest")`` on a disk follows the link at every chunk that it reads. A reader that
 stays open while a new version is promoted mixes the two, and nothing on the side of the writer can prevent it. Whoever
@@ -36,6 +37,7 @@ from schemas.errors import ConflictError, CorruptionError, ExecutionError, Publi
 from schemas.refs import VersionRef
 from storage import pointer, version_files
 from storage.checksums import damages, manifest_in, read_manifest, verify
+from storage.continuing import Parent
 from storage.layout import Layout
 from storage.pointer import Pointer
 from storage.versions import (
@@ -80,7 +82,14 @@ _REMOVAL = timedelta(hours=1)
 """After this time whoever removes a version has died."""
 
 
-def publish(layout: Layout, dataset: xr.Dataset, manifest: Manifest, state: dict[str, npt.NDArray[Any]]) -> VersionRef:
+def publish(
+    layout: Layout,
+    dataset: xr.Dataset,
+    manifest: Manifest,
+    state: dict[str, npt.NDArray[Any]],
+    *,
+    parent: VersionRef | None = None,
+) -> VersionRef:
     """Publish one version whole, or nothing; `latest` stays where it is.
 
     Parameters
@@ -89,11 +98,14 @@ def publish(layout: Layout, dataset: xr.Dataset, manifest: Manifest, state: dict
         Where.
     dataset : xarray.Dataset
         As `schemas.contracts.VERSION` says, with the attributes `frequency` and `periods_per_year`. It may be
-        lazy: 256 dates are in memory at a time.
+        lazy: 256 dates are in memory at a time. Behind a parent only the rows after it, in memory.
     manifest : Manifest
         What the version was made from; its checksums are filled in here.
     state : dict[str, numpy.ndarray]
         Arrays of the model's state.
+    parent : VersionRef, optional
+        A version of the same model that this one continues: its rows come first, and its files are shared. New
+        tickers stand after its own; before they joined they have no numbers, and a weight of 0 where one is defined.
 
     Returns
     -------
@@ -106,20 +118,24 @@ def publish(layout: Layout, dataset: xr.Dataset, manifest: Manifest, state: dict
     ConflictError
         If other content was published under this version, or it is being removed.
     PublishError
-        If the dataset or the manifest breaks the contract, or storing fails; nothing became visible.
+        If the dataset or the manifest breaks the contract, the rows do not continue the parent, or storing fails;
+        nothing became visible.
     CorruptionError
-        If what was read back is not what was written.
+        If what was read back is not what was written, or a file of the parent that is read or was changed is damaged.
     """
     ref = version_files.reference(manifest)
     complete = version_files.completed(dataset, manifest)
     store, home = layout.store, layout.home(ref.universe, ref.model)
     with _told(ref):
         _finish_removals(layout, ref)
+        before = None if parent is None else Parent.of(layout, parent)
+        if before is not None:
+            before.require_continued(complete)
         with store.staging(home) as folder:
-            version_files.write(folder, complete, manifest, state)
-            mine = version_files.read_back(folder, complete)
+            shared = version_files.write(folder, complete, manifest, state, before)
+            mine = version_files.read_back(folder, complete, before)
             key = f"{home}/{ref.version}"
-            changed = store.place(folder, key, lambda there: _refuse_other(there, mine))
+            changed = store.place(folder, key, lambda there: _refuse_other(there, mine), shared)
         if not changed:
             manifest_in(store, key)
         champion = pointer.read(layout, ref.universe, ref.model).champion

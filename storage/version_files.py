@@ -19,9 +19,10 @@ from schemas.refs import VersionRef
 from schemas.statistics import version_contract
 from storage.arrays import LABEL_ATTRS, date_blocks, read_dataset, same_bits, write_dataset
 from storage.checksums import manifest_in, manifest_seal
+from storage.continuing import Overlay, Parent, append, require_kept
 from storage.damage import Guard
 from storage.files import write_atomic
-from storage.stores import MANIFEST, SEAL
+from storage.stores import MANIFEST, SEAL, Shared
 from storage.stores.local import LocalStore
 from storage.versions import STATE
 from storage.weights import save_state
@@ -80,22 +81,44 @@ def completed(dataset: xr.Dataset, manifest: Manifest) -> xr.Dataset:
     return complete
 
 
-def write(folder: Path, dataset: xr.Dataset, manifest: Manifest, state: dict[str, npt.NDArray[Any]]) -> None:
-    """Write all files of a version, the manifest with their checksums, and its seal."""
-    write_dataset(folder, date_blocks(dataset), consolidated=True)
+def write(
+    folder: Path,
+    dataset: xr.Dataset,
+    manifest: Manifest,
+    state: dict[str, npt.NDArray[Any]],
+    parent: Parent | None = None,
+) -> Shared | None:
+    """Write the files of a version, the manifest with the checksums of all, and its seal.
+
+    Behind a parent only the files that it does not have are written; those that it has are returned.
+    """
+    if parent is None:
+        write_dataset(folder, date_blocks(dataset), consolidated=True)
+    else:
+        append(Overlay.over(folder, parent), dataset)
     save_state(folder / STATE, state)
     files = LocalStore(folder)
-    checksums = {name: hashlib.sha256(files.read(name)).hexdigest() for name in files.files("")}
+    own = {name: hashlib.sha256(files.read(name)).hexdigest() for name in files.files("")}
+    shared = None if parent is None else parent.shared(own)
+    checksums = own if shared is None else dict(sorted({**shared.checksums, **own}.items()))
     content = manifest.model_copy(update={"checksums": checksums}).model_dump_json(indent=2) + "\n"
     write_atomic(folder / MANIFEST, content)
     write_atomic(folder / SEAL, manifest_seal(content.encode()))
+    return shared
 
 
-def read_back(folder: Path, written: xr.Dataset) -> Manifest:
-    """Compare what a reader will see with what was to be written, bit for bit; return the manifest."""
+def read_back(folder: Path, written: xr.Dataset, parent: Parent | None = None) -> Manifest:
+    """Compare what a reader will see with what was to be written, bit for bit; return the manifest.
+
+    Behind a parent these are the rows after it, and those of its own that lie in chunks which were written anew.
+    """
     manifest = manifest_in(LocalStore(folder.parent), folder.name)
-    stored = read_dataset(folder, guard=Guard(str(folder), "is the disk sound?"), consolidated=True)
+    store = folder if parent is None else Overlay.over(folder, parent)
+    stored = read_dataset(store, guard=Guard(str(folder), "is the disk sound?"), consolidated=True)
     validate(stored, version_contract(stored), CorruptionError, str(folder))
+    if parent is not None:
+        require_kept(stored, parent)
+        stored = stored.isel(date=slice(parent.dataset.sizes["date"], None))
     for dim, index in written.indexes.items():
         if not index.equals(stored.indexes[dim]):
             raise CorruptionError(f"{folder}: axis '{dim}' was not stored as it was given; is the disk sound?")

@@ -17,7 +17,7 @@ import numpy.typing as npt
 import xarray as xr
 from pydantic import ValidationError
 
-from schemas.contracts import Promotion
+from schemas.contracts import Manifest, Promotion
 from schemas.errors import PublishError
 from schemas.refs import VersionRef
 from storage import pointer
@@ -163,14 +163,23 @@ def open_version(layout: Layout, ref: VersionRef) -> xr.Dataset:
     CorruptionError
         If its metadata are damaged or a file is missing (a missing chunk would read as NaN).
     """
-    store, key = layout.store, key_of(layout, ref)
-    checksums = read_manifest(layout, ref).checksums
-    gone = sorted(set(checksums) - set(store.files(key)))
+    store, key, manifest = layout.store, key_of(layout, ref), read_whole_manifest(layout, ref)
+    read_checked(store, key, ROOT, manifest.checksums)
+    return read_dataset(store.group(key), guard=guard_of(layout, ref, manifest), consolidated=True)
+
+
+def read_whole_manifest(layout: Layout, ref: VersionRef) -> Manifest:
+    """Return the manifest of a version of which no file is missing; raises as `open_version` does."""
+    store, key, manifest = layout.store, key_of(layout, ref), read_manifest(layout, ref)
+    gone = sorted(set(manifest.checksums) - set(store.files(key)))
     if gone:
         raise damaged(store, f"{key}/{gone[0]}", "is missing")
-    read_checked(store, key, ROOT, checksums)
-    guard = Guard(store.locate(key), REMEDY, expected=frozenset(checksums))
-    return read_dataset(store.group(key), guard=guard, consolidated=True)
+    return manifest
+
+
+def guard_of(layout: Layout, ref: VersionRef, manifest: Manifest) -> Guard:
+    """Return what is said of a version that is found damaged while it is read."""
+    return Guard(layout.store.locate(key_of(layout, ref)), REMEDY, expected=frozenset(manifest.checksums))
 
 
 def read_state(layout: Layout, ref: VersionRef) -> dict[str, npt.NDArray[Any]]:

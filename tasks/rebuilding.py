@@ -17,6 +17,7 @@ from pydantic import Field
 from models.blas import arithmetic
 from models.evaluation.differences import Spread, spread
 from models.evaluation.matching import array_difference, compare
+from models.forecasting.continuing import behind
 from schemas.base import Frozen
 from schemas.contracts import Manifest
 from schemas.differences import ArrayDifference, VersionDifference
@@ -122,7 +123,7 @@ def _updated(manifest: Manifest, snapshot: SnapshotRef, _: Cluster, settings: Se
     continuation = Continuation.of(space, parent, snapshot)
     rows, state = continuation.rows(manifest.as_of)
     again = manifest.model_copy(update={"metrics": continuation.metrics(rows), **_installation(continuation.code)})
-    return rows, state, again
+    return behind(continuation.old.load(), rows), state, again
 
 
 def _sound(found: tuple[_Found, dict[str, Exception]]) -> _Found:

@@ -10,8 +10,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
+from functools import cached_property
 
-import numpy as np
 import xarray as xr
 from threadpoolctl import threadpool_limits
 
@@ -21,7 +21,7 @@ from models.evaluation.gate import believe
 from models.families.base import ModelState
 from models.families.registry import restore
 from models.forecasting.calibrating import named, parted
-from models.forecasting.continuing import continued
+from models.forecasting.continuing import behind, continued
 from models.forecasting.following import RiskEstimators, serve
 from models.forecasting.metrics import Metrics, metrics_of
 from models.panel.digests import DataDigests
@@ -122,8 +122,8 @@ def continuable(spec: RunSpec, models: Sequence[str] | None, settings: Settings)
 def _publish(space: Workspace, parent: VersionRef, ref: VersionRef, snapshot: SnapshotRef) -> VersionRef:
     continuation = Continuation.of(space, parent, snapshot)
     manifest = continuation.manifest
-    dataset, arrays = continuation.rows(ref.as_of)
-    gate = believe(manifest, dataset, int((dataset["date"] <= np.datetime64(parent.as_of)).sum()))
+    rows, arrays = continuation.rows(ref.as_of)
+    gate = believe(manifest, behind(continuation.last_row, rows), 1)
     publish_gate_table(ref, gate)
     ingests = ingests_of(space, snapshot)
     made = manifest.model_copy(
@@ -140,14 +140,14 @@ def _publish(space: Workspace, parent: VersionRef, ref: VersionRef, snapshot: Sn
             "ingests": ingests,
             "code_version": continuation.code,
             "source_version": source_version(),
-            "metrics": continuation.metrics(dataset),
+            "metrics": continuation.metrics(rows),
             "gate": gate,
             "packages": library_versions(),
             "arithmetic": arithmetic(),
             "checksums": {},
         }
     )
-    ref = published.publish(space.layout, dataset, made, arrays)
+    ref = published.publish(space.layout, rows, made, arrays, parent=parent)
     run_logger().info("published %s, which continues %s", ref, parent.version)
     version_made(ref, made)
     return ref
@@ -195,24 +195,36 @@ class Continuation:
         """Hash of the code that makes the rows."""
         return code_of(Stage.UPDATES, self.spec, model_spec(self.manifest.params))
 
+    @cached_property
+    def old(self) -> xr.Dataset:
+        """The rows of the version, lazily: of what stocks have, an update reads the last row alone."""
+        return published.open_version(self.space.layout, self.parent)
+
+    @property
+    def last_row(self) -> xr.Dataset:
+        """The last row of the version, in memory."""
+        return self.old.isel(date=[-1]).load()
+
     def rows(self, until: date) -> tuple[xr.Dataset, NamedArrays]:
-        """Return the version with the rows of the dates after it, up to one, and the arrays of its state."""
-        old = published.open_version(self.space.layout, self.parent).load()
-        dataset, calibration = self._continued(old, self.inputs.position(until))
-        dataset.attrs = attributes(self.spec, self.parent.model, f"{until}")
-        validate(dataset, version_contract(dataset), PublishError, f"{self.parent} up to {until}")
-        return dataset, self.state.arrays | named(calibration)
+        """Return the rows of the dates after the version, up to one, and the arrays of the state after them."""
+        rows, calibration = self._continued(self.inputs.position(until))
+        rows.attrs = attributes(self.spec, self.parent.model, f"{until}")
+        validate(rows, version_contract(rows), PublishError, f"{self.parent} up to {until}")
+        return rows, self.state.arrays | named(calibration)
 
     def metrics(self, rows: xr.Dataset) -> Metrics:
-        """Score the rows; what was said in sample is the parent's."""
+        """Score the version with the rows behind its own; what was said in sample is the parent's."""
+        axes = {"date"}, {"date", "portfolio"}
+        series = [name for name, array in rows.data_vars.items() if set(array.dims) in axes]
+        whole = behind(self.old[series].load(), rows[series])
         in_sample = {"total_r2": self.manifest.metrics.get("total_r2_in_sample")}
-        return metrics_of(rows, in_sample, self.spec.periods_per_year)
+        return metrics_of(whole, in_sample, self.spec.periods_per_year)
 
-    def _continued(self, old: xr.Dataset, last: int) -> tuple[xr.Dataset, NamedArrays]:
-        """Make the rows after a version's last date, up to a position, and put them behind its own."""
+    def _continued(self, last: int) -> tuple[xr.Dataset, NamedArrays]:
+        """Make the rows after the version's last date, up to a position."""
         model = model_spec(self.manifest.params)
         reader = CubeRows(self.space, self.spec, self.snapshot, self.inputs, last)
-        begin = int(self.inputs.dates.searchsorted(old.indexes["date"][-1], side="right"))
+        begin = int(self.inputs.dates.searchsorted(self.old.indexes["date"][-1], side="right"))
         with threadpool_limits(1):  # as on a worker: BLAS rounds by the number of its threads
             served = serve(
                 restore(model, self.state),
@@ -225,4 +237,4 @@ class Continuation:
             new = reader.rows(begin, last + 1)
             calibration = (self.spec.risk.calibration, self.calibration)
             held = reader.holdings(begin, last + 1)
-            return continued(old, served, held, new, reader.order, calibration, self.spec.benchmarks)
+            return continued(self.old, served, held, new, reader.order, calibration, self.spec.benchmarks)

@@ -13,6 +13,7 @@ from schemas.base import Frozen, nearest
 from schemas.errors import FactorcubeError, PublishError
 from schemas.refs import VersionRef
 from storage import cube_upkeep, pointer, published
+from storage.checksums import Sound
 from storage.cube import Cube
 from storage.layout import CUBES, VERSIONS, Layout
 from storage.pointer import LATEST
@@ -67,6 +68,7 @@ def verify_stores(layout: Layout, what: str | None = None, note: Note = lambda *
     total = (what is None) + len(scope.universes) + len(scope.models) + len(scope.versions)
     damages: list[Damage] = []
     held: dict[str, set[str]] = {}
+    sound: Sound = set()
     done = 0
 
     def gather(label: str, problems: Iterable[str]) -> None:
@@ -82,7 +84,7 @@ def verify_stores(layout: Layout, what: str | None = None, note: Note = lambda *
     for universe, model in scope.models:
         gather(f"{universe}/{model}", _pointer(layout, universe, model))
     for ref in scope.versions:
-        gather(str(ref), _version(layout, ref, held))
+        gather(str(ref), _version(layout, ref, held, sound))
     note("", done, total)
     return Verification(
         cubes=len(scope.universes),
@@ -166,10 +168,10 @@ def _pointer(layout: Layout, universe: str, model: str) -> Iterator[str]:
             yield f"pinned version {version} does not exist; unpin it, or restore it from a copy"
 
 
-def _version(layout: Layout, ref: VersionRef, held: dict[str, set[str]]) -> Iterator[str]:
+def _version(layout: Layout, ref: VersionRef, held: dict[str, set[str]], sound: Sound) -> Iterator[str]:
     """Yield what is damaged in a version, and whether the snapshot that it was made from has gone."""
     try:
-        yield from map(str, published.damages(layout, ref))
+        yield from map(str, published.damages(layout, ref, sound))
         manifest = published.read_manifest(layout, ref)
     except FactorcubeError:
         return  # an unreadable manifest is named by the damages

@@ -1,6 +1,6 @@
-"""The days after a version: the same rows as a retrain makes, put after those that are there.
+"""The days after a version: the same rows as a retrain makes, over an axis of tickers that only grows.
 
-Here belongs how new rows join old ones, on an axis of tickers that only grows. Publishing them belongs in `tasks`.
+Here belongs how new rows follow old ones. Publishing them belongs in `tasks`.
 """
 
 from __future__ import annotations
@@ -30,12 +30,12 @@ def continued(
     calibration: tuple[CalibrationSpec | None, NamedArrays] = (None, {}),
     benchmarks: Mapping[str, str] | None = None,
 ) -> tuple[xr.Dataset, NamedArrays]:
-    """Put the rows of the dates after a version behind its own, which stay bit for bit.
+    """Make the rows of the dates after a version, which follow its own.
 
     Parameters
     ----------
     old : xarray.Dataset
-        The version that is continued, in memory.
+        The version that is continued; it may be lazy, its last row is read, and what has no dates.
     served : Served
         What its fit says of the new dates.
     held : xarray.Dataset
@@ -52,7 +52,7 @@ def continued(
     Returns
     -------
     rows : xarray.Dataset
-        All rows.
+        Those of the new dates, over the tickers of the version and the new ones; what has no dates is the version's.
     state : dict[str, numpy.ndarray]
         Of the calibration after the last of them, on its tickers.
     """
@@ -63,14 +63,35 @@ def continued(
     joined = join([served], dates, tickers, [str(name) for name in old["factor"].values[:n_factors]])
     rows, state = completed(joined, held, new.returns.where(new.usable), spec, state, benchmarks=benchmarks)
     rows["out_of_sample"] = ("date", np.ones(len(dates), dtype=np.bool_))
-    before = old.isel(date=[-1])[[name for name in FORECASTS if name in old]]
+    before = old[[name for name in FORECASTS if name in old]].isel(date=[-1]).load()
     before = _widened(before, tickers.union(old.indexes["ticker"], sort=False))
     rows = scored(rows, new.returns, new.mask, held, before.sel(ticker=tickers))
     known = pd.Index(order)
     axis = old.indexes["ticker"].append(known[~known.isin(old.indexes["ticker"])])
     if spec is not None:
         state = on_tickers(state, spec, tickers, axis, n_factors)
-    return _joined(_widened(old, axis), _widened(rows, axis)), state
+    rows = _widened(rows, axis)
+    dated = [str(name) for name, array in old.data_vars.items() if "date" in array.dims]
+    ordered = {name: rows[name].transpose(*VERSION[name].dims).drop_attrs() for name in dated}
+    timeless = old.drop_dims("date").load().reindex(ticker=axis)
+    return timeless.assign(ordered).drop_attrs(deep=False), state
+
+
+def behind(old: xr.Dataset, rows: xr.Dataset) -> xr.Dataset:
+    """Put rows from `continued` behind those of their version, or a part of either behind the same part.
+
+    Parameters
+    ----------
+    old : xarray.Dataset
+        The version, in memory, or some of its last dates and of its variables.
+    rows : xarray.Dataset
+        The rows that follow, with the same variables. What has no dates is taken from here.
+    """
+    wide = _widened(old, rows.indexes["ticker"]) if "ticker" in rows.indexes else old
+    dated = [name for name, array in rows.data_vars.items() if "date" in array.dims]
+    both = xr.concat([wide[dated], rows[dated]], "date", join="exact", coords="minimal", data_vars="all")
+    ordered = {name: both[name].transpose(*rows[name].dims).drop_attrs() for name in dated}
+    return rows.drop_dims("date").assign(ordered)
 
 
 def _widened(rows: xr.Dataset, tickers: pd.Index) -> xr.Dataset:
@@ -81,10 +102,3 @@ def _widened(rows: xr.Dataset, tickers: pd.Index) -> xr.Dataset:
     defined = rows["weights"].notnull().any("ticker")
     wide["weights"] = wide["weights"].where(wide["weights"].notnull() | ~defined, np.float32(0.0))
     return wide
-
-
-def _joined(old: xr.Dataset, new: xr.Dataset) -> xr.Dataset:
-    dated = [name for name, array in old.data_vars.items() if "date" in array.dims]
-    both = xr.concat([old[dated], new[dated]], "date", join="exact", coords="minimal", data_vars="all")
-    ordered = {name: both[name].transpose(*VERSION[str(name)].dims).drop_attrs() for name in dated}
-    return old.drop_dims("date").assign(ordered).drop_attrs(deep=False)

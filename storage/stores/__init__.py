@@ -8,7 +8,7 @@ small document is swapped. What is stored, and when, belongs to `storage.publish
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
@@ -24,6 +24,15 @@ class Document(NamedTuple):
 
     content: bytes | None
     tag: str | None
+
+
+class Shared(NamedTuple):
+    """Files that a staged version has in common with one that is there already."""
+
+    key: str
+    """Where that one lies in the same store."""
+    checksums: Mapping[str, str]
+    """SHA-256 of the files, by path."""
 
 
 class Store(Protocol):
@@ -43,6 +52,9 @@ class Store(Protocol):
 
     def files(self, key: str) -> list[str]:
         """Return all files below a key, relative to it, in order."""
+
+    def tags(self, key: str) -> dict[str, str]:
+        """Return a tag for each file below a key: files of one tag are known to be the same without reading them."""
 
     def folders(self, key: str) -> list[str]:
         """Return the names of the visible folders in a folder, in order; none if it does not exist."""
@@ -65,7 +77,7 @@ class Store(Protocol):
     def staging(self, key: str) -> AbstractContextManager[Path]:
         """Give a local folder from which `place` can make `key` and its neighbours; it is removed at the end."""
 
-    def place(self, folder: Path, key: str, agree: Callable[[bytes], None]) -> bool:
+    def place(self, folder: Path, key: str, agree: Callable[[bytes], None], shared: Shared | None = None) -> bool:
         """Make a staged version visible, whole or not at all.
 
         Parameters
@@ -77,11 +89,20 @@ class Store(Protocol):
         agree : callable
             Called with the manifest that is there already, of a visible version or of an upload that another
             publisher began; raises if that is of other content.
+        shared : Shared, optional
+            Files that the version has and the folder lacks. They cost no bytes where a file can have two names.
 
         Returns
         -------
         bool
             False if the version was visible already.
+
+        Raises
+        ------
+        FileNotFoundError
+            If a shared file has gone, as where its version was removed meanwhile.
+        CorruptionError
+            If a shared file was changed since its version was published, and is damaged.
         """
 
     def remove(self, key: str) -> None:

@@ -3,6 +3,9 @@
 Here belong locks, renames and links. A version is staged beside its place and renamed; a document is written anew
 under a lock; a removed version first takes the hidden name of an abandoned staging folder, which the next writer
 removes if this one dies.
+
+What a version shares with another one is a link to the same file: nothing here, and nothing of Zarr's, writes to a file
+that has its place, so that none sees a change through the other, and a removed version takes only its own names along.
 """
 
 from __future__ import annotations
@@ -10,6 +13,7 @@ from __future__ import annotations
 import hashlib
 import os
 import shutil
+import stat
 import uuid
 from collections.abc import Callable
 from contextlib import AbstractContextManager
@@ -19,9 +23,9 @@ from pathlib import Path
 import icechunk
 from typing_extensions import override
 
-from schemas.errors import ConfigError, StoreError
-from storage.files import STAGING, fsync, locked, place, staging, write_atomic
-from storage.stores import MANIFEST, Document, Store
+from schemas.errors import ConfigError, CorruptionError, StoreError
+from storage.files import STAGING, fsync, link, locked, place, sha256_file, staging, write_atomic
+from storage.stores import MANIFEST, Document, Shared, Store
 
 
 @dataclass(frozen=True)
@@ -57,9 +61,18 @@ class LocalStore(Store):
 
     @override
     def files(self, key: str) -> list[str]:
+        folder, found = str(self.path(key)), []
+        for parent, folders, files in os.walk(folder):
+            below = f"{parent.removeprefix(folder)}/"[1:]
+            links = [name for name in folders if Path(parent, name).is_symlink()]
+            found += [f"{below}{name}" for name in (*files, *links)]
+        return sorted(found)
+
+    @override
+    def tags(self, key: str) -> dict[str, str]:
         folder = self.path(key)
-        inner = (path for path in folder.rglob("*") if path.is_symlink() or not path.is_dir())
-        return sorted(path.relative_to(folder).as_posix() for path in inner)
+        found = {name: (folder / name).lstat() for name in self.files(key)}
+        return {name: f"{one.st_dev}-{one.st_ino}" for name, one in found.items()}
 
     @override
     def folders(self, key: str) -> list[str]:
@@ -106,7 +119,9 @@ class LocalStore(Store):
         return staging(self.path(key))
 
     @override
-    def place(self, folder: Path, key: str, agree: Callable[[bytes], None]) -> bool:
+    def place(self, folder: Path, key: str, agree: Callable[[bytes], None], shared: Shared | None = None) -> bool:
+        if shared is not None:
+            self._share(folder, shared)
         placed = place(folder, self.path(key))
         if not placed:
             agree(self.read(f"{key}/{MANIFEST}"))
@@ -160,7 +175,37 @@ class LocalStore(Store):
         fresh.replace(link)
         fsync(link.parent)
 
+    def _share(self, folder: Path, shared: Shared) -> None:
+        """Give a staged version the files that it shares, as links, or as copies where there can be none.
+
+        A file that was written to since its version was sealed is read, and so is what is copied: damage is not passed
+        on in silence. A bit that a disk turned by itself is met as in any version, by its readers and by `verify`.
+        """
+        home = self.path(shared.key)
+        try:
+            sealed = (home / MANIFEST).lstat().st_mtime_ns
+            for inner in sorted({(folder / name).parent for name in shared.checksums}):
+                inner.mkdir(parents=True, exist_ok=True)
+            for name, checksum in shared.checksums.items():
+                if not _taken(home / name, folder / name, checksum, sealed):
+                    raise CorruptionError(
+                        f"{home / name} does not match its checksum; restore it from a copy and run again"
+                    )
+        except FileNotFoundError:
+            raise FileNotFoundError(f"{home}: has gone, or a file of it, while it was continued") from None
+
     def _link(self, key: str) -> Path:
         """Return the path of what may be a link itself."""
         folder, _, name = key.rpartition("/")
         return self.path(folder) / name
+
+
+def _taken(source: Path, target: Path, checksum: str, sealed: int) -> bool:
+    """Link or copy a file of a version that was sealed at a time (ns); False if it is seen to be damaged."""
+    found = source.lstat()
+    if not stat.S_ISREG(found.st_mode) or (found.st_mtime_ns > sealed and sha256_file(source) != checksum):
+        return False
+    if link(source, target):
+        return True
+    shutil.copy2(source, target)
+    return sha256_file(target) == checksum

@@ -5,7 +5,8 @@ that comes too late (``If-Match``, ``If-None-Match``).
 
 A version is uploaded so that it shows whole or not at all. Its manifest goes first, and only if there is none: it names
 the checksum of every other file, so that of two publishers with other content one is refused before it has written a
-byte, and two with the same content write the same bytes. The metadata of the group follow all arrays, because xarray
+byte, and two with the same content write the same bytes. What it shares with another version is copied inside the
+store, which checks what it copies. The metadata of the group follow all arrays, because xarray
 opens a version by them, and the seal comes last: without it no version is visible here. What a killed upload leaves is
 completed by publishing again.
 """
@@ -30,7 +31,7 @@ from zarr.storage import ObjectStore as ZarrObjectStore
 from schemas.errors import ConfigError, ExecutionError, StoreError
 from schemas.stores import S3Access, S3Place
 from storage.files import staging, write_atomic
-from storage.stores import MANIFEST, ROOT, SEAL, Document, Store
+from storage.stores import MANIFEST, ROOT, SEAL, Document, Shared, Store
 
 if TYPE_CHECKING:
     from obstore.store import RetryConfig, S3Config
@@ -79,11 +80,13 @@ class ObjectStore(Store):
 
     @override
     def files(self, key: str) -> list[str]:
+        return sorted(self.tags(key))
+
+    @override
+    def tags(self, key: str) -> dict[str, str]:
         with self._told(key):
-            found = [
-                item["path"] for batch in obstore.list(self._objects, f"{key}/", chunk_size=1000) for item in batch
-            ]
-        return sorted(path.removeprefix(f"{key}/") for path in found)
+            found = [item for batch in obstore.list(self._objects, f"{key}/", chunk_size=1000) for item in batch]
+        return {item["path"].removeprefix(f"{key}/"): item["e_tag"] or item["path"] for item in found}
 
     @override
     def folders(self, key: str) -> list[str]:
@@ -133,7 +136,7 @@ class ObjectStore(Store):
         return staging(self._scratch)
 
     @override
-    def place(self, folder: Path, key: str, agree: Callable[[bytes], None]) -> bool:
+    def place(self, folder: Path, key: str, agree: Callable[[bytes], None], shared: Shared | None = None) -> bool:
         if not self._create(f"{key}/{MANIFEST}", (folder / MANIFEST).read_bytes()):
             theirs = self.read(f"{key}/{MANIFEST}")
             agree(theirs)
@@ -143,6 +146,8 @@ class ObjectStore(Store):
         names = (path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
         with ThreadPoolExecutor(_UPLOADS) as pool:
             list(pool.map(lambda name: self._put(folder, key, name), set(names) - {MANIFEST, ROOT, SEAL}))
+            if shared is not None:
+                list(pool.map(lambda name: self._copy(shared.key, key, name), shared.checksums))
         self._put(folder, key, ROOT)
         return self._create(f"{key}/{SEAL}", (folder / SEAL).read_bytes())
 
@@ -216,6 +221,10 @@ class ObjectStore(Store):
     def _put(self, folder: Path, key: str, name: str) -> None:
         with self._told(f"{key}/{name}"):
             obstore.put(self._objects, f"{key}/{name}", folder / name)
+
+    def _copy(self, source: str, key: str, name: str) -> None:
+        with self._told(f"{source}/{name}"):
+            obstore.copy(self._objects, f"{source}/{name}", f"{key}/{name}")
 
     @contextmanager
     def _told(self, key: str) -> Iterator[None]:

@@ -169,7 +169,7 @@ def on_every_change(root: Path, fault: Fault) -> Callable[[], int]:
         fault(step, kind)
 
     def audited(event: str, arguments: tuple[Any, ...]) -> None:
-        changes = event in {"os.rename", "os.symlink", "os.remove", "os.mkdir", "os.rmdir", "os.truncate"}
+        changes = event in {"os.rename", "os.symlink", "os.link", "os.remove", "os.mkdir", "os.rmdir", "os.truncate"}
         writes = event == "open" and isinstance(arguments[2], int) and arguments[2] & (os.O_WRONLY | os.O_RDWR)
         if (changes or writes) and str(root) in str(arguments):
             changing(event)

@@ -203,7 +203,7 @@ def on_every_write(root: Path, since: str, note: Callable[[int], None]) -> Calla
 
     def hook(event: str, args: tuple[Any, ...]) -> None:
         nonlocal steps
-        changes = event in {"os.rename", "os.symlink", "os.remove"}
+        changes = event in {"os.rename", "os.symlink", "os.link", "os.remove"}
         writes = event == "open" and isinstance(args[2], int) and args[2] & (os.O_WRONLY | os.O_RDWR)
         paths = str(args)
         if (changes or writes) and str(root) in paths and (steps or since in paths):

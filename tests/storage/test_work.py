@@ -123,8 +123,7 @@ def test_damage_is_noticed(store, tmp_path):
         path.write_bytes(sound)
     assert store.get_arrays("fits", KEY)[1] == {"a": 1}
     store.put_dataset("panels", KEY, cube_data(DAYS[:600]))
-    chunk = next((tmp_path / "work" / "panels" / KEY / "characteristics" / "c").rglob("0"), None)
-    chunk = chunk if chunk.is_file() else chunk / "0" / "0"
+    chunk = next((tmp_path / "work" / "panels" / KEY / "characteristics").glob("c.0.*"))
     content = bytearray(chunk.read_bytes())
     content[len(content) // 2] ^= 1
     chunk.write_bytes(content)

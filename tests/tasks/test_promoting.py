@@ -155,7 +155,7 @@ def test_a_champion_that_vanished_is_replaced_by_promotion_or_rollback(layout: L
 
 
 def damage(layout: Layout, version: str) -> None:
-    chunk = max((layout.home_folder("us", "ipca") / version / "loadings" / "c").rglob("*"))
+    chunk = max((layout.home_folder("us", "ipca") / version / "loadings").glob("c.*"))
     content = bytearray(chunk.read_bytes())
     content[-1] ^= 1
     chunk.chmod(0o600)

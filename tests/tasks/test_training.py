@@ -186,10 +186,10 @@ def test_a_version_that_the_gate_refuses_is_published_and_never_latest(trained: 
 def test_a_version_that_is_damaged_after_it_was_published_is_not_promoted(trained: Trained, early: Settings) -> None:
     """A run that finds it there refuses it as well as one that has just published it."""
     layout, ref = Workspace.of(early).layout, trained.first[0]
-    chunk = layout.home_folder("small", "market") / ref.version / "loadings/c/0/0/0"
+    chunk = layout.home_folder("small", "market") / ref.version / "loadings/c.0.0.0"
     sound = chunk.read_bytes()
     chunk.write_bytes(sound[:-1] + bytes([sound[-1] ^ 1]))
-    with pytest.raises(CorruptionError, match="loadings/c/0/0/0 does not match its checksum"):
+    with pytest.raises(CorruptionError, match=r"loadings/c\.0\.0\.0 does not match its checksum"):
         train_market(trained, early, trained.short, promote_first=True)
     assert promoted(early) == []
     chunk.write_bytes(sound)

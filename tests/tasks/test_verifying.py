@@ -140,7 +140,7 @@ def test_a_chunk_that_goes_while_a_version_is_open_is_an_error_and_not_missing_v
     publish_one(tmp_path)
     ref = published.find(Layout(tmp_path), "us", "ipca", VERSION)
     opened = published.open_version(Layout(tmp_path), ref)
-    chunk = tmp_path / "published" / "us" / "ipca" / VERSION / "omega" / "c" / "0" / "0" / "0"
+    chunk = tmp_path / "published" / "us" / "ipca" / VERSION / "omega" / "c.0.0.0"
     for how, pattern in (
         ("removed", "is missing"),
         ("cut to 0 bytes", r"cannot be read"),
@@ -197,7 +197,7 @@ def test_verify_finds_nothing_wrong_with_what_is_sound(filled):
 def test_verify_lists_all_that_is_damaged_and_exits_with_1(filled):
     versions = filled / "published" / "us" / "ipca"
     flip(versions / f"{ONE}-0123abcd" / "state.safetensors")
-    (versions / f"{ONE}-0123abcd" / "qlike" / "c" / "0" / "0").unlink()
+    (versions / f"{ONE}-0123abcd" / "qlike" / "c.0.0").unlink()
     (versions / f"{ONE}-0123abcd" / "planted.txt").write_text("x", encoding="utf-8")
     (versions / f"{ONE}-0123abcd" / "leads-out").symlink_to(filled.parent)
     flip(versions / f"{TWO}-0123abcd" / "manifest.json")
@@ -211,7 +211,7 @@ def test_verify_lists_all_that_is_damaged_and_exits_with_1(filled):
     one, two = f"us/ipca/{ONE}-0123abcd", f"us/ipca/{TWO}-0123abcd"
     assert {
         (one, f"{ONE}-0123abcd/state.safetensors does not match its checksum"),
-        (one, f"{ONE}-0123abcd/qlike/c/0/0 is missing or cannot be read"),
+        (one, f"{ONE}-0123abcd/qlike/c.0.0 is missing or cannot be read"),
         (one, f"{ONE}-0123abcd/leads-out was not published with this version"),
         (one, f"{ONE}-0123abcd/planted.txt was not published with this version"),
         (two, f"{TWO}-0123abcd/manifest.json does not match manifest.sha256"),

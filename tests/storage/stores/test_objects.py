@@ -285,7 +285,7 @@ def test_damage_is_named_and_an_unreachable_store_is_not_called_damage(layout, s
     ref = publish(layout)
     key = f"published/us/ipca/{ref.version}"
     store = S3Store(_bucket(s3), prefix="team/prod", client_options={"allow_http": True})
-    for name in ("state.safetensors", "manifest.json", "loadings/c/0/0/0", "zarr.json"):
+    for name in ("state.safetensors", "manifest.json", "loadings/c.0.0.0", "zarr.json"):
         sound = bytes(obstore.get(store, f"{key}/{name}").bytes())
         obstore.put(store, f"{key}/{name}", sound[:-1] + bytes([sound[-1] ^ 1]))
         with pytest.raises(CorruptionError, match=f"s3://.*{name} .*match"):
