@@ -20,7 +20,7 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Hashable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -33,11 +33,13 @@ from zarr.abc.codec import BytesBytesCodec
 from zarr.codecs import BloscCodec, Crc32cCodec, ZstdCodec
 from zarr.storage import LocalStore
 
-from schemas.errors import AlignmentError
+from schemas.errors import AlignmentError, ExecutionError
 from storage.damage import Guard, GuardedStore, naming
 
 CHUNK_BYTES = 4 * 2**20
 MAX_CHUNK_DATES = 256
+CHUNK_TICKERS = 256
+"""Tickers in a chunk of what is read by blocks of tickers and by spans of dates alike."""
 LABEL_CHUNK = 16384
 """Labels per chunk: the labels of an axis are nearly always one chunk."""
 COMPRESSOR = ZstdCodec(level=1, checksum=True)
@@ -63,7 +65,9 @@ LABEL_ATTRS: dict[str, dict[str, str]] = {
 }
 
 
-def chunk_shape(dims: tuple[str, ...], shape: tuple[int, ...], itemsize: int, *, room: bool = False) -> tuple[int, ...]:
+def chunk_shape(
+    dims: tuple[str, ...], shape: tuple[int, ...], itemsize: int, *, room: bool = False, tiles: bool = False
+) -> tuple[int, ...]:
     """Choose the chunks of an array: whole cross-sections of a span of dates.
 
     Parameters
@@ -75,10 +79,14 @@ def chunk_shape(dims: tuple[str, ...], shape: tuple[int, ...], itemsize: int, *,
     room : bool
         Leave room for a quarter more tickers, so that new ones rarely start a second row of chunks. Unused
         room is padding, which compresses to nothing.
+    tiles : bool
+        Cut the tickers too, so that some can be read over all dates at the cost of what is read.
     """
     sizes = {dim: max(1, size) for dim, size in zip(dims, shape, strict=True)}
     if room and "ticker" in sizes:
         sizes["ticker"] = 64 * math.ceil(1.25 * sizes["ticker"] / 64)
+    if tiles and "ticker" in sizes:
+        sizes["ticker"] = CHUNK_TICKERS
     if "portfolio" in sizes:
         sizes["portfolio"] = 1
     if "date" in sizes:
@@ -115,6 +123,7 @@ def write_dataset(
     attrs: Mapping[str, Any] | None = None,
     consolidated: bool = False,
     compressors: tuple[BytesBytesCodec, ...] = (COMPRESSOR,),
+    tiles: bool = False,
 ) -> None:
     """Write consecutive blocks along `date` as one plain Zarr v3 group, one block in memory at a time.
 
@@ -132,6 +141,8 @@ def write_dataset(
         Whether to gather the metadata in one file, so that opening costs one read.
     compressors : tuple of zarr.abc.codec.BytesBytesCodec
         Of arrays of numbers; labels and dates have `COMPRESSOR`.
+    tiles : bool
+        As for `chunk_shape`.
 
     Raises
     ------
@@ -144,7 +155,7 @@ def write_dataset(
         block = raw.compute().drop_encoding()
         block.attrs = dict(block.attrs if attrs is None else attrs)  # each append writes them anew
         if before is None:
-            _write_first(folder, block, compressors)
+            _write_first(folder, block, compressors, tiles)
         else:
             _refuse_gap(before, block)
             timeless = [name for name, variable in block.variables.items() if "date" not in variable.dims]
@@ -156,6 +167,56 @@ def write_dataset(
         with warnings.catch_warnings():  # zarr's warning that other readers may not know it in v3
             warnings.filterwarnings("ignore", message="Consolidated metadata is currently not part")
             zarr.consolidate_metadata(str(folder), zarr_format=3)
+
+
+class SideBySide:
+    """Blocks that follow one another along an axis other than `date`, on disk while a process looks at them.
+
+    Of blocks written by tickers, spans of dates can be read. Nothing is promised to other processes.
+
+    Parameters
+    ----------
+    folder : Path
+        Is made.
+    dim : str
+        The axis, which all variables have.
+    """
+
+    def __init__(self, folder: Path, dim: str) -> None:
+        self._folder, self._dim, self._size = folder, dim, 0
+        self._labels: dict[Hashable, xr.DataArray] = {}
+        self._group = zarr.open_group(folder, mode="w-", zarr_format=3)
+
+    def add(self, block: xr.Dataset) -> None:
+        """Write the block that follows; it has all dates, and the same variables as those before."""
+        start, stop = self._size, self._size + block.sizes[self._dim]
+        for name, array in block.data_vars.items():
+            dims = tuple(map(str, array.dims))
+            at = dims.index(self._dim)
+            if not start:
+                self._create(str(name), dims, array)
+            target: Any = self._group[str(name)]
+            target.resize((*array.shape[:at], stop, *array.shape[at + 1 :]))
+            target[(slice(None),) * at + (slice(start, stop),)] = array.values
+        self._labels = {dim: block[dim] for dim in block.indexes if dim != self._dim}
+        self._size = stop
+
+    def open(self) -> xr.Dataset:
+        """Open all blocks lazily, with the labels of the other axes."""
+        guard = Guard(str(self._folder), "is the disk sound?", ExecutionError)
+        return read_dataset(self._folder, guard=guard).assign_coords(self._labels)
+
+    def _create(self, name: str, dims: tuple[str, ...], array: xr.DataArray) -> None:
+        cut = tuple("ticker" if dim == self._dim else dim for dim in dims)
+        self._group.create_array(
+            name,
+            shape=array.shape,
+            chunks=chunk_shape(cut, array.shape, array.dtype.itemsize, tiles=True),
+            dtype=array.dtype,
+            fill_value=fill_value(array.dtype),
+            compressors=FAST_COMPRESSORS,
+            dimension_names=dims,
+        )
 
 
 def read_dataset(
@@ -197,14 +258,14 @@ def encode_dates(dates: pd.DatetimeIndex) -> np.ndarray[Any, np.dtype[np.int64]]
     return dates.to_numpy().astype("datetime64[D]").astype(np.int64)
 
 
-def _write_first(folder: Path, block: xr.Dataset, compressors: tuple[BytesBytesCodec, ...]) -> None:
+def _write_first(folder: Path, block: xr.Dataset, compressors: tuple[BytesBytesCodec, ...], tiles: bool) -> None:
     encoding: dict[Any, dict[str, Any]] = {}
     for name, variable in block.variables.items():
         dims = tuple(str(dim) for dim in variable.dims)
         if variable.dtype.kind == "M":
             encoding[name] = {**DATE_ENCODING, "dtype": "int64", "chunks": (LABEL_CHUNK,) * variable.ndim}
         elif variable.dtype.kind in "biuf":
-            encoding[name] = {"chunks": chunk_shape(dims, variable.shape, variable.dtype.itemsize)}
+            encoding[name] = {"chunks": chunk_shape(dims, variable.shape, variable.dtype.itemsize, tiles=tiles)}
             if variable.dtype.kind == "f":
                 encoding[name]["fill_value"] = np.nan
         else:

@@ -33,7 +33,7 @@ import pandas as pd
 import xarray as xr
 import zarr
 
-from schemas.contracts import CUBE, Variable, validate
+from schemas.contracts import CUBE, RECORD, Variable, validate
 from schemas.errors import AlignmentError
 from storage.arrays import (
     COMPRESSOR,
@@ -177,7 +177,8 @@ def apply(
     with naming():
         held = {name: None if old is None else old.get(name) for name in contract}
     variables = [_Variable(name, contract[name], merge, held[name], dataset.get(name)) for name in contract]
-    values = [variable.write(new) for variable in variables if variable.known]
+    tiles = contract is RECORD  # an ingest goes through it by blocks of tickers
+    values = [variable.write(new, tiles) for variable in variables if variable.known]
     return any(labels + values)
 
 
@@ -199,15 +200,15 @@ class _Variable:
         """Whether the cube or the dataset has it."""
         return self.old is not None or self.given is not None
 
-    def write(self, group: zarr.Group) -> bool:
-        """Bring the array in `group` up to date; return whether a value changed."""
+    def write(self, group: zarr.Group, tiles: bool) -> bool:
+        """Bring the array in `group` up to date, in chunks of this kind; return whether a value changed."""
         target: Any
         if self.old is None:
             attributes: dict[str, Any] = {**self.contract.attrs}
             target = group.create_array(
                 self.name,
                 shape=self.shape,
-                chunks=chunk_shape(self.dims, self.shape, self.dtype.itemsize, room=True),
+                chunks=chunk_shape(self.dims, self.shape, self.dtype.itemsize, room=True, tiles=tiles),
                 dtype=self.dtype,
                 fill_value=fill_value(self.dtype),
                 compressors=COMPRESSOR,

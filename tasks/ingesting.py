@@ -16,6 +16,7 @@ import pandas as pd
 import xarray as xr
 
 from models.deliveries import as_record, tidied
+from models.quality import labels
 from schemas.checks import CheckReport
 from schemas.contracts import Ingest, SourceFile
 from schemas.errors import ConflictError, CubeError, SourceError
@@ -29,7 +30,7 @@ from storage.work import Kind
 from tasks.artifacts import publish_check_table
 from tasks.committing import Change, commit_record, ingest_record, portable
 from tasks.delivering import Delivery, State, left_of
-from tasks.describing import described, refuse_blocked
+from tasks.describing import Described, refuse_blocked
 from tasks.events import announce_failed_checks
 from tasks.logs import run_logger
 from tasks.provenance import key
@@ -237,7 +238,7 @@ def _written(
 
 def _delivery(space: Workspace, spec: RunSpec, raw: RawRef) -> Delivery:
     span = slice(*(None if day is None else f"{day}" for day in (raw.start, raw.end)))
-    rows = space.work.open_dataset(Kind.RAW, raw.source).sel(date=span).load().drop_attrs().drop_encoding()
+    rows = space.work.open_dataset(Kind.RAW, raw.source).sel(date=span).drop_attrs().drop_encoding()
     if not rows.sizes["date"]:
         raise SourceError(f"the source of {spec.universe} has no data from {raw.start} to {raw.end}")
     return Delivery(rows=rows, kind=spec.delivery, recipe=spec.recipe)
@@ -261,9 +262,12 @@ def _beside(delivery: Delivery, delivered: xr.Dataset, report: CheckReport) -> d
     """
     from tasks import checking
 
-    given = described(delivered, delivery.recipe)
-    _, quarantined = checking.apply_quarantine(given.market, report)
-    lists = {"quarantined rows": ("", quarantined)}
+    given = Described.of(delivered, delivery.recipe)
+    parts = [checking.apply_quarantine(block, report)[1] for block in given.market]
+    place = pd.Index(labels(delivered["ticker"]))
+    quarantined = pd.concat([rows for rows in parts if len(rows)] or parts[:1], ignore_index=True)
+    order = np.lexsort((place.get_indexer(pd.Index(quarantined["ticker"])), quarantined["date"]))
+    lists = {"quarantined rows": ("", quarantined.iloc[order])}
     if given.splits is not None:
         lists["adjusted splits"] = ("-splits", given.splits)
     days = delivery.rows.indexes["date"]

@@ -190,9 +190,7 @@ class Tally:
         known = self.observed.sum()
         shares = {self.base: _ratio(self.absent.sum(), self.active.sum())}
         shares |= {name: _ratio(counts.sum(), known) for name, counts in self.lacking.items()}
-        shares |= {
-            f"characteristics {name}": _ratio(np.asarray(n), known) for name, n in self.characteristics.items()
-        }
+        shares |= {f"characteristics {name}": _ratio(np.asarray(n), known) for name, n in self.characteristics.items()}
         rates = [float(share) for share in shares.values()]
         return pd.DataFrame({"variable": list(shares), "column_null_rate": rates})
 

@@ -155,9 +155,7 @@ def _tallied(blocks: Blocks) -> quality.Tally:
     return reduce(add, (quality.Tally.of(block, quality.RowFlags({}, {})) for block in blocks))
 
 
-def _surveyed(
-    blocks: Blocks, checks: Mapping[str, Check], frequency: Frequency, without: Iterable[date]
-) -> _Survey:
+def _surveyed(blocks: Blocks, checks: Mapping[str, Check], frequency: Frequency, without: Iterable[date]) -> _Survey:
     """Go through a market block by block; rows are flagged as if some dates were not there."""
     thresholds = {name: check.threshold for name, check in checks.items() if check.threshold is not None}
     kept = ~blocks.dates.isin(pd.DatetimeIndex(list(without)))
