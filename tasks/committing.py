@@ -195,7 +195,7 @@ def derived_of(record: xr.Dataset, recipe: Recipe, report: CheckReport, folder: 
         companies.append(stocks.companies)
     whole = Stocks(own.open().assign_coords(ticker=record["ticker"]), scores.open(), np.concatenate(companies))
     spans = (span.to_dataset(name="weights") for span in weights_by_span(whole, recipe))
-    (folder / "weights").mkdir()
+    (folder / "weights").mkdir(parents=True)
     write_dataset(folder / "weights", spans, compressors=FAST_COMPRESSORS)
     weights = read_dataset(folder / "weights", guard=Guard(str(folder), "is the disk sound?"))["weights"]
     observed = market_of(described.record.head, recipe.known)[1]

@@ -24,6 +24,7 @@ from schemas.refs import RawRef, SnapshotRef
 from schemas.settings import Settings
 from schemas.spec import RunSpec
 from storage import sources
+from storage.arrays import MAX_CHUNK_DATES
 from storage.cube import Cube
 from storage.files import write_atomic
 from storage.work import Kind
@@ -62,29 +63,23 @@ def read_source(spec: RunSpec, settings: Settings, start: date | None = None, en
         universe=spec.universe, key=_ingest_key(spec, files), source=_source_key(spec, files), start=start, end=end
     )
     if not work.has(Kind.RAW, raw.source):
-        stated = spec.data.model_copy(update={"known": "at_date"}) if hasattr(spec.data, "known") else spec.data
-        market = sources.read_market(stated, frequency=spec.frequency, calendar=spec.calendar, settings=settings)
-        observed = sources.read_factors(
-            spec.factors,
-            dates=pd.DatetimeIndex(market.indexes["date"]),
-            frequency=spec.frequency,
-            calendar=spec.calendar,
-            settings=settings,
-        )
+        asked = {"frequency": spec.frequency, "settings": settings}
+        market = sources.open_market(spec.data, calendar=spec.calendar, **asked)
+        observed = sources.read_factors(spec.factors, dates=market.dates, calendar=spec.calendar, **asked)
         if source_files(spec, settings) != files:
             raise SourceError(
                 f"the source of {spec.universe} changed while it was being read; run again when it is whole"
             )
-        everywhere = xr.ones_like(market)  # who has appeared by a date is for the record to say
-        groups = sources.read_industries(
-            spec.industries, market=everywhere, frequency=spec.frequency, settings=settings
+        groups = sources.open_industries(spec.industries, tickers=market.tickers, **asked)
+        spans = (
+            as_record(span, observed, None if groups is None else groups.on(pd.DatetimeIndex(span.indexes["date"])))
+            for span in market.spans(MAX_CHUNK_DATES)
         )
-        rows = as_record(market, observed, groups)
-        work.put_dataset(Kind.RAW, raw.source, rows, attrs={"sources": [file.model_dump() for file in files]})
+        attrs = {"sources": [file.model_dump() for file in files]}
+        work.put_dataset(Kind.RAW, raw.source, spans, attrs=attrs, tiles=True)
         run_logger().info(
             "read %d dates x %d tickers, %s to %s",
-            market.sizes["date"], market.sizes["ticker"],
-            _day(market.indexes["date"][0]), _day(market.indexes["date"][-1]),
+            len(market.dates), len(market.tickers), _day(market.dates[0]), _day(market.dates[-1]),
         )  # fmt: skip
     return raw
 

@@ -14,6 +14,7 @@ import pandas as pd
 import xarray as xr
 
 from models.arrays import FloatArray, IntArray
+from models.blocks import run_of
 from models.characteristics.listings import Listings
 from models.characteristics.registry import MarketWeeks, compute, needs_market
 from models.panel.assembly import UNKNOWN, order_industries
@@ -254,7 +255,7 @@ def cube_of(
         Dates of the cube.
     """
     cube = own.drop_vars([name for name in _BESIDE if name in own]).assign(weights=weights)
-    cube = cube.isel(date=own.indexes["date"].get_indexer(dates))
+    cube = cube.isel(date=run_of(own.indexes["date"].get_indexer(dates)))
     if observed is not None:
         for name in ("risk_free", "factors"):
             if name in observed:

@@ -13,7 +13,7 @@ import pandas as pd
 import xarray as xr
 
 from models.arrays import IntArray
-from models.blocks import Blocks
+from models.blocks import Blocks, run_of
 from models.deliveries.basis import rebased
 from schemas.contracts import RECORD
 from schemas.errors import DataError
@@ -148,7 +148,7 @@ def tidied(record: xr.Dataset) -> xr.Dataset:
         rows = said_of(block).values
         dates |= rows.any(axis=1)
         tickers.append(rows.any(axis=0))
-    kept = record.isel(date=np.flatnonzero(dates), ticker=np.flatnonzero(np.concatenate(tickers)))
+    kept = record.isel(date=run_of(np.flatnonzero(dates)), ticker=run_of(np.flatnonzero(np.concatenate(tickers))))
     if _CLASSES in kept:
         used = {code for block in Blocks(kept[[_CLASSES]]) for code in np.unique(block[_CLASSES].values).tolist()}
         kept = _coded(kept, sorted({str(kept[_NAMES].values[code]) for code in used if code >= 0}))

@@ -10,6 +10,7 @@ import numpy.typing as npt
 import pandas as pd
 import xarray as xr
 
+from models.blocks import run_of
 from models.quality import labels
 from schemas.checks import REFUTING, TELLING, CheckReport, Severity
 from schemas.errors import CheckError
@@ -52,7 +53,7 @@ def apply_quarantine(market: xr.Dataset, report: CheckReport) -> tuple[xr.Datase
             parts = [cells for fields, cells in blocked.items() if name in fields]
             wrong = parts if name == "delisting_return" else [rows, *parts]
             missing[name] = _blanked(market[name], xr.concat(wrong, "part").any("part")) if wrong else market[name]
-    clean = market.assign(missing).isel(date=np.flatnonzero(~dates.values))
+    clean = market.assign(missing).isel(date=run_of(np.flatnonzero(~dates.values)))
     return clean, quarantined
 
 

@@ -20,7 +20,7 @@ import xarray as xr
 
 from models import quality
 from models.arrays import FloatArray
-from models.blocks import Blocks
+from models.blocks import Blocks, run_of
 from models.quality import describe
 from schemas.checks import (
     MAX_FLAGGED_ROWS,
@@ -159,14 +159,15 @@ def _surveyed(blocks: Blocks, checks: Mapping[str, Check], frequency: Frequency,
     """Go through a market block by block; rows are flagged as if some dates were not there."""
     thresholds = {name: check.threshold for name, check in checks.items() if check.threshold is not None}
     kept = ~blocks.dates.isin(pd.DatetimeIndex(list(without)))
-    looked_at = blocks.then(lambda block: block.isel(date=kept)) if not kept.all() else blocks
+    places = run_of(np.flatnonzero(kept))
+    looked_at = blocks if kept.all() else blocks.then(lambda block: block.isel(date=places))
     sections = quality.sections_of(looked_at) if frequency == "daily" and kept.any() else None
     first, priced, quarantined = 0, 0, 0
     tallies, flagged, sizes = [], [], []
     for block in blocks:
         rows = quality.RowFlags({}, {})
         if kept.any():
-            rows = quality.flag_rows(block.isel(date=kept), thresholds, frequency, sections).spread(kept)
+            rows = quality.flag_rows(block.isel(date=places), thresholds, frequency, sections).spread(kept)
         tallies.append(quality.Tally.of(block, rows))
         flagged.append(quality.Flagged.of(block, rows, first))
         blocking = [flags for name, flags in rows.flags.items() if checks[name].severity == "block"]

@@ -78,7 +78,7 @@ def put(root: Path, parts: Parts, spec: RunSpec = SPEC) -> SnapshotRef:
                 "recipe": recipe.model_dump(mode="json"),
                 "ingests": [one.model_dump(mode="json") for one in ingests],
             }
-            derived = derived_of(record, recipe, PASSED)
+            derived = derived_of(record, recipe, PASSED, root / f"derived-{number}")
             commit = cube.replace(derived, record, onto=state.snapshot_id, message="test", metadata=facts)
             state = State.of(cube)
         else:
