@@ -10,6 +10,10 @@ borders, and as long as a chunk stays within 4 MiB. Measured on one busy core wi
 10 ms and 0.3-1 MB instead of 40-90 ms and 7-20 MB of new objects. The price is the history of one stock,
 which reads every chunk: ask for few stocks rarely.
 
+What an ingest reads both ways, some tickers over all dates and all tickers of some dates, is cut along tickers as well,
+into tiles of 256 x 256 (ADR 0027). A market of 4,000 dates x 4,500 tickers with 15 % of its cells filled has 288 tiles
+of a variable, 512 KiB each before they are packed. Chunks in which nothing was written are no files.
+
 zstd level 1 gave the same size as level 3 (83 % of raw for real characteristics: noise does not compress) at
 twice the speed of writing. Its checksum makes a flipped bit an error instead of a number. What is only kept to save
 time, and read again and again, is compressed by lz4 on shuffled bytes instead, with a CRC for a checksum: it reads and
@@ -20,7 +24,7 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Hashable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -184,12 +188,12 @@ class SideBySide:
 
     def __init__(self, folder: Path, dim: str) -> None:
         self._folder, self._dim, self._size = folder, dim, 0
-        self._labels: dict[Hashable, xr.DataArray] = {}
+        self._labels: dict[str, xr.DataArray] = {}
         self._group = zarr.open_group(folder, mode="w-", zarr_format=3)
 
     def add(self, block: xr.Dataset) -> None:
         """Write the block that follows; it has all dates, and the same variables as those before."""
-        start, stop = self._size, self._size + block.sizes[self._dim]
+        start, stop = self._size, self._size + block.sizes.get(self._dim, 0)
         for name, array in block.data_vars.items():
             dims = tuple(map(str, array.dims))
             at = dims.index(self._dim)
@@ -198,7 +202,7 @@ class SideBySide:
             target: Any = self._group[str(name)]
             target.resize((*array.shape[:at], stop, *array.shape[at + 1 :]))
             target[(slice(None),) * at + (slice(start, stop),)] = array.values
-        self._labels = {dim: block[dim] for dim in block.indexes if dim != self._dim}
+        self._labels = {str(dim): block.coords[dim] for dim in block.indexes if dim != self._dim}
         self._size = stop
 
     def open(self) -> xr.Dataset:
