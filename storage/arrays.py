@@ -37,7 +37,7 @@ from zarr.abc.codec import BytesBytesCodec
 from zarr.codecs import BloscCodec, Crc32cCodec, ZstdCodec
 from zarr.storage import LocalStore
 
-from schemas.errors import AlignmentError, ExecutionError
+from schemas.errors import AlignmentError
 from storage.damage import Guard, GuardedStore, naming
 
 CHUNK_BYTES = 4 * 2**20
@@ -207,7 +207,7 @@ class SideBySide:
 
     def open(self) -> xr.Dataset:
         """Open all blocks lazily, with the labels of the other axes."""
-        guard = Guard(str(self._folder), "is the disk sound?", ExecutionError)
+        guard = Guard(str(self._folder), "is the disk sound?")
         return read_dataset(self._folder, guard=guard).assign_coords(self._labels)
 
     def _create(self, name: str, dims: tuple[str, ...], array: xr.DataArray) -> None:

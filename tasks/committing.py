@@ -23,7 +23,7 @@ from models.portfolios.holdings import unknown_shares
 from schemas.base import digest
 from schemas.checks import CheckReport
 from schemas.contracts import CUBE, Ingest, validate
-from schemas.errors import CubeError
+from schemas.errors import CubeError, ExecutionError
 from schemas.refs import SnapshotRef
 from schemas.settings import Settings
 from schemas.spec import Holdings, Recipe
@@ -90,7 +90,10 @@ def commit_record(
     from tasks import checking
 
     with staging(space.layout.work(Kind.RAW)) as folder:
-        derived = derived_of(record, recipe, report, folder)
+        try:
+            derived = derived_of(record, recipe, report, folder)
+        except OSError as error:
+            raise ExecutionError(f"{folder}: cannot be written: {error}; mend that and run again") from error
         docs = space.layout.data_docs(universe)
         late = checking.check_derived(
             derived, previous=None, frequency=recipe.frequency, overrides=recipe.checks, data_docs=docs
@@ -177,31 +180,38 @@ def derived_of(record: xr.Dataset, recipe: Recipe, report: CheckReport, folder: 
         As `models.characteristics.cube.derive_cube` gives it, lazy.
     """
     described = Described.of(record, recipe)
+    known = pd.DatetimeIndex(record.indexes["date"])
+    dates = known[~known.isin(pd.DatetimeIndex(report.blocked_dates))]
+    stocks, industries = _stocks(described, recipe, report, sessions_of(recipe, dates), folder)
+    weighed = folder / "weights"
+    weighed.mkdir()
+    spans = (span.to_dataset(name="weights") for span in weights_by_span(stocks, recipe))
+    write_dataset(weighed, spans, compressors=FAST_COMPRESSORS)
+    weights = read_dataset(weighed, guard=Guard(str(weighed), "is the disk sound?"))["weights"]
+    observed = market_of(described.record.head, recipe.known)[1]
+    derived = cube_of(stocks.own, weights, observed, industries, dates).drop_encoding()
+    validate(derived, CUBE, CubeError, "the derived cube")
+    return derived
+
+
+def _stocks(
+    described: Described, recipe: Recipe, report: CheckReport, sessions: pd.DatetimeIndex, folder: Path
+) -> tuple[Stocks, list[str] | None]:
+    """Compute what is known of each stock alone into a folder; return it with the names of industries."""
     places, industries = _industries(described)
 
     def passed() -> Iterator[Checked]:
         return (_checked(described, block, report, places) for block in described.record)
 
-    known = pd.DatetimeIndex(record.indexes["date"])
-    dates = known[~known.isin(pd.DatetimeIndex(report.blocked_dates))]
-    sessions = sessions_of(recipe, dates)
     market = market_weeks(passed(), sessions, recipe)
-    own, scores = SideBySide(folder / "own", "ticker"), SideBySide(folder / "scores", "company")
-    companies = []
+    own, scores, companies = SideBySide(folder / "own", "ticker"), SideBySide(folder / "scores", "company"), []
     for part in passed():
         stocks = stocks_of(part, sessions, recipe, market)
         own.add(stocks.own)
         scores.add(stocks.scores)
         companies.append(stocks.companies)
-    whole = Stocks(own.open().assign_coords(ticker=record["ticker"]), scores.open(), np.concatenate(companies))
-    spans = (span.to_dataset(name="weights") for span in weights_by_span(whole, recipe))
-    (folder / "weights").mkdir(parents=True)
-    write_dataset(folder / "weights", spans, compressors=FAST_COMPRESSORS)
-    weights = read_dataset(folder / "weights", guard=Guard(str(folder), "is the disk sound?"))["weights"]
-    observed = market_of(described.record.head, recipe.known)[1]
-    derived = cube_of(whole.own, weights, observed, industries, dates).drop_encoding()
-    validate(derived, CUBE, CubeError, "the derived cube")
-    return derived
+    labelled = own.open().assign_coords(ticker=described.record.tickers)
+    return Stocks(labelled, scores.open(), np.concatenate(companies)), industries
 
 
 def _checked(
@@ -211,7 +221,7 @@ def _checked(
     from tasks import checking
 
     market, observed = described.of_block(block)
-    clean, _ = checking.apply_quarantine(market, report)
+    clean = checking.without_blocked(market, report)
     industry = None
     if observed is not None and places is not None:
         industry = observed["industry"].copy(data=places[observed["industry"].values])

@@ -258,7 +258,7 @@ def _beside(delivery: Delivery, delivered: xr.Dataset, report: CheckReport) -> d
     from tasks import checking
 
     given = Described.of(delivered, delivery.recipe)
-    parts = [checking.apply_quarantine(block, report)[1] for block in given.market]
+    parts = [checking.blocked_rows(block, report) for block in given.market]
     place = pd.Index(labels(delivered["ticker"]))
     quarantined = pd.concat([rows for rows in parts if len(rows)] or parts[:1], ignore_index=True)
     order = np.lexsort((place.get_indexer(pd.Index(quarantined["ticker"])), quarantined["date"]))

@@ -39,7 +39,9 @@ def faulty_market(**span: object) -> pl.DataFrame:
     age = pl.col("date").rank("dense").over("ticker")
     listed = age > (number * 7) % 90
     away = (number == 70) & age.is_between(200, 330)
-    times = pl.when((number == 70) & (age > 330)).then(9.0).when((number % 50 == 3) & (age == 250)).then(1.3).otherwise(1)
+    times = (
+        pl.when((number == 70) & (age > 330)).then(9.0).when((number % 50 == 3) & (age == 250)).then(1.3).otherwise(1)
+    )
     prices = [(pl.col(name) * times).alias(name) for name in ("open", "high", "low", "close")]
     wrong = pl.when((number % 40 == 5) & (age == 300)).then(1.0).otherwise(pl.col("high")).alias("high")
     return market.filter(listed & ~away).with_columns(*prices).with_columns(wrong)
@@ -64,7 +66,7 @@ def written(folder: Path, market: pl.DataFrame) -> tuple[xr.Dataset, xr.Dataset,
 def test_blocks_of_tickers_give_the_same_bits_as_a_market_at_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    market = faulty_market(stocks=130)
+    market = faulty_market(stocks=130, start="2015-06-01")
     at_once = written(tmp_path / "once", market)
     monkeypatch.setattr(blocks, "CELLS", 1)
     in_blocks = written(tmp_path / "blocks", market)
