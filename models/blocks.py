@@ -41,7 +41,7 @@ class Blocks:
     source : xarray.Dataset
         (date, ticker); may be lazy.
     make : callable, optional
-        What a block becomes, with the same and tickers; as it is if left out.
+        What a block becomes, with the same tickers; it stays as it is if left out.
     """
 
     source: xr.Dataset

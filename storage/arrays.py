@@ -202,7 +202,7 @@ class SideBySide:
             target: Any = self._group[str(name)]
             target.resize((*array.shape[:at], stop, *array.shape[at + 1 :]))
             target[(slice(None),) * at + (slice(start, stop),)] = array.values
-        self._labels = {str(dim): block.coords[dim] for dim in block.indexes if dim != self._dim}
+        self._labels = {str(dim): block[str(dim)] for dim in block.dims if dim in block.coords and dim != self._dim}
         self._size = stop
 
     def open(self) -> xr.Dataset:

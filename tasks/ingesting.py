@@ -63,14 +63,18 @@ def read_source(spec: RunSpec, settings: Settings, start: date | None = None, en
         universe=spec.universe, key=_ingest_key(spec, files), source=_source_key(spec, files), start=start, end=end
     )
     if not work.has(Kind.RAW, raw.source):
-        asked = {"frequency": spec.frequency, "settings": settings}
-        market = sources.open_market(spec.data, calendar=spec.calendar, **asked)
-        observed = sources.read_factors(spec.factors, dates=market.dates, calendar=spec.calendar, **asked)
+        frequency, calendar = spec.frequency, spec.calendar
+        market = sources.open_market(spec.data, settings=settings, frequency=frequency, calendar=calendar)
+        observed = sources.read_factors(
+            spec.factors, dates=market.dates, settings=settings, frequency=frequency, calendar=calendar
+        )
         if source_files(spec, settings) != files:
             raise SourceError(
                 f"the source of {spec.universe} changed while it was being read; run again when it is whole"
             )
-        groups = sources.open_industries(spec.industries, tickers=market.tickers, **asked)
+        groups = sources.open_industries(
+            spec.industries, settings=settings, frequency=frequency, tickers=market.tickers
+        )
         spans = (
             as_record(span, observed, None if groups is None else groups.on(pd.DatetimeIndex(span.indexes["date"])))
             for span in market.spans(MAX_CHUNK_DATES)

@@ -220,7 +220,7 @@ def weights_by_span(stocks: Stocks, spec: RunSpec | Recipe) -> Iterator[xr.DataA
         span, scores = stocks.own[needed].isel(at).load(), stocks.scores.isel(at, missing_dims="ignore").load()
         weights = []
         for item in spec.portfolios:
-            if item.name in over_time:
+            if isinstance(item, AllocatedWeights | Holdings):
                 weights.append(over_time[item.name].isel(at))
             elif isinstance(item, InverseVolatility | ValueWeight):
                 companies = Listings(span[_COMPANY].values, stocks.companies)
