@@ -42,8 +42,9 @@ from storage.damage import Guard, GuardedStore, naming
 
 CHUNK_BYTES = 4 * 2**20
 MAX_CHUNK_DATES = 256
-CHUNK_TICKERS = 256
-"""Tickers in a chunk of what is read by blocks of tickers and by spans of dates alike."""
+TILE_TICKERS, TILE_DATES = 256, 64
+"""Of what is read by blocks of tickers and by spans of dates alike: tickers of a chunk, and dates that hold whole ones
+however many characteristics there are."""
 LABEL_CHUNK = 16384
 """Labels per chunk: the labels of an axis are nearly always one chunk."""
 COMPRESSOR = ZstdCodec(level=1, checksum=True)
@@ -90,13 +91,14 @@ def chunk_shape(
     if room and "ticker" in sizes:
         sizes["ticker"] = 64 * math.ceil(1.25 * sizes["ticker"] / 64)
     if tiles and "ticker" in sizes:
-        sizes["ticker"] = CHUNK_TICKERS
+        sizes["ticker"] = TILE_TICKERS
     if "portfolio" in sizes:
         sizes["portfolio"] = 1
     if "date" in sizes:
         row = itemsize * math.prod(size for dim, size in sizes.items() if dim != "date")
         span = max(1, CHUNK_BYTES // row)
-        sizes["date"] = min(MAX_CHUNK_DATES, 2 ** (span.bit_length() - 1))
+        most = TILE_DATES if tiles and len(sizes) > 2 else MAX_CHUNK_DATES
+        sizes["date"] = min(most, 2 ** (span.bit_length() - 1))
     return tuple(sizes[dim] for dim in dims)
 
 

@@ -40,6 +40,7 @@ from storage.arrays import (
     DATE_ENCODING,
     LABEL_ATTRS,
     LABEL_CHUNK,
+    TILE_DATES,
     chunk_shape,
     encode_dates,
     fill_value,
@@ -220,14 +221,17 @@ class _Variable:
             if target.shape != self.shape:
                 target.resize(self.shape)
         size = target.chunks[self.axis]
+        step = size * max(1, TILE_DATES // size)  # what is merged at once: a lazy dataset may lie in tiles
         changed = self.old is None
         first, last = self._span()
-        for start in range(first - first % size, last, size):
-            stop = min(start + size, self.shape[self.axis])
+        for start in range(first - first % step, last, step):
+            stop = min(start + step, self.shape[self.axis])
             stored, block = self._block(start, stop)
-            if block.size and (stored is None or not same_bits(stored, block)):
-                target[self._at(slice(start, stop))] = block
-                changed = True
+            for low in range(0, stop - start, size) if block.size else ():
+                chunk = self._at(slice(low, low + size))
+                if stored is None or not same_bits(stored[chunk], block[chunk]):
+                    target[self._at(slice(start + low, min(start + low + size, stop)))] = block[chunk]
+                    changed = True
         return changed
 
     def _span(self) -> tuple[int, int]:

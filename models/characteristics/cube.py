@@ -47,7 +47,7 @@ _HELD, _SUSPECTED, _TRUSTED, _CLOSE, _COMPANY = "held", "suspected", "trusted", 
 """What portfolios are made of beside the variables of a cube: where a stock may be held, where a row is suspected, the
 returns that nothing suspects, prices, and which company of its ticker a row belongs to."""
 _BESIDE = (_HELD, _SUSPECTED, _TRUSTED, _CLOSE, _COMPANY)
-SPAN = 64
+SPAN = 256
 """Dates whose weights are made at once, for all tickers."""
 
 
