@@ -33,13 +33,14 @@ import pandas as pd
 import xarray as xr
 import zarr
 
-from schemas.contracts import CUBE, Variable, validate
+from schemas.contracts import CUBE, RECORD, Variable, validate
 from schemas.errors import AlignmentError
 from storage.arrays import (
     COMPRESSOR,
     DATE_ENCODING,
     LABEL_ATTRS,
     LABEL_CHUNK,
+    TILE_DATES,
     chunk_shape,
     encode_dates,
     fill_value,
@@ -177,7 +178,8 @@ def apply(
     with naming():
         held = {name: None if old is None else old.get(name) for name in contract}
     variables = [_Variable(name, contract[name], merge, held[name], dataset.get(name)) for name in contract]
-    values = [variable.write(new) for variable in variables if variable.known]
+    tiles = contract is RECORD  # an ingest goes through it by blocks of tickers
+    values = [variable.write(new, tiles) for variable in variables if variable.known]
     return any(labels + values)
 
 
@@ -199,15 +201,15 @@ class _Variable:
         """Whether the cube or the dataset has it."""
         return self.old is not None or self.given is not None
 
-    def write(self, group: zarr.Group) -> bool:
-        """Bring the array in `group` up to date; return whether a value changed."""
+    def write(self, group: zarr.Group, tiles: bool) -> bool:
+        """Bring the array in `group` up to date, in chunks of this kind; return whether a value changed."""
         target: Any
         if self.old is None:
             attributes: dict[str, Any] = {**self.contract.attrs}
             target = group.create_array(
                 self.name,
                 shape=self.shape,
-                chunks=chunk_shape(self.dims, self.shape, self.dtype.itemsize, room=True),
+                chunks=chunk_shape(self.dims, self.shape, self.dtype.itemsize, room=True, tiles=tiles),
                 dtype=self.dtype,
                 fill_value=fill_value(self.dtype),
                 compressors=COMPRESSOR,
@@ -219,14 +221,17 @@ class _Variable:
             if target.shape != self.shape:
                 target.resize(self.shape)
         size = target.chunks[self.axis]
+        step = size * max(1, TILE_DATES // size)  # what is merged at once: a lazy dataset may lie in tiles
         changed = self.old is None
         first, last = self._span()
-        for start in range(first - first % size, last, size):
-            stop = min(start + size, self.shape[self.axis])
+        for start in range(first - first % step, last, step):
+            stop = min(start + step, self.shape[self.axis])
             stored, block = self._block(start, stop)
-            if block.size and (stored is None or not same_bits(stored, block)):
-                target[self._at(slice(start, stop))] = block
-                changed = True
+            for low in range(0, stop - start, size) if block.size else ():
+                chunk = self._at(slice(low, low + size))
+                if stored is None or not same_bits(stored[chunk], block[chunk]):
+                    target[self._at(slice(start + low, min(start + low + size, stop)))] = block[chunk]
+                    changed = True
         return changed
 
     def _span(self) -> tuple[int, int]:

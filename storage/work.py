@@ -131,6 +131,7 @@ class WorkStore:
         blocks: xr.Dataset | Iterable[xr.Dataset],
         *,
         attrs: Mapping[str, Any] | None = None,
+        tiles: bool = False,
     ) -> None:
         """Keep a dataset as plain Zarr, one block of dates in memory at a time; does nothing if the entry exists.
 
@@ -143,6 +144,8 @@ class WorkStore:
             the first. An iterable is not consumed if the entry exists.
         attrs : mapping, optional
             Attributes of the dataset; those of the first block if left out.
+        tiles : bool
+            As for `storage.arrays.chunk_shape`.
 
         Raises
         ------
@@ -152,7 +155,7 @@ class WorkStore:
         spans = date_blocks(blocks) if isinstance(blocks, xr.Dataset) else blocks
 
         def write(folder: Path) -> None:
-            write_dataset(folder, spans, attrs=attrs, consolidated=True, compressors=FAST_COMPRESSORS)
+            write_dataset(folder, spans, attrs=attrs, consolidated=True, compressors=FAST_COMPRESSORS, tiles=tiles)
             value = {"sizes": _sizes(folder), "metadata": sha256_file(folder / _METADATA)}
             write_atomic(folder / _FILES, _sealed(value))
 

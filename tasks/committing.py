@@ -5,30 +5,37 @@ Here belongs what becomes visible and what the history says of it. Which record 
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import pandas as pd
 import xarray as xr
 
-from models.characteristics.cube import derive_cube
+from models.characteristics.cube import Checked, Stocks, cube_of, market_weeks, stocks_of, weights_by_span
+from models.deliveries import market_of
+from models.panel.assembly import NEVER, first_seen, industry_places
 from models.portfolios.holdings import unknown_shares
 from schemas.base import digest
 from schemas.checks import CheckReport
 from schemas.contracts import CUBE, Ingest, validate
-from schemas.errors import CubeError
+from schemas.errors import CubeError, ExecutionError
 from schemas.refs import SnapshotRef
 from schemas.settings import Settings
 from schemas.spec import Holdings, Recipe
+from storage.arrays import FAST_COMPRESSORS, SideBySide, read_dataset, write_dataset
 from storage.cube import Commit, Cube
-from storage.files import user
+from storage.damage import Guard
+from storage.files import staging, user
 from storage.work import Kind
 from tasks.artifacts import publish_check_table
 from tasks.assets import cube_made
 from tasks.delivering import State, withdrawn
-from tasks.describing import described, refuse_blocked, sessions_of
+from tasks.describing import Described, refuse_blocked, sessions_of
 from tasks.events import announce_failed_checks, announce_snapshot
 from tasks.logs import run_logger
 from tasks.provenance import key
@@ -82,32 +89,36 @@ def commit_record(
     """
     from tasks import checking
 
-    derived = derived_of(record, recipe, report)
-    docs = space.layout.data_docs(universe)
-    late = checking.check_derived(
-        derived, previous=None, frequency=recipe.frequency, overrides=recipe.checks, data_docs=docs
-    )
-    whole = checking.merge([report, late])
-    derived_key = key(Stage.INGEST.code(), checks=change.key, step="derived", snapshot=state.snapshot_id)
-    space.work.put_json(Kind.CHECKS, derived_key, portable(whole, settings))
-    publish_check_table(universe, whole)
-    announce_failed_checks(universe, late)
-    refuse_blocked(late)
-    metadata = {
-        "who": user(),
-        "ingest_key": change.key,
-        "checks_key": derived_key,
-        "first_date": f"{change.span[0]}",
-        "last_date": f"{change.span[1]}",
-        "recipe": recipe.model_dump(mode="json"),
-        "ingests": [one.model_dump(mode="json") for one in change.ingests],
-        **withdrawn(state.record, record),
-        **_uncovered(recipe, derived),
-        **change.facts,
-    }
-    cube = Cube.open_or_create(space.layout, universe)
-    commit = cube.replace(derived, record, onto=state.snapshot_id, message=change.message, metadata=metadata)
-    return _recorded(space, universe, cube, state, commit, change, derived, derived_key)
+    with staging(space.layout.work(Kind.RAW)) as folder:
+        try:
+            derived = derived_of(record, recipe, report, folder)
+        except OSError as error:
+            raise ExecutionError(f"{folder}: cannot be written: {error}; mend that and run again") from error
+        docs = space.layout.data_docs(universe)
+        late = checking.check_derived(
+            derived, previous=None, frequency=recipe.frequency, overrides=recipe.checks, data_docs=docs
+        )
+        whole = checking.merge([report, late])
+        derived_key = key(Stage.INGEST.code(), checks=change.key, step="derived", snapshot=state.snapshot_id)
+        space.work.put_json(Kind.CHECKS, derived_key, portable(whole, settings))
+        publish_check_table(universe, whole)
+        announce_failed_checks(universe, late)
+        refuse_blocked(late)
+        metadata = {
+            "who": user(),
+            "ingest_key": change.key,
+            "checks_key": derived_key,
+            "first_date": f"{change.span[0]}",
+            "last_date": f"{change.span[1]}",
+            "recipe": recipe.model_dump(mode="json"),
+            "ingests": [one.model_dump(mode="json") for one in change.ingests],
+            **withdrawn(state.record, record),
+            **_uncovered(recipe, derived),
+            **change.facts,
+        }
+        cube = Cube.open_or_create(space.layout, universe)
+        commit = cube.replace(derived, record, onto=state.snapshot_id, message=change.message, metadata=metadata)
+        return _recorded(space, universe, cube, state, commit, change, derived, derived_key)
 
 
 def _uncovered(recipe: Recipe, derived: xr.Dataset) -> dict[str, Any]:
@@ -151,17 +162,84 @@ def _recorded(
     return ref
 
 
-def derived_of(record: xr.Dataset, recipe: Recipe, report: CheckReport) -> xr.Dataset:
-    """Derive the variables of a cube from a record, without what a report keeps out."""
-    from tasks import checking
+def derived_of(record: xr.Dataset, recipe: Recipe, report: CheckReport, folder: Path) -> xr.Dataset:
+    """Derive the variables of a cube from a record, without what a report keeps out.
 
-    given = described(record, recipe)
-    clean, _ = checking.apply_quarantine(given.market, report)
-    excluded = checking.estimation_exclusions(given.market, report)
-    refuted = checking.refuted_returns(given.market, report)
-    derived = derive_cube(clean, given.observed, excluded, sessions_of(recipe, clean), recipe, refuted)
+    Parameters
+    ----------
+    record : xarray.Dataset
+        What was checked; may be lazy.
+    recipe, report : Recipe, CheckReport
+        How a cube is derived, and what the checks say.
+    folder : Path
+        An empty folder, in which the result lies.
+
+    Returns
+    -------
+    xarray.Dataset
+        As `models.characteristics.cube.derive_cube` gives it, lazy.
+    """
+    described = Described.of(record, recipe)
+    known = pd.DatetimeIndex(record.indexes["date"])
+    dates = known[~known.isin(pd.DatetimeIndex(report.blocked_dates))]
+    stocks, industries = _stocks(described, recipe, report, sessions_of(recipe, dates), folder)
+    weighed = folder / "weights"
+    weighed.mkdir()
+    spans = (span.to_dataset(name="weights") for span in weights_by_span(stocks, recipe))
+    write_dataset(weighed, spans, compressors=FAST_COMPRESSORS)
+    weights = read_dataset(weighed, guard=Guard(str(weighed), "is the disk sound?"))["weights"]
+    observed = market_of(described.record.head, recipe.known)[1]
+    derived = cube_of(stocks.own, weights, observed, industries, dates).drop_encoding()
     validate(derived, CUBE, CubeError, "the derived cube")
     return derived
+
+
+def _stocks(
+    described: Described, recipe: Recipe, report: CheckReport, sessions: pd.DatetimeIndex, folder: Path
+) -> tuple[Stocks, list[str] | None]:
+    """Compute what is known of each stock alone into a folder; return it with the names of industries."""
+    places, industries = _industries(described)
+
+    def passed() -> Iterator[Checked]:
+        return (_checked(described, block, report, places) for block in described.record)
+
+    market = market_weeks(passed(), sessions, recipe)
+    own, scores, companies = SideBySide(folder / "own", "ticker"), SideBySide(folder / "scores", "company"), []
+    for part in passed():
+        stocks = stocks_of(part, sessions, recipe, market)
+        own.add(stocks.own)
+        scores.add(stocks.scores)
+        companies.append(stocks.companies)
+    labelled = own.open().assign_coords(ticker=described.record.tickers)
+    return Stocks(labelled, scores.open(), np.concatenate(companies)), industries
+
+
+def _checked(
+    described: Described, block: xr.Dataset, report: CheckReport, places: npt.NDArray[np.int16] | None
+) -> Checked:
+    """Take out of a block of a record what a report blocks, and say what it suspects."""
+    from tasks import checking
+
+    market, observed = described.of_block(block)
+    clean = checking.without_blocked(market, report)
+    industry = None
+    if observed is not None and places is not None:
+        industry = observed["industry"].copy(data=places[observed["industry"].values])
+    excluded, refuted = (of(market, report) for of in (checking.estimation_exclusions, checking.refuted_returns))
+    return Checked(clean, excluded, refuted, industry)
+
+
+def _industries(described: Described) -> tuple[npt.NDArray[np.int16] | None, list[str] | None]:
+    """Return the code that a cube gives to each industry of a record, and its names; None if there are none."""
+    if "classified" not in described.record.source:
+        return None, None
+    names = described.record.source["industry_name"].values.tolist()
+    first = np.full(len(names), NEVER)
+    for block in described.record:
+        _, observed = market_of(block, described.known)
+        if observed is not None:
+            first = np.minimum(first, first_seen(observed["industry"].values, len(names)))
+    return industry_places(first, names)
 
 
 def portable(report: CheckReport, settings: Settings) -> dict[str, Any]:

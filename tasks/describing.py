@@ -7,12 +7,13 @@ check of a config takes seconds.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import pandas as pd
 import xarray as xr
 
 from models import quality
+from models.blocks import Blocks
 from models.deliveries import market_of
 from schemas.checks import CheckReport, declared
 from schemas.errors import CheckError
@@ -22,15 +23,15 @@ from storage import sources
 
 def check_record(record: xr.Dataset, recipe: Recipe, **options: Any) -> CheckReport:
     """Check the market that a record describes; `options` are those of `tasks.checking.check_market`."""
-    return check_described(described(record, recipe).market, recipe, **options)
+    return check_described(Described.of(record, recipe).market, recipe, **options)
 
 
-def check_described(market: xr.Dataset, recipe: Recipe, **options: Any) -> CheckReport:
+def check_described(market: xr.Dataset | Blocks, recipe: Recipe, **options: Any) -> CheckReport:
     """Check a market as a recipe says; `options` are those of `tasks.checking.check_market`."""
     from tasks import checking
 
-    known = recipe.calendar != "none" and market.sizes["date"] > 0
-    sessions = sessions_of(recipe, market) if known else None
+    dates = pd.DatetimeIndex((market.source if isinstance(market, Blocks) else market).indexes["date"])
+    sessions = sessions_of(recipe, dates) if recipe.calendar != "none" and len(dates) else None
     return checking.check_market(
         market, sessions=sessions, frequency=recipe.frequency, overrides=recipe.checks, **options
     )
@@ -51,32 +52,55 @@ def refuse_blocked(report: CheckReport, outcome: str = "the ingest is blocked an
 
 @dataclass(frozen=True, eq=False)
 class Described:
-    """What a record says by a recipe: the market, what was observed beside it, and splits if they are adjusted."""
+    """What a record says by a recipe, some tickers at a time.
 
-    market: xr.Dataset
-    observed: xr.Dataset | None
+    Attributes
+    ----------
+    record : Blocks
+        What deliveries have said.
+    known : {"at_date", "before_date"}
+        Whether the characteristics of a row are known at its date.
+    splits : DataFrame or None
+        By which prices are adjusted; None if the recipe does not want that.
+    """
+
+    record: Blocks
+    known: Literal["at_date", "before_date"]
     splits: pd.DataFrame | None
 
+    @classmethod
+    def of(cls, record: xr.Dataset, recipe: Recipe) -> Described:
+        """Describe a record, which may be lazy; look for splits if the recipe wants them adjusted."""
+        blocks = Blocks(record)
+        splits = _splits(blocks.then(lambda block: market_of(block, recipe.known)[0]), recipe)
+        return cls(blocks, recipe.known, splits)
 
-def described(record: xr.Dataset, recipe: Recipe) -> Described:
-    """Return the market of a record, adjusted for splits if the recipe wants that."""
-    market, observed = market_of(record, recipe.known)
-    adjusted_market, splits = adjusted(market, recipe)
-    return Described(adjusted_market, observed, splits)
+    def of_block(self, block: xr.Dataset) -> tuple[xr.Dataset, xr.Dataset | None]:
+        """Return the market of a block of the record, adjusted for splits, and what was observed beside it."""
+        market, observed = market_of(block, self.known)
+        return (market if self.splits is None else quality.adjust_splits(market, self.splits)), observed
+
+    @property
+    def market(self) -> Blocks:
+        """The market, adjusted for splits if the recipe wants that."""
+        return self.record.then(lambda block: self.of_block(block)[0])
 
 
-def adjusted(market: xr.Dataset, recipe: Recipe) -> tuple[xr.Dataset, pd.DataFrame | None]:
-    """Adjust a market for splits if the recipe wants that; the splits are None if it does not."""
+def adjusted(market: xr.Dataset, recipe: Recipe) -> xr.Dataset:
+    """Adjust a market in memory for splits if the recipe wants that."""
+    splits = _splits(Blocks(market), recipe)
+    return market if splits is None else quality.adjust_splits(market, splits)
+
+
+def _splits(market: Blocks, recipe: Recipe) -> pd.DataFrame | None:
     if recipe.adjust is None:
-        return market, None
+        return None
     sigmas = declared(recipe.checks, recipe.frequency)["split_like_jump"].threshold
-    splits = quality.propose_splits(market, float(sigmas or 0.0))
-    return quality.adjust_splits(market, splits), splits
+    return quality.propose_splits(market, float(sigmas or 0.0))
 
 
-def sessions_of(recipe: Recipe, market: xr.Dataset) -> pd.DatetimeIndex:
+def sessions_of(recipe: Recipe, dates: pd.DatetimeIndex) -> pd.DatetimeIndex:
     """Return every session from the first to the last date of a market."""
-    dates = pd.DatetimeIndex(market.indexes["date"])
     if recipe.frequency == "monthly":
         return pd.date_range(dates[0], dates[-1], freq="ME")
     return dates if recipe.calendar == "none" else sources.sessions(recipe.calendar, dates[0], dates[-1])

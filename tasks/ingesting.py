@@ -16,6 +16,7 @@ import pandas as pd
 import xarray as xr
 
 from models.deliveries import as_record, tidied
+from models.quality import labels
 from schemas.checks import CheckReport
 from schemas.contracts import Ingest, SourceFile
 from schemas.errors import ConflictError, CubeError, SourceError
@@ -23,13 +24,14 @@ from schemas.refs import RawRef, SnapshotRef
 from schemas.settings import Settings
 from schemas.spec import RunSpec
 from storage import sources
+from storage.arrays import MAX_CHUNK_DATES
 from storage.cube import Cube
 from storage.files import write_atomic
 from storage.work import Kind
 from tasks.artifacts import publish_check_table
 from tasks.committing import Change, commit_record, ingest_record, portable
 from tasks.delivering import Delivery, State, left_of
-from tasks.describing import described, refuse_blocked
+from tasks.describing import Described, refuse_blocked
 from tasks.events import announce_failed_checks
 from tasks.logs import run_logger
 from tasks.provenance import key
@@ -61,29 +63,27 @@ def read_source(spec: RunSpec, settings: Settings, start: date | None = None, en
         universe=spec.universe, key=_ingest_key(spec, files), source=_source_key(spec, files), start=start, end=end
     )
     if not work.has(Kind.RAW, raw.source):
-        stated = spec.data.model_copy(update={"known": "at_date"}) if hasattr(spec.data, "known") else spec.data
-        market = sources.read_market(stated, frequency=spec.frequency, calendar=spec.calendar, settings=settings)
+        frequency, calendar = spec.frequency, spec.calendar
+        market = sources.open_market(spec.data, settings=settings, frequency=frequency, calendar=calendar)
         observed = sources.read_factors(
-            spec.factors,
-            dates=pd.DatetimeIndex(market.indexes["date"]),
-            frequency=spec.frequency,
-            calendar=spec.calendar,
-            settings=settings,
+            spec.factors, dates=market.dates, settings=settings, frequency=frequency, calendar=calendar
         )
         if source_files(spec, settings) != files:
             raise SourceError(
                 f"the source of {spec.universe} changed while it was being read; run again when it is whole"
             )
-        everywhere = xr.ones_like(market)  # who has appeared by a date is for the record to say
-        groups = sources.read_industries(
-            spec.industries, market=everywhere, frequency=spec.frequency, settings=settings
+        groups = sources.open_industries(
+            spec.industries, settings=settings, frequency=frequency, tickers=market.tickers
         )
-        rows = as_record(market, observed, groups)
-        work.put_dataset(Kind.RAW, raw.source, rows, attrs={"sources": [file.model_dump() for file in files]})
+        spans = (
+            as_record(span, observed, None if groups is None else groups.on(pd.DatetimeIndex(span.indexes["date"])))
+            for span in market.spans(MAX_CHUNK_DATES)
+        )
+        attrs = {"sources": [file.model_dump() for file in files]}
+        work.put_dataset(Kind.RAW, raw.source, spans, attrs=attrs, tiles=True)
         run_logger().info(
             "read %d dates x %d tickers, %s to %s",
-            market.sizes["date"], market.sizes["ticker"],
-            _day(market.indexes["date"][0]), _day(market.indexes["date"][-1]),
+            len(market.dates), len(market.tickers), _day(market.dates[0]), _day(market.dates[-1]),
         )  # fmt: skip
     return raw
 
@@ -237,7 +237,7 @@ def _written(
 
 def _delivery(space: Workspace, spec: RunSpec, raw: RawRef) -> Delivery:
     span = slice(*(None if day is None else f"{day}" for day in (raw.start, raw.end)))
-    rows = space.work.open_dataset(Kind.RAW, raw.source).sel(date=span).load().drop_attrs().drop_encoding()
+    rows = space.work.open_dataset(Kind.RAW, raw.source).sel(date=span).drop_attrs().drop_encoding()
     if not rows.sizes["date"]:
         raise SourceError(f"the source of {spec.universe} has no data from {raw.start} to {raw.end}")
     return Delivery(rows=rows, kind=spec.delivery, recipe=spec.recipe)
@@ -261,9 +261,12 @@ def _beside(delivery: Delivery, delivered: xr.Dataset, report: CheckReport) -> d
     """
     from tasks import checking
 
-    given = described(delivered, delivery.recipe)
-    _, quarantined = checking.apply_quarantine(given.market, report)
-    lists = {"quarantined rows": ("", quarantined)}
+    given = Described.of(delivered, delivery.recipe)
+    parts = [checking.blocked_rows(block, report) for block in given.market]
+    place = pd.Index(labels(delivered["ticker"]))
+    quarantined = pd.concat([rows for rows in parts if len(rows)] or parts[:1], ignore_index=True)
+    order = np.lexsort((place.get_indexer(pd.Index(quarantined["ticker"])), quarantined["date"]))
+    lists = {"quarantined rows": ("", quarantined.iloc[order])}
     if given.splits is not None:
         lists["adjusted splits"] = ("-splits", given.splits)
     days = delivery.rows.indexes["date"]

@@ -12,38 +12,52 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
+from models.arrays import CodeArray, IntArray
 from models.quality.listings import listings
 
 Data = TypeVar("Data", xr.Dataset, xr.DataArray)
 
 
 class Listings:
-    """The companies of every ticker of a market.
+    """The companies of every ticker, over some dates.
 
     Parameters
     ----------
-    market : xarray.Dataset
-        ``close`` or ``returns`` (date, ticker).
-    dates : pandas.DatetimeIndex
-        Dates on which windows are taken, those of the market among them.
-    most : float
-        Periods that a ticker may be away (`models.quality.listings.absences`).
+    number : numpy.ndarray
+        (date, ticker): which company of its ticker a row belongs to, from 0.
+    companies : numpy.ndarray, optional
+        (ticker,): how many companies each ticker has over all dates, if these are not all.
     """
 
-    def __init__(self, market: xr.Dataset, dates: pd.DatetimeIndex, most: float) -> None:
+    def __init__(self, number: CodeArray, companies: IntArray | None = None) -> None:
+        self.number = number
+        self.companies: IntArray = number.max(axis=0, initial=0) + 1 if companies is None else companies
+        self._first = np.cumsum(self.companies) - self.companies
+        self._of = np.repeat(np.arange(len(self.companies)), self.companies)
+
+    @classmethod
+    def of(cls, market: xr.Dataset, dates: pd.DatetimeIndex, most: float) -> Listings:
+        """Tell the companies of a market apart.
+
+        Parameters
+        ----------
+        market : xarray.Dataset
+            ``close`` or ``returns`` (date, ticker).
+        dates : pandas.DatetimeIndex
+            Dates on which windows are taken, those of the market among them.
+        most : float
+            Periods that a ticker may be away (`models.quality.listings.absences`).
+        """
         number = xr.DataArray(
             listings(market, most), dims=("date", "ticker"), coords={"date": market["date"], "ticker": market["ticker"]}
         )
-        self._number = number.reindex(date=dates, method="ffill", fill_value=0).values
-        companies = self._number.max(axis=0, initial=0) + 1
-        self._first = np.cumsum(companies) - companies
-        self._of = np.repeat(np.arange(len(companies)), companies)
+        return cls(number.reindex(date=dates, method="ffill", fill_value=0).values)
 
     def apart(self, data: Data) -> Data:
         """Give each company a column of its own, missing while another one has the ticker."""
         if len(self._of) == len(self._first):
             return data
-        own = self._number[:, self._of] == np.arange(len(self._of)) - self._first[self._of]
+        own = self.number[:, self._of] == np.arange(len(self._of)) - self._first[self._of]
         names = [f"{data['ticker'].values[of]}\0{place}" for place, of in enumerate(self._of)]
         split = data.isel(ticker=self._of).assign_coords(ticker=names)
         mine = xr.DataArray(own, dims=("date", "ticker"), coords={"date": data["date"], "ticker": names})
@@ -54,6 +68,6 @@ class Listings:
         if len(self._of) == len(self._first):
             return data
         ordered = data.transpose("date", "ticker", ...)
-        place = (self._first + self._number).reshape(*self._number.shape, *(1,) * (ordered.ndim - 2))
+        place = (self._first + self.number).reshape(*self.number.shape, *(1,) * (ordered.ndim - 2))
         chosen = ordered.isel(ticker=np.zeros(len(self._first), dtype=int)).assign_coords(ticker=tickers.values)
         return chosen.copy(data=np.take_along_axis(ordered.values, place, axis=1))

@@ -74,6 +74,55 @@ _ALL = (
 CHARACTERISTICS: MappingProxyType[str, Characteristic] = MappingProxyType({item.name: item for item in _ALL})
 
 
+class MarketWeeks:
+    """The market that regressions on it see: gone through some tickers at a time, in their order.
+
+    Parameters
+    ----------
+    dates : int
+        Dates of every block.
+    """
+
+    def __init__(self, dates: int) -> None:
+        self._total, self._count = np.zeros(dates), np.zeros(dates)
+        self._pending = np.empty((dates, 0))
+
+    def add(self, returns: xr.DataArray, suspected: xr.DataArray | None = None) -> None:
+        """Take in tickers: their returns (date, ticker), and where a check suspects them; such a week is of no stock's.
+
+        Sums are taken over the same tickers at once, however these come.
+        """
+        for start in range(0, returns.sizes["ticker"], _CHUNK):
+            span = slice(start, start + _CHUNK)
+            values = _read(returns, span)
+            if suspected is not None:
+                values[_flags(suspected, span)] = np.nan
+            self._pending = np.concatenate([self._pending, weekly_returns(values)], axis=1)
+            if self._pending.shape[1] >= _CHUNK:
+                self._sum(self._pending[:, :_CHUNK])
+                self._pending = self._pending[:, _CHUNK:]
+
+    @property
+    def mean(self) -> FloatArray:
+        """Equal-weighted mean over all tickers of the weekly returns that end at each date, (date, 1); NaN of none."""
+        self._sum(self._pending)
+        self._pending = self._pending[:, :0]
+        return np.where(self._count > 0, self._total / np.maximum(self._count, 1.0), np.nan)[:, np.newaxis]
+
+    def _sum(self, weekly: FloatArray) -> None:
+        weekly = np.ascontiguousarray(weekly)
+        self._total += np.nansum(weekly, axis=1)
+        self._count += np.isfinite(weekly).sum(axis=1)
+
+
+def needs_market(names: Sequence[str] | None, frequency: Frequency | str = Frequency.DAILY) -> bool:
+    """Whether any of these characteristics (all, if left out) looks at the market."""
+    if Frequency(frequency) is not Frequency.DAILY:
+        return False
+    wanted = CHARACTERISTICS.values() if names is None else map(_named, names)
+    return any(item.months >= 36 and item.daily_only for item in wanted)
+
+
 def available(fields: xr.Dataset, frequency: Frequency | str = Frequency.DAILY) -> list[str]:
     """Names of the characteristics that these fields allow at this frequency, in the registry's order."""
     return [item.name for item in _ALL if _missing(item, fields, Frequency(frequency)) is None]
@@ -98,6 +147,7 @@ def compute(
     frequency: Frequency | str = Frequency.DAILY,
     *,
     suspected: xr.DataArray | None = None,
+    market: FloatArray | None = None,
 ) -> xr.DataArray:
     """Compute characteristics from prices, returns and volumes.
 
@@ -116,6 +166,8 @@ def compute(
         "daily" (21 sessions a month, 5 a week) or "monthly".
     suspected : xarray.DataArray, optional
         (date, ticker) bool on the axes of ``fields``: rows that a check suspects. Default: none.
+    market : numpy.ndarray, optional
+        (date, 1): `MarketWeeks.mean` of the whole market. Default: ``fields`` are all of it.
 
     Returns
     -------
@@ -141,8 +193,11 @@ def compute(
             raise DataError(f"Characteristic '{item.name}' needs {reason}, which is absent; add it or leave it out.")
     values = np.full((fields.sizes["date"], fields.sizes["ticker"], len(wanted)), np.nan, dtype=np.float32)
     inputs = {"returns", *(name for item in wanted for name in item.inputs)}
-    weekly = any(item.months >= 36 and item.daily_only for item in wanted)
-    market = _market(fields, suspected) if weekly else np.full((fields.sizes["date"], 1), np.nan)
+    if market is None:
+        weeks = MarketWeeks(fields.sizes["date"])
+        if needs_market(names, frequency):
+            weeks.add(fields["returns"], suspected)
+        market = weeks.mean
     for span in _chunks(fields):
         arrays = {name: _read(fields[name], span) for name in inputs}
         traded = arrays["returns"]
@@ -185,20 +240,3 @@ def _read(field: xr.DataArray, span: slice) -> npt.NDArray[np.float64]:
 def _flags(flags: xr.DataArray, span: slice) -> BoolArray:
     found: BoolArray = flags.isel(ticker=span).transpose("date", "ticker").values.astype(np.bool_)
     return found
-
-
-def _market(fields: xr.Dataset, suspected: xr.DataArray | None) -> FloatArray:
-    """Equal-weighted mean over all tickers of the weekly returns that end at each date, as (date, 1).
-
-    A week with a suspected return is of no stock's.
-    """
-    total = np.zeros(fields.sizes["date"])
-    count = np.zeros(fields.sizes["date"])
-    for span in _chunks(fields):
-        returns = _read(fields["returns"], span)
-        if suspected is not None:
-            returns[_flags(suspected, span)] = np.nan
-        weekly = weekly_returns(returns)
-        total += np.nansum(weekly, axis=1)
-        count += np.isfinite(weekly).sum(axis=1)
-    return np.where(count > 0, total / np.maximum(count, 1.0), np.nan)[:, np.newaxis]

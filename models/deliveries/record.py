@@ -13,6 +13,7 @@ import pandas as pd
 import xarray as xr
 
 from models.arrays import IntArray
+from models.blocks import Blocks, run_of
 from models.deliveries.basis import rebased
 from schemas.contracts import RECORD
 from schemas.errors import DataError
@@ -141,12 +142,16 @@ def renamed(
 
 
 def tidied(record: xr.Dataset) -> xr.Dataset:
-    """Leave out dates and tickers without a row, and industries that no stock has."""
-    rows = said_of(record)
-    kept = record.isel(date=np.flatnonzero(rows.any("ticker")), ticker=np.flatnonzero(rows.any("date")))
+    """Leave out dates and tickers without a row, and industries that no stock has; what is lazy stays so."""
+    dates, tickers = np.zeros(record.sizes["date"], dtype=np.bool_), []
+    for block in Blocks(record):
+        rows = said_of(block).values
+        dates |= rows.any(axis=1)
+        tickers.append(rows.any(axis=0))
+    kept = record.isel(date=run_of(np.flatnonzero(dates)), ticker=run_of(np.flatnonzero(np.concatenate(tickers))))
     if _CLASSES in kept:
-        used = np.unique(kept[_CLASSES].values)
-        kept = _coded(kept, sorted({str(kept[_NAMES].values[code]) for code in used[used >= 0]}))
+        used = {code for block in Blocks(kept[[_CLASSES]]) for code in np.unique(block[_CLASSES].values).tolist()}
+        kept = _coded(kept, sorted({str(kept[_NAMES].values[code]) for code in used if code >= 0}))
     return _ordered(kept)
 
 
@@ -251,6 +256,8 @@ def _coded(record: xr.Dataset, names: list[str]) -> xr.Dataset:
     """Let the codes of industries be positions along other names."""
     if _CLASSES not in record:
         return record
+    if record[_NAMES].values.tolist() == names:
+        return record
     places = np.searchsorted(names, record[_NAMES].values).astype(np.int16)
     codes = record[_CLASSES].values
     placed = np.where(codes >= 0, places[codes], codes) if len(places) else codes
@@ -259,12 +266,14 @@ def _coded(record: xr.Dataset, names: list[str]) -> xr.Dataset:
 
 
 def _ordered(record: xr.Dataset) -> xr.Dataset:
-    typed = {
-        name: record[name].transpose(*variable.dims).astype(variable.dtype)
-        for name, variable in RECORD.items()
-        if name in record
-    }
-    return record.assign(typed).sortby(["date", "ticker"]).drop_attrs()
+    """Put dimensions, types and labels in order; what is, is left alone, since that would load it."""
+    typed = {}
+    for name, variable in RECORD.items():
+        if name in record:
+            array = record[name].transpose(*variable.dims)
+            typed[name] = array if array.dtype == variable.dtype else array.astype(variable.dtype)
+    unsorted = [dim for dim in ("date", "ticker") if not record.indexes[dim].is_monotonic_increasing]
+    return record.assign(typed).sortby(unsorted).drop_attrs()
 
 
 def _refuse_other_base(record: xr.Dataset, delivery: xr.Dataset) -> None:

@@ -14,7 +14,7 @@ import numpy.typing as npt
 import pandas as pd
 import xarray as xr
 
-from models.arrays import BoolArray, CodeArray, FloatArray
+from models.arrays import BoolArray, CodeArray, FloatArray, IntArray
 from models.panel.transforms import TRANSFORMS
 from schemas.cells import DATE_ADVICE, DATE_FORMATS, MIDNIGHT, MONTH_FORMATS
 from schemas.errors import ConfigError, DataError
@@ -22,6 +22,8 @@ from schemas.errors import ConfigError, DataError
 CONSTANT = "constant"
 UNKNOWN = -1
 """Industry code of a stock whose industry is not known."""
+NEVER = np.iinfo(np.int64).max
+"""Date of what does not appear."""
 
 
 def assemble(
@@ -119,15 +121,29 @@ def order_industries(codes: CodeArray, names: Sequence[str]) -> tuple[npt.NDArra
     DataError
         There are more names than an int16 can number.
     """
-    if len(names) > np.iinfo(np.int16).max:
-        raise DataError(f"There are {len(names)} industries; give coarser groups, at most {np.iinfo(np.int16).max}.")
-    first = np.full(len(names), len(codes))
+    place, kept = industry_places(first_seen(codes, len(names)), names)
+    return place[codes], kept
+
+
+def first_seen(codes: CodeArray, names: int) -> IntArray:
+    """Return the first date at which each of so many industries appears in codes (date, ticker), as a position.
+
+    `NEVER` of those that do not.
+    """
+    first = np.full(names, NEVER, dtype=np.int64)
     date, ticker = np.nonzero(codes >= 0)
     np.minimum.at(first, codes[date, ticker], date)
-    order = sorted(np.flatnonzero(first < len(codes)).tolist(), key=lambda code: (first[code], names[code]))
+    return first
+
+
+def industry_places(first: IntArray, names: Sequence[str]) -> tuple[npt.NDArray[np.int16], list[str]]:
+    """Return the new code of each old one, the last for -1, and the names in their new order; as `order_industries`."""
+    if len(names) > np.iinfo(np.int16).max:
+        raise DataError(f"There are {len(names)} industries; give coarser groups, at most {np.iinfo(np.int16).max}.")
+    order = sorted(np.flatnonzero(first < NEVER).tolist(), key=lambda code: (first[code], names[code]))
     place = np.full(len(names) + 1, UNKNOWN, dtype=np.int16)  # a code of -1 takes the last
     place[order] = np.arange(len(order))
-    return place[codes], [str(names[code]) for code in order]
+    return place, [str(names[code]) for code in order]
 
 
 def _covered(characteristics: FloatArray, eligible: BoolArray, min_coverage: float) -> BoolArray:

@@ -197,14 +197,23 @@ def inverse_volatility(
     DataError
         If `returns` and `coverage` do not have the same axes.
     """
+    _require_same_labels(returns, coverage, "returns")
+    return by_volatility(trailing_volatility(returns, window), coverage, floor)
+
+
+def trailing_volatility(returns: xr.DataArray, window: int = 63) -> xr.DataArray:
+    """Return the volatility (date, ticker) of each stock alone, as `inverse_volatility` takes it."""
     if window < 4:
         raise ConfigError(f"inverse_volatility: window must be at least 4 dates, not {window}.")
-    if not 0.0 <= floor < 1.0:
-        raise ConfigError(f"inverse_volatility: floor must be in [0, 1), not {floor}.")
-    _require_same_labels(returns, coverage, "returns")
     ordered = returns.transpose("date", "ticker")
     rolling = _rolling(ordered, window)
-    volatility = ordered.copy(data=rolling.std().to_numpy())
+    return ordered.copy(data=rolling.std().to_numpy())
+
+
+def by_volatility(volatility: xr.DataArray, coverage: xr.DataArray, floor: float = 0.1) -> xr.DataArray:
+    """Weigh the stocks of each date as `inverse_volatility` does, given their volatility (date, ticker)."""
+    if not 0.0 <= floor < 1.0:
+        raise ConfigError(f"inverse_volatility: floor must be in [0, 1), not {floor}.")
     moving = volatility.where(coverage & (volatility > 0.0)).transpose("date", "ticker")
     usable = moving >= floor * section_median(moving.values)
     return _weights(_scaled((1.0 / moving.where(usable)).fillna(0.0), 1.0))
@@ -233,14 +242,23 @@ def value_weight(value: xr.DataArray, coverage: xr.DataArray, window: int = 1) -
     DataError
         If `value` and `coverage` do not have the same axes.
     """
+    _require_same_labels(value, coverage, "value")
+    return by_value(trailing_value(value, window), coverage)
+
+
+def trailing_value(value: xr.DataArray, window: int = 1) -> xr.DataArray:
+    """Return the value (date, ticker) of each stock alone, averaged as `value_weight` does."""
     if window < 1:
         raise ConfigError(f"value_weight: window must be at least 1 date, not {window}.")
-    _require_same_labels(value, coverage, "value")
     ordered = value.transpose("date", "ticker")
     positive = ordered.where((ordered > 0.0) & np.isfinite(ordered))
     rolling = _rolling(positive, window)
-    mean = ordered.copy(data=rolling.mean().to_numpy())
-    return _weights(_scaled(mean.where(coverage).fillna(0.0), 1.0))
+    return ordered.copy(data=rolling.mean().to_numpy())
+
+
+def by_value(value: xr.DataArray, coverage: xr.DataArray) -> xr.DataArray:
+    """Weigh the stocks of each date as `value_weight` does, given their averaged value (date, ticker)."""
+    return _weights(_scaled(value.where(coverage).fillna(0.0), 1.0))
 
 
 def _require_same_labels(array: xr.DataArray, coverage: xr.DataArray, name: str) -> None:

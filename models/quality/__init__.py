@@ -22,13 +22,15 @@ from models.quality.arrays import labels
 from models.quality.bars import PRICES
 from models.quality.cube import cube_by_date
 from models.quality.delivery import delivery_tables, withdrawn_rows
-from models.quality.rows import RowFlags, flag_rows, period_returns
+from models.quality.rows import Flagged, RowFlags, flag_rows, period_returns, sections_of
 from models.quality.splits import adjust_splits, propose_splits, ratio_in_words
-from models.quality.summaries import by_date, by_ticker, by_variable, keys, sessions_table, structure
+from models.quality.summaries import Tally, by_date, by_ticker, by_variable, keys, sessions_table, structure
 
 __all__ = [
     "PRICES",
+    "Flagged",
     "RowFlags",
+    "Tally",
     "adjust_splits",
     "by_date",
     "by_ticker",
@@ -41,6 +43,7 @@ __all__ = [
     "period_returns",
     "propose_splits",
     "ratio_in_words",
+    "sections_of",
     "sessions_table",
     "structure",
     "withdrawn_rows",

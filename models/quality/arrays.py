@@ -12,7 +12,7 @@ import numpy.typing as npt
 import pandas as pd
 import xarray as xr
 
-from models.arrays import FloatArray
+from models.arrays import FloatArray, IntArray
 
 
 def labels(coordinate: xr.DataArray) -> npt.NDArray[np.str_]:
@@ -41,6 +41,44 @@ def quantiles(values: FloatArray, levels: Sequence[float]) -> FloatArray:
 def section_median(values: FloatArray) -> FloatArray:
     """Median of each date over tickers, (date, 1)."""
     return quantiles(values, (0.5,))
+
+
+class SectionMedians:
+    """Medians of each date over the tickers of all blocks: `section_median` of what does not lie side by side.
+
+    Only what is known is kept.
+
+    Parameters
+    ----------
+    dates : int
+        Dates of every block.
+    """
+
+    def __init__(self, dates: int) -> None:
+        self._counts = np.zeros(dates, dtype=np.int64)
+        self._known: list[tuple[IntArray, FloatArray]] = []
+
+    def add(self, values: FloatArray) -> None:
+        """Take in the values (date, ticker) of a block."""
+        known = np.isfinite(values)
+        counts = known.sum(axis=1)
+        self._counts += counts
+        self._known.append((counts, values[known]))
+
+    def medians(self) -> FloatArray:
+        """Return the medians (date, 1); NaN where nothing is known."""
+        ends = np.cumsum(self._counts)
+        starts = ends - self._counts
+        joined = np.empty(int(self._counts.sum()))
+        filled = starts.copy()
+        for counts, values in self._known:
+            within = np.arange(len(values)) - np.repeat(np.cumsum(counts) - counts, counts)
+            joined[np.repeat(filled, counts) + within] = values
+            filled += counts
+        out = np.full((len(starts), 1), np.nan)
+        for date in np.flatnonzero(self._counts):
+            out[date] = quantiles(joined[starts[date] : ends[date]], (0.5,))
+        return out
 
 
 def trailing_mean(values: FloatArray, window: int, least: int) -> FloatArray:

@@ -6,16 +6,14 @@ Here belongs text for people. What decides belongs in `tasks.checking`.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 import xarray as xr
 
-from models.arrays import FloatArray
 from models.quality.arrays import labels
-from models.quality.rows import RowFlags
+from models.quality.rows import Flagged
 from models.quality.summaries import EVENTS
 from schemas.base import first_of
 from schemas.checks import MAX_FLAGGED_ROWS, Check, CheckResult, FlaggedCells, FlaggedRow
@@ -23,17 +21,19 @@ from schemas.checks import MAX_FLAGGED_ROWS, Check, CheckResult, FlaggedCells, F
 _SHOWN = 3
 
 
-def result_of(check: Check, failing: Sequence[str], tables: Mapping[str, pd.DataFrame], rows: RowFlags) -> CheckResult:
+def result_of(
+    check: Check, failing: Sequence[str], tables: Mapping[str, pd.DataFrame], rows: Mapping[str, Flagged]
+) -> CheckResult:
     """Say in one line what a check saw that failed on the rows of its table with these labels."""
     table = tables[check.table]
     failures = len(failing)
     if check.scope == "row":
-        failures = int(rows.flags[check.name].sum()) if failing else 0
+        failures = len(rows[check.name]) if failing else 0
         observed = (
             f"{failures} row{'s' * (failures != 1)} on {len(failing)} of {len(table)} dates" if failing else "no rows"
         )
         if failing and check.name == "lost_return":
-            observed += f", the largest {_largest(rows.evidence['over_gap'], table)}"
+            observed += f", the largest {_largest(rows[check.name], table)}"
     elif check.rule in {"unique", "in_set"}:
         seen = dict(zip(table.iloc[:, 0], table[check.name], strict=True))
         labels = [f"{label}: {seen[label]}" for label in failing] if check.rule == "in_set" else failing
@@ -55,42 +55,33 @@ def result_of(check: Check, failing: Sequence[str], tables: Mapping[str, pd.Data
 
 
 def flagged(
-    checks: Iterable[Check], data: xr.Dataset, rows: RowFlags
+    checks: Iterable[Check], dates: pd.DatetimeIndex, tickers: xr.DataArray, rows: Mapping[str, Flagged]
 ) -> tuple[tuple[FlaggedCells, ...], tuple[FlaggedRow, ...]]:
     """Name all flagged rows of these checks, and describe the first of them."""
-    days = pd.DatetimeIndex(data["date"].values).date
-    tickers = labels(data["ticker"])
+    days, names = dates.date, labels(tickers)
     named: list[FlaggedCells] = []
     described: list[FlaggedRow] = []
     for check in checks:
-        for fields, places in _by_fields(check.name, rows):
+        found = rows[check.name]
+        for code in np.unique(found.blamed):
+            fields = tuple(field for bit, field in enumerate(found.fields) if code >> bit & 1)
+            places = np.flatnonzero(found.blamed == code)
             cells: dict[str, list[object]] = {}
-            for row, column in places:
-                cells.setdefault(str(tickers[column]), []).append(days[row])
+            for place in places:
+                cells.setdefault(str(names[found.ticker[place]]), []).append(days[found.date[place]])
             named.append(FlaggedCells(check=check.name, severity=check.severity, fields=fields, cells=cells))
             wrong = f"{' and '.join(fields)} wrong: " if fields else ""
             described += [
                 FlaggedRow(
-                    date=days[row],
-                    ticker=str(tickers[column]),
+                    date=days[found.date[place]],
+                    ticker=str(names[found.ticker[place]]),
                     check=check.name,
                     severity=check.severity,
-                    detail=wrong + _detail(data, rows, row, column),
+                    detail=wrong + _detail(found, place),
                 )
-                for row, column in places[: MAX_FLAGGED_ROWS - len(described)]
+                for place in places[: MAX_FLAGGED_ROWS - len(described)]
             ]
     return tuple(named), tuple(described)
-
-
-def _by_fields(name: str, rows: RowFlags) -> Iterator[tuple[tuple[str, ...], npt.NDArray[np.int64]]]:
-    """Places (row, column) that a rule flags, by the fields that it blames; none where it blames the whole row."""
-    blamed = rows.blamed.get(name, {})
-    places = np.argwhere(rows.flags[name])
-    codes = np.zeros(len(places), dtype=np.int64)
-    for bit, wrong in enumerate(blamed.values()):
-        codes += wrong[tuple(places.T)].astype(np.int64) << bit
-    for code in np.unique(codes):
-        yield tuple(field for bit, field in enumerate(blamed) if code >> bit & 1), places[codes == code]
 
 
 def _worst(check: Check, table: pd.DataFrame) -> str:
@@ -106,19 +97,17 @@ def _worst(check: Check, table: pd.DataFrame) -> str:
     return f"{text} ({table.iloc[place, 0]!s}{culprit})"
 
 
-def _largest(values: FloatArray, table: pd.DataFrame) -> str:
-    row, column = np.unravel_index(np.nanargmax(np.abs(values)), values.shape)
-    return f"{values[row, column]:+.1%} ({table.iloc[int(row), 0]!s})"
+def _largest(found: Flagged, table: pd.DataFrame) -> str:
+    place = np.argmax(np.abs(found.values["over_gap"]))
+    return f"{found.values['over_gap'][place]:+.1%} ({table.iloc[int(found.date[place]), 0]!s})"
 
 
 def _listed(labels: Sequence[str]) -> str:
     return first_of(labels, _SHOWN)
 
 
-def _detail(data: xr.Dataset, rows: RowFlags, row: int, column: int) -> str:
-    fields = {str(name): array.values for name, array in data.data_vars.items() if array.dims == ("date", "ticker")}
-    shown: dict[str, FloatArray] = rows.evidence | fields
-    values = {name: float(array[row, column]) for name, array in shown.items()}
+def _detail(found: Flagged, place: int) -> str:
+    values = {name: float(array[place]) for name, array in found.values.items()}
     rare = {"over_gap", *EVENTS}  # known of few rows
     return ", ".join(
         f"{name} {value:.6g}" for name, value in values.items() if name not in rare or not math.isnan(value)

@@ -15,13 +15,13 @@ wrong.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
 
 from models.arrays import BoolArray, FloatArray
-from models.quality.arrays import previous, section_median, trailing_mean
+from models.quality.arrays import SectionMedians, previous, trailing_mean
 
 RULES = ("reversed_jump", "unconfirmed_jump", "split_like_jump")
 LOOKAHEAD = 5
@@ -60,6 +60,8 @@ class Moves:
         the one and a bad print the other, news raises both. None without volumes.
     prices : bool
         Whether the returns come from prices: a split can only hide there.
+    usual : ndarray
+        Median of `scale` over all stocks of a date, (date, 1); 2% where nothing is known.
     """
 
     abnormal: FloatArray
@@ -67,6 +69,7 @@ class Moves:
     overnight: FloatArray | None
     turnover: FloatArray | None
     prices: bool
+    usual: FloatArray
 
     def jump(self, sigmas: float) -> BoolArray:
         """Where the move is of at least so many sigmas and turnover does not confirm it."""
@@ -85,21 +88,66 @@ class Moves:
         return agreed
 
 
-def measure(returns: FloatArray, fields: Mapping[str, FloatArray]) -> Moves:
-    """Measure the moves of daily data; returns are simple, `fields` may hold open, close and volume."""
-    abnormal = _abnormal(np.log1p(np.where(returns > -1.0, returns, np.nan)))
-    capped = np.abs(np.clip(abnormal, -LARGEST_RETURN, LARGEST_RETURN))
-    bipower = 0.5 * np.pi * trailing_mean(capped * previous(capped), WINDOW, LEAST)
-    scale = np.maximum(np.sqrt(bipower), LEAST_SCALE)
-    prices = "returns" not in fields
-    overnight = turnover = None
-    if prices and "open" in fields:
-        overnight = _abnormal(_log(fields["open"]) - previous(_log(fields["close"])))
+Part = tuple[FloatArray, Mapping[str, FloatArray]]
+"""Simple returns (date, ticker) of some stocks, and what is known beside them, as `measure` takes both."""
+
+
+@dataclass(frozen=True)
+class Sections:
+    """What all stocks of a date did, by which the move of one is judged; each (date, 1), NaN where not known.
+
+    Attributes
+    ----------
+    returns, overnight : ndarray
+        Median log return, and median log move from the close before to the open; the latter None without opens.
+    scale : ndarray
+        Median of `Moves.scale`.
+    """
+
+    returns: FloatArray
+    overnight: FloatArray | None
+    scale: FloatArray
+
+    @classmethod
+    def of(cls, dates: int, parts: Callable[[], Iterable[Part]]) -> Sections:
+        """Go twice through all stocks of a market, some at a time."""
+        moved, opened, scales = (SectionMedians(dates) for _ in range(3))
+        known = False
+        for returns, fields in parts():
+            moved.add(_logs(returns))
+            overnight = _overnight(fields)
+            if overnight is not None:
+                known = True
+                opened.add(overnight)
+        medians = moved.medians()
+        for returns, _ in parts():
+            scales.add(_scale(_logs(returns) - medians))
+        return cls(medians, opened.medians() if known else None, scales.medians())
+
+
+def measure(returns: FloatArray, fields: Mapping[str, FloatArray], sections: Sections | None = None) -> Moves:
+    """Measure the moves of daily data.
+
+    Parameters
+    ----------
+    returns : ndarray
+        Simple returns (date, ticker).
+    fields : mapping
+        May hold open, close and volume, (date, ticker).
+    sections : Sections, optional
+        Medians of the whole market, if these are not all of its stocks.
+    """
+    sections = sections or Sections.of(len(returns), lambda: [(returns, fields)])
+    abnormal = _logs(returns) - sections.returns
+    overnight, turnover = _overnight(fields), None
+    if overnight is not None and sections.overnight is not None:
+        overnight = overnight - sections.overnight
     if "close" in fields and "volume" in fields:
         shares = _log(fields["volume"])
         money = shares + _log(fields["close"])
         turnover = np.exp(np.minimum(_over_usual(shares), _over_usual(money)))
-    return Moves(abnormal, scale, overnight, turnover, prices)
+    usual = np.where(np.isfinite(sections.scale), sections.scale, USUAL_SCALE)
+    return Moves(abnormal, _scale(abnormal), overnight, turnover, "returns" not in fields, usual)
 
 
 def flag(moves: Moves, thresholds: Mapping[str, float]) -> dict[str, BoolArray]:
@@ -180,9 +228,26 @@ def split_tolerance(moves: Moves, candidates: BoolArray) -> FloatArray:
 
 def usual_scale(moves: Moves) -> FloatArray:
     """Scale of each move, or, of a stock that has none yet, the median of the date; (date, ticker)."""
-    others = section_median(moves.scale)
-    others = np.where(np.isfinite(others), others, USUAL_SCALE)
-    return np.where(np.isfinite(moves.scale), moves.scale, others)
+    return np.where(np.isfinite(moves.scale), moves.scale, moves.usual)
+
+
+def _logs(returns: FloatArray) -> FloatArray:
+    logs: FloatArray = np.log1p(np.where(returns > -1.0, returns, np.nan))
+    return logs
+
+
+def _overnight(fields: Mapping[str, FloatArray]) -> FloatArray | None:
+    """Log move from the close before to the open; None without opens."""
+    if "returns" in fields or "open" not in fields:
+        return None
+    return _log(fields["open"]) - previous(_log(fields["close"]))
+
+
+def _scale(abnormal: FloatArray) -> FloatArray:
+    capped = np.abs(np.clip(abnormal, -LARGEST_RETURN, LARGEST_RETURN))
+    bipower = 0.5 * np.pi * trailing_mean(capped * previous(capped), WINDOW, LEAST)
+    scale: FloatArray = np.maximum(np.sqrt(bipower), LEAST_SCALE)
+    return scale
 
 
 def _log(values: FloatArray) -> FloatArray:
@@ -192,7 +257,3 @@ def _log(values: FloatArray) -> FloatArray:
 
 def _over_usual(values: FloatArray) -> FloatArray:
     return values - trailing_mean(values, WINDOW, LEAST // 2)
-
-
-def _abnormal(values: FloatArray) -> FloatArray:
-    return values - section_median(values)

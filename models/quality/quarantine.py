@@ -10,6 +10,7 @@ import numpy.typing as npt
 import pandas as pd
 import xarray as xr
 
+from models.blocks import run_of
 from models.quality import labels
 from schemas.checks import REFUTING, TELLING, CheckReport, Severity
 from schemas.errors import CheckError
@@ -39,21 +40,37 @@ def apply_quarantine(market: xr.Dataset, report: CheckReport) -> tuple[xr.Datase
     CheckError
         If the report blocks everything.
     """
+    return without_blocked(market, report), blocked_rows(market, report)
+
+
+def without_blocked(market: xr.Dataset, report: CheckReport) -> xr.Dataset:
+    """Return what is left of a dataset, or of some of its tickers: the first result of `apply_quarantine`."""
     if report.blocking:
         told = "; ".join(f"{result.check}: {result.observed}, expected {result.expected}" for result in report.blocking)
         raise CheckError(f"blocking checks rejected the whole ingest, nothing may land: {told}")
-    blocked = {fields: _cells(market, report, "block", {fields}) for fields in _blamed(report, "block")}
-    rows = blocked.pop((), _cells(market, report, "block", set()))
-    dates = market["date"].isin(np.array(report.blocked_dates, dtype="datetime64[ns]"))
-    quarantined = _quarantined(market, report, (rows | dates).values, {k: v.values for k, v in blocked.items()})
+    rows, parts, dates = _blocked(market, report)
     missing = {}
     for name in market.data_vars:
         if {"date", "ticker"} <= set(market[name].dims):
-            parts = [cells for fields, cells in blocked.items() if name in fields]
-            wrong = parts if name == "delisting_return" else [rows, *parts]
+            cells = [at for fields, at in parts.items() if name in fields]
+            wrong = cells if name == "delisting_return" else [rows, *cells]
             missing[name] = _blanked(market[name], xr.concat(wrong, "part").any("part")) if wrong else market[name]
-    clean = market.assign(missing).isel(date=np.flatnonzero(~dates.values))
-    return clean, quarantined
+    return market.assign(missing).isel(date=run_of(np.flatnonzero(~dates.values)))
+
+
+def blocked_rows(market: xr.Dataset, report: CheckReport) -> pd.DataFrame:
+    """Return what a report takes out of a dataset, or of some of its tickers: the second of `apply_quarantine`."""
+    rows, parts, dates = _blocked(market, report)
+    return _quarantined(market, report, (rows | dates).values, {fields: at.values for fields, at in parts.items()})
+
+
+def _blocked(
+    market: xr.Dataset, report: CheckReport
+) -> tuple[xr.DataArray, dict[tuple[str, ...], xr.DataArray], xr.DataArray]:
+    """Return which rows are blocked whole, in which rows some fields are, and which dates are."""
+    parts = {fields: _cells(market, report, "block", {fields}) for fields in _blamed(report, "block")}
+    rows = parts.pop((), _cells(market, report, "block", set()))
+    return rows, parts, market["date"].isin(np.array(report.blocked_dates, dtype="datetime64[ns]"))
 
 
 def estimation_exclusions(market: xr.Dataset, report: CheckReport) -> xr.DataArray:
@@ -85,8 +102,9 @@ def _cells(market: xr.Dataset, report: CheckReport, severity: Severity, blamed: 
     for item in report.flagged_cells:
         if item.severity == severity and item.fields in blamed:
             for ticker, column in zip(item.cells, tickers.get_indexer(pd.Index(list(item.cells))), strict=True):
-                places = dates.get_indexer(pd.DatetimeIndex(np.array(item.cells[ticker], dtype="datetime64[ns]")))
                 if column >= 0:
+                    days = pd.DatetimeIndex(np.array(item.cells[ticker], dtype="datetime64[ns]"))
+                    places = dates.get_indexer(days)
                     flags[places[places >= 0], column] = True
     return xr.DataArray(flags, dims=("date", "ticker"), coords={"date": market["date"], "ticker": market["ticker"]})
 
@@ -108,11 +126,13 @@ def _quarantined(
     ]
     values = {str(name): market[name].values[rows, columns] for name in fields}
     where = {"date": market["date"].values[rows], "ticker": labels(market["ticker"])[columns]}
+    tickers = set(where["ticker"].tolist())
     found = [
         (pd.Timestamp(day), ticker, item.check)
         for item in report.flagged_cells
         if item.severity == "block"
         for ticker, days in item.cells.items()
+        if ticker in tickers
         for day in days
     ]
     named = pd.DataFrame(found, columns=["date", "ticker", "checks"]).astype({"date": "datetime64[ns]"})

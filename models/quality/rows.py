@@ -10,7 +10,7 @@ provisional, and a later ingest may add to it.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -18,7 +18,8 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
-from models.arrays import BoolArray, FloatArray
+from models.arrays import BoolArray, FloatArray, IntArray
+from models.blocks import Blocks
 from models.quality import bars, jumps
 from models.quality.arrays import previous
 from models.quality.bars import PRICES
@@ -70,8 +71,67 @@ class RowFlags:
         return np.logical_or.reduce(found) if found else None
 
 
-def flag_rows(market: xr.Dataset, thresholds: Mapping[str, float], frequency: Literal["daily", "monthly"]) -> RowFlags:
-    """Flag the rows of a market dataset.
+@dataclass(frozen=True)
+class Flagged:
+    """The rows of a market that one rule flags, by date and then ticker; all arrays are (row,).
+
+    Attributes
+    ----------
+    date, ticker : ndarray
+        Positions along the axes of the market.
+    fields : list of str
+        Fields that the rule can blame alone.
+    blamed : ndarray
+        Which of them it does, a bit each; 0 where the whole row is wrong.
+    values : dict of str to ndarray
+        Evidence, and what the row says.
+    """
+
+    date: IntArray
+    ticker: IntArray
+    fields: list[str]
+    blamed: IntArray
+    values: dict[str, FloatArray]
+
+    def __len__(self) -> int:
+        return len(self.date)
+
+    @classmethod
+    def of(cls, market: xr.Dataset, rows: RowFlags, first: int) -> dict[str, Flagged]:
+        """Return what each rule flags of some tickers, the first of which stands at a position of the market's axis."""
+        shown = rows.evidence | {
+            str(name): array.values for name, array in market.data_vars.items() if array.dims == ("date", "ticker")
+        }
+        found = {}
+        for rule, flags in rows.flags.items():
+            places = np.nonzero(flags)
+            blamed = np.zeros(len(places[0]), dtype=np.int64)
+            fields = rows.blamed.get(rule, {})
+            for bit, wrong in enumerate(fields.values()):
+                blamed += wrong[places].astype(np.int64) << bit
+            values = {name: array[places] for name, array in shown.items()}
+            found[rule] = cls(places[0], places[1] + first, list(fields), blamed, values)
+        return found
+
+    @classmethod
+    def joined(cls, parts: Sequence[Flagged]) -> Flagged:
+        """Join what one rule flags of all blocks of a market."""
+        date, ticker = (np.concatenate([getattr(part, name) for part in parts]) for name in ("date", "ticker"))
+        order = np.lexsort((ticker, date))
+        fields = max((part.fields for part in parts), key=len)
+        blamed = np.concatenate([part.blamed for part in parts])[order]
+        names = list(parts[0].values)
+        values = {name: np.concatenate([part.values[name] for part in parts])[order] for name in names}
+        return cls(date[order], ticker[order], fields, blamed, values)
+
+
+def flag_rows(
+    market: xr.Dataset,
+    thresholds: Mapping[str, float],
+    frequency: Literal["daily", "monthly"],
+    sections: jumps.Sections | None = None,
+) -> RowFlags:
+    """Flag the rows of a market dataset, or of some of its tickers.
 
     Parameters
     ----------
@@ -82,13 +142,15 @@ def flag_rows(market: xr.Dataset, thresholds: Mapping[str, float], frequency: Li
         By name of the rule, in the rule's own unit: see `schemas.checks.CHECKS`.
     frequency : {"daily", "monthly"}
         Jumps are looked for in daily data only.
+    sections : models.quality.jumps.Sections, optional
+        What the whole market did, as from `sections_of`, if these are not all of its tickers.
 
     Returns
     -------
     RowFlags
         One array per rule that the data allow.
     """
-    fields = {str(name): market[name].values for name in market.data_vars if market[name].ndim == 2}
+    fields = _fields(market)
     flags, blamed = _impossible(fields, thresholds)
     returns = period_returns(market)
     if returns is None:
@@ -99,15 +161,32 @@ def flag_rows(market: xr.Dataset, thresholds: Mapping[str, float], frequency: Li
     if "returns" not in fields:
         over_gap = _return_over_gap(fields)
         flags["lost_return"] = np.abs(over_gap) > thresholds["lost_return"]
-        if flags["lost_return"].any():
-            evidence["over_gap"] = over_gap
+        evidence["over_gap"] = over_gap
     if frequency == "daily":
-        moves = jumps.measure(returns, fields)
+        moves = jumps.measure(returns, fields, sections)
         flags |= jumps.flag(moves, thresholds)
         evidence["sigmas"] = moves.abnormal / moves.scale
         if moves.turnover is not None:
             evidence["turnover"] = moves.turnover
     return RowFlags(flags, evidence, blamed)
+
+
+def sections_of(blocks: Blocks) -> jumps.Sections | None:
+    """Return what the whole market did on each date, for `flag_rows` of its blocks; None without prices or returns."""
+    if period_returns(blocks.head) is None:
+        return None
+
+    def parts() -> Iterator[jumps.Part]:
+        for block in blocks:
+            returns = period_returns(block)
+            if returns is not None:
+                yield returns, _fields(block)
+
+    return jumps.Sections.of(len(blocks.dates), parts)
+
+
+def _fields(market: xr.Dataset) -> dict[str, FloatArray]:
+    return {str(name): array.values for name, array in market.data_vars.items() if array.ndim == 2}
 
 
 def _impossible(

@@ -14,6 +14,7 @@ import pandas as pd
 import xarray as xr
 
 from models.arrays import FloatArray
+from models.blocks import Blocks
 from models.quality import jumps
 from models.quality.arrays import labels, previous
 from models.quality.bars import PRICES
@@ -21,7 +22,7 @@ from models.quality.bars import PRICES
 UNDECIDED_SIGMAS = 2.0
 
 
-def propose_splits(market: xr.Dataset, sigmas: float) -> pd.DataFrame:
+def propose_splits(market: xr.Dataset | Blocks, sigmas: float) -> pd.DataFrame:
     """Find the jumps of daily prices that a split explains, and its ratio.
 
     A jump is one that the check `split_like_jump` flags, here also over up to `jumps.LOOKAHEAD` dates without a price.
@@ -30,7 +31,7 @@ def propose_splits(market: xr.Dataset, sigmas: float) -> pd.DataFrame:
 
     Parameters
     ----------
-    market : xarray.Dataset
+    market : xarray.Dataset or models.blocks.Blocks
         close (date, ticker), and any of open and volume; dates ascend.
     sigmas : float
         Least size of a jump, in volatilities of the stock.
@@ -42,12 +43,24 @@ def propose_splits(market: xr.Dataset, sigmas: float) -> pd.DataFrame:
         ``move`` in logs beyond the market's, its ``sigmas``, its part ``overnight``, ``turnover`` over its usual level
         without confirming the jump as news, and the ``rest`` of the move that the ratio leaves. NaN where not known.
     """
+    blocks = market if isinstance(market, Blocks) else Blocks(market)
+    sections = jumps.Sections.of(len(blocks.dates), lambda: map(_over_gaps, blocks))
+    found = pd.concat([_proposed(block, sigmas, sections) for block in blocks])
+    place = pd.Index(labels(blocks.tickers)).get_indexer(pd.Index(found["ticker"]))
+    return found.iloc[np.lexsort((place, found["date"]))].reset_index(drop=True)
+
+
+def _over_gaps(market: xr.Dataset) -> jumps.Part:
+    """Return returns since the last price of a few dates before, and the fields that belong to them."""
     fields = {str(name): array.values for name, array in market.data_vars.items() if array.ndim == 2}
     close = fields["close"]
     known = np.isfinite(close) & (close > 0.0)
     last = pd.DataFrame(np.where(known, close, np.nan)).ffill(limit=jumps.LOOKAHEAD).to_numpy(dtype=np.float64)
-    returns = np.where(known, last / previous(last) - 1.0, np.nan)
-    moves = jumps.measure(returns, fields | {"close": last})
+    return np.where(known, last / previous(last) - 1.0, np.nan), fields | {"close": last}
+
+
+def _proposed(market: xr.Dataset, sigmas: float, sections: jumps.Sections) -> pd.DataFrame:
+    moves = jumps.measure(*_over_gaps(market), sections)
     candidates, distances = jumps.split_distances(moves, sigmas)
     scale = jumps.usual_scale(moves)
     nearest = np.sort(distances, axis=2)
@@ -59,7 +72,7 @@ def propose_splits(market: xr.Dataset, sigmas: float) -> pd.DataFrame:
     rows, columns = (places[chosen] for places in np.nonzero(candidates))
     ratio = jumps.SPLIT_RATIOS[which[chosen]]
     move = moves.abnormal[rows, columns]
-    unknown = np.full(close.shape, np.nan)
+    unknown = np.full(moves.abnormal.shape, np.nan)
     return pd.DataFrame(
         {
             "date": market["date"].values[rows],
@@ -82,13 +95,14 @@ def adjust_splits(market: xr.Dataset, splits: pd.DataFrame) -> xr.Dataset:
     market : xarray.Dataset
         (date, ticker) prices, volume, shares.
     splits : DataFrame
-        ``date``, ``ticker`` and ``ratio``, as from `propose_splits`.
+        ``date``, ``ticker`` and ``ratio``, as from `propose_splits`; those of other tickers change nothing.
 
     Returns
     -------
     xarray.Dataset
         With ``split_ratio`` (date, ticker): the ratio at each split, NaN elsewhere.
     """
+    splits = splits[splits["ticker"].isin(labels(market["ticker"]))]
     rows = market.indexes["date"].get_indexer(pd.DatetimeIndex(splits["date"]))
     columns = pd.Index(labels(market["ticker"])).get_indexer(pd.Index(splits["ticker"]))
     ratios = np.full((market.sizes["date"], market.sizes["ticker"]), np.nan)

@@ -9,13 +9,15 @@ them. The first column says what a row is about. A column `<check>_of` names the
 
 from __future__ import annotations
 
-from typing import Literal
+from dataclasses import dataclass
+from typing import Any, Literal
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 import xarray as xr
 
-from models.arrays import BoolArray, FloatArray
+from models.arrays import BoolArray, FloatArray, IntArray
 from models.quality.arrays import labels, trailing_median
 from models.quality.listings import absences
 from models.quality.rows import RowFlags
@@ -30,17 +32,19 @@ _KINDS = {"f": "float", "M": "datetime", "U": "str", "T": "str", "i": "int", "u"
 
 
 def structure(market: xr.Dataset) -> pd.DataFrame:
-    """One row per variable and per axis: `item` and its `layout`, such as ``float(date, ticker)``."""
+    """One row per variable and per axis: `item` and its `layout`, such as ``float(date, ticker)``.
+
+    One ticker of a market tells it of all.
+    """
     axes = {name: market.coords.get(name) for name in ("date", "ticker")}
     found = axes | dict(market.data_vars) | {str(k): v for k, v in market.coords.items() if k not in axes}
     rows = [(str(name), "missing" if array is None else _layout(array)) for name, array in found.items()]
     return pd.DataFrame(rows, columns=["item", "layout"])
 
 
-def keys(market: xr.Dataset) -> pd.DataFrame:
-    """One row per label of the two axes: `duplicate_key` is the label, to be unique; the others are 0 or 1."""
-    dates = pd.DatetimeIndex(market["date"].values)
-    tickers = pd.Index(labels(market["ticker"]))
+def keys(dates: pd.DatetimeIndex, names: xr.DataArray) -> pd.DataFrame:
+    """One row per date and ticker: `duplicate_key` is the label, to be unique; the others are 0 or 1."""
+    tickers = pd.Index(labels(names))
     parts = [
         _key_rows("date", dates.strftime("%Y-%m-%d"), dates, (dates != dates.normalize()) | dates.isna()),
         _key_rows("ticker", tickers, tickers, (tickers != tickers.str.strip()) | (tickers == "")),
@@ -76,6 +80,121 @@ def sessions_table(
     return table.sort_values("date", kind="stable", ignore_index=True)
 
 
+@dataclass(frozen=True)
+class Tally:
+    """What is counted of the tickers of a market, some at a time: tallies of blocks add up to that of the whole.
+
+    Attributes
+    ----------
+    base : str
+        What a row is known by: ``close`` or ``returns``.
+    observed, active, absent : ndarray (date,)
+        Tickers with a price or return, active ones, and active ones without.
+    lacking : dict of str to ndarray (date,)
+        By another field: observed rows without it.
+    characteristics : dict of str to int
+        By characteristic: observed rows without it.
+    flags : dict of str to ndarray (date,)
+        By rule: rows that it flags.
+    jumps : ndarray (date,) or None
+        Rows that any of the rules of jumps flags.
+    splits : ndarray (date,) of str, or None
+        Adjusted splits in words; None if none are looked for.
+    adjusted : ndarray (date,)
+        How many those are.
+    tickers : DataFrame
+        As `by_ticker` gives it.
+    """
+
+    base: str
+    observed: IntArray
+    active: IntArray
+    absent: IntArray
+    lacking: dict[str, IntArray]
+    characteristics: dict[str, int]
+    flags: dict[str, IntArray]
+    jumps: IntArray | None
+    splits: npt.NDArray[np.object_] | None
+    adjusted: IntArray
+    tickers: pd.DataFrame
+
+    @classmethod
+    def of(cls, market: xr.Dataset, rows: RowFlags) -> Tally:
+        """Count some tickers of a market, and what the rules flag of them."""
+        observed = _observed(market)
+        active = active_tickers(observed)
+        lacking = {name: observed & ~np.isfinite(values) for name, values in _other_fields(market).items()}
+        missing = {}
+        if "characteristics" in market:
+            values = market["characteristics"].transpose("date", "ticker", "char").values
+            for number, name in enumerate(labels(market["char"])):
+                missing[str(name)] = int((observed & ~np.isfinite(values[:, :, number])).sum())
+        jumps = rows.any_jump
+        splits = _splits_in_words(market) if "split_ratio" in market else None
+        return cls(
+            base=_base_name(market),
+            observed=observed.sum(axis=1),
+            active=active.sum(axis=1),
+            absent=(active & ~observed).sum(axis=1),
+            lacking={name: without.sum(axis=1) for name, without in lacking.items()},
+            characteristics=missing,
+            flags={name: flagged.sum(axis=1) for name, flagged in rows.flags.items()},
+            jumps=None if jumps is None else jumps.sum(axis=1),
+            splits=splits,
+            adjusted=np.isfinite(market["split_ratio"].values).sum(axis=1) if splits is not None else np.zeros(0, int),
+            tickers=by_ticker(market),
+        )
+
+    def __add__(self, other: Tally) -> Tally:
+        """Join with the tally of the tickers that follow."""
+        texts = None
+        if self.splits is not None and other.splits is not None:
+            between = np.where((self.splits != "") & (other.splits != ""), ", ", "").astype(object)
+            texts = self.splits + between + other.splits
+        return Tally(
+            base=self.base,
+            observed=self.observed + other.observed,
+            active=self.active + other.active,
+            absent=self.absent + other.absent,
+            lacking={name: counts + other.lacking[name] for name, counts in self.lacking.items()},
+            characteristics={name: count + other.characteristics[name] for name, count in self.characteristics.items()},
+            flags={name: counts + other.flags[name] for name, counts in self.flags.items()},
+            jumps=None if self.jumps is None or other.jumps is None else self.jumps + other.jumps,
+            splits=texts,
+            adjusted=self.adjusted + other.adjusted,
+            tickers=pd.concat([self.tickers, other.tickers], ignore_index=True),
+        )
+
+    def by_date(self, dates: pd.DatetimeIndex) -> pd.DataFrame:
+        """One row per date, as `by_date` describes it."""
+        usual = trailing_median(self.observed[:, None].astype(np.float64), ACTIVE_SESSIONS, 5)[:, 0]
+        table: dict[str, npt.NDArray[Any]] = {
+            "null_rate": np.where(np.cumsum(self.observed) > 0, _ratio(self.absent, self.active), np.nan),
+            "count_ratio": _ratio(self.observed, usual),
+        }
+        if self.lacking:
+            stacked = np.stack([_ratio(counts, self.observed) for counts in self.lacking.values()])
+            worst = np.where(np.isnan(stacked), -1.0, stacked).argmax(axis=0)
+            table["field_null_rate"] = stacked[worst, np.arange(len(worst))]
+            table["field_null_rate_of"] = np.array(list(self.lacking))[worst]
+        table |= self.flags
+        if self.jumps is not None:
+            clustered = _ratio(self.jumps, self.observed)
+            table["jump_cluster"] = np.where(self.jumps >= CLUSTER_LEAST, clustered, 0.0)
+        if self.splits is not None:
+            table |= {"adjusted_split": self.adjusted, "adjusted_split_of": self.splits}
+        return pd.DataFrame({"date": _iso(dates)} | table)
+
+    def by_variable(self) -> pd.DataFrame:
+        """One row per variable and characteristic, as `by_variable` describes it."""
+        known = self.observed.sum()
+        shares = {self.base: _ratio(self.absent.sum(), self.active.sum())}
+        shares |= {name: _ratio(counts.sum(), known) for name, counts in self.lacking.items()}
+        shares |= {f"characteristics {name}": _ratio(np.asarray(n), known) for name, n in self.characteristics.items()}
+        rates = [float(share) for share in shares.values()]
+        return pd.DataFrame({"variable": list(shares), "column_null_rate": rates})
+
+
 def by_date(market: xr.Dataset, rows: RowFlags) -> pd.DataFrame:
     """One row per date: shares missing, tickers over their trailing median, and rows that each rule flags.
 
@@ -83,37 +202,7 @@ def by_date(market: xr.Dataset, rows: RowFlags) -> pd.DataFrame:
     tickers without a price or return. Over the first dates, all tickers seen among them count as active;
     before the very first price or return it is not known.
     """
-    observed = _observed(market)
-    active = active_tickers(observed)
-    counts = observed.sum(axis=1)
-    usual = trailing_median(counts[:, None].astype(np.float64), ACTIVE_SESSIONS, 5)[:, 0]
-    table = {
-        "null_rate": np.where(np.cumsum(counts) > 0, _share(active & ~observed, active), np.nan),
-        "count_ratio": _ratio(counts, usual),
-    }
-    others = _other_fields(market)
-    shares = {name: _share(observed & ~np.isfinite(values), observed) for name, values in others.items()}
-    if shares:
-        stacked = np.stack(list(shares.values()))
-        worst = np.where(np.isnan(stacked), -1.0, stacked).argmax(axis=0)
-        table["field_null_rate"] = stacked[worst, np.arange(len(worst))]
-        table["field_null_rate_of"] = np.array(list(shares))[worst]
-    for name, flagged in rows.flags.items():
-        table[name] = flagged.sum(axis=1)
-    jumps = rows.any_jump
-    if jumps is not None:
-        number = jumps.sum(axis=1)
-        table["jump_cluster"] = np.where(number >= CLUSTER_LEAST, _ratio(number, counts), 0.0)
-    if "split_ratio" in market:
-        ratios, names = market["split_ratio"].values, labels(market["ticker"])
-        table["adjusted_split"] = np.isfinite(ratios).sum(axis=1)
-        table["adjusted_split_of"] = np.full(len(ratios), "", dtype=object)
-        for row in np.flatnonzero(table["adjusted_split"]):
-            columns = np.flatnonzero(np.isfinite(ratios[row]))
-            table["adjusted_split_of"][row] = ", ".join(
-                f"{names[at]} {ratio_in_words(ratios[row, at])}" for at in columns
-            )
-    return pd.DataFrame({"date": _iso(pd.DatetimeIndex(market["date"].values))} | table)
+    return Tally.of(market, rows).by_date(pd.DatetimeIndex(market["date"].values))
 
 
 def by_ticker(market: xr.Dataset) -> pd.DataFrame:
@@ -136,19 +225,7 @@ def by_ticker(market: xr.Dataset) -> pd.DataFrame:
 
 def by_variable(market: xr.Dataset) -> pd.DataFrame:
     """One row per variable and characteristic: the share missing, of active rows (`column_null_rate`)."""
-    observed = _observed(market)
-    base = _share(active_tickers(observed) & ~observed, active_tickers(observed), axis=None)
-    shares = {_base_name(market): base}
-    shares |= {
-        name: _share(observed & ~np.isfinite(v), observed, axis=None) for name, v in _other_fields(market).items()
-    }
-    if "characteristics" in market:
-        values = market["characteristics"].transpose("date", "ticker", "char").values
-        for number, name in enumerate(labels(market["char"])):
-            missing = observed & ~np.isfinite(values[:, :, number])
-            shares[f"characteristics {name}"] = _share(missing, observed, axis=None)
-    rates = [float(share) for share in shares.values()]
-    return pd.DataFrame({"variable": list(shares), "column_null_rate": rates})
+    return Tally.of(market, RowFlags({}, {})).by_variable()
 
 
 def active_tickers(observed: BoolArray) -> BoolArray:
@@ -178,8 +255,13 @@ def _other_fields(market: xr.Dataset) -> dict[str, FloatArray]:
     return {name: array.values for name, array in fields.items() if array.dims == ("date", "ticker")}
 
 
-def _share(part: BoolArray, whole: BoolArray, axis: int | None = 1) -> FloatArray:
-    return _ratio(np.asarray(part.sum(axis=axis)), np.asarray(whole.sum(axis=axis)))
+def _splits_in_words(market: xr.Dataset) -> npt.NDArray[np.object_]:
+    ratios, names = market["split_ratio"].values, labels(market["ticker"])
+    words = np.full(len(ratios), "", dtype=object)
+    for row in np.flatnonzero(np.isfinite(ratios).any(axis=1)):
+        columns = np.flatnonzero(np.isfinite(ratios[row]))
+        words[row] = ", ".join(f"{names[at]} {ratio_in_words(ratios[row, at])}" for at in columns)
+    return words
 
 
 def _ratio(part: np.ndarray, whole: np.ndarray) -> FloatArray:

@@ -18,8 +18,8 @@ from schemas.settings import Settings
 from schemas.sources import FactorSource, IndustrySource, MarketSource
 from storage.sources.calendars import next_session, normalise_dates, sessions
 from storage.sources.factors import read_factors
-from storage.sources.industries import read_industries
-from storage.sources.market import read_market
+from storage.sources.industries import open_industries, read_industries
+from storage.sources.market import open_market, read_market
 from storage.sources.origins import Origin, open_origin
 
 __all__ = [
@@ -27,6 +27,8 @@ __all__ = [
     "fingerprint",
     "next_session",
     "normalise_dates",
+    "open_industries",
+    "open_market",
     "open_origin",
     "read_factors",
     "read_industries",

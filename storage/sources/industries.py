@@ -7,6 +7,8 @@ belongs in `models.panel.assembly`.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
@@ -55,13 +57,46 @@ def read_industries(
     DataError
         If a ticker (and date) comes twice, dates are impossible, or no stock of the market has an industry.
     """
+    dates = pd.DatetimeIndex(market.indexes["date"])
+    tickers = [str(ticker) for ticker in market["ticker"].values]
+    found = open_industries(source, settings=settings, frequency=frequency, tickers=tickers)
+    if found is None:
+        return None
+    everywhere = found.on(dates)
+    known = np.where(_appeared(market), everywhere["industry"].values, _UNKNOWN)
+    return everywhere.assign(industry=(("date", "ticker"), known))
+
+
+@dataclass(frozen=True, eq=False)
+class Industries:
+    """A classification, to be laid on dates: names of industries in order, and rows of tickers of the market."""
+
+    tickers: list[str]
+    names: pl.Series
+    rows: pl.DataFrame
+
+    def on(self, dates: pd.DatetimeIndex) -> xr.Dataset:
+        """Return what holds at some dates, also before a stock appears; see `read_industries`."""
+        return xr.Dataset(
+            {"industry": (("date", "ticker"), _held(self.rows, self.names, dates, self.tickers))},
+            coords={
+                "date": dates,
+                "ticker": np.array(self.tickers, dtype=np.str_),
+                "industry_name": np.array(self.names.to_list(), dtype=np.str_),
+            },
+        )
+
+
+def open_industries(
+    source: IndustrySource | None, *, settings: Settings, frequency: Frequency, tickers: list[str]
+) -> Industries | None:
+    """Read a classification of the tickers of a market; parameters and errors are those of `read_industries`."""
     if source is None:
         return None
     labels = {_NAME: source.industry}
     selection = Selection(source.date, source.ticker, {}, frequency, labels, writing_of(source))
     table = read_table(open_origin(source.origin, settings), selection, settings.max_cells)
     _check_once(table, source.date is not None)
-    tickers = [str(ticker) for ticker in market["ticker"].values]
     rows = table.rows.filter(pl.col(TICKER).is_in(tickers))
     names = rows[_NAME].drop_nulls().unique().sort()
     if names.is_empty():
@@ -69,15 +104,7 @@ def read_industries(
             f"{table.name}: no stock of the market has an industry in it; the market's first ticker is '{tickers[0]}', "
             f"that of column '{source.ticker}' is '{table.rows[TICKER][0]}'"
         )
-    held = _held(rows, names, pd.DatetimeIndex(market.indexes["date"]), tickers)
-    return xr.Dataset(
-        {"industry": (("date", "ticker"), np.where(_appeared(market), held, _UNKNOWN))},
-        coords={
-            "date": market["date"].variable,
-            "ticker": market["ticker"].variable,
-            "industry_name": np.array(names.to_list(), dtype=np.str_),
-        },
-    )
+    return Industries(tickers, names, rows)
 
 
 def _held(rows: pl.DataFrame, names: pl.Series, dates: pd.DatetimeIndex, tickers: list[str]) -> npt.NDArray[np.int32]:

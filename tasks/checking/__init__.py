@@ -11,7 +11,22 @@ from a report. What is checked is declared in `schemas.checks`; what the checks 
 Great Expectations takes seconds to import, and only `check_market` and `check_derived` do so.
 """
 
-from models.quality.quarantine import apply_quarantine, estimation_exclusions, refuted_returns
+from models.quality.quarantine import (
+    apply_quarantine,
+    blocked_rows,
+    estimation_exclusions,
+    refuted_returns,
+    without_blocked,
+)
 from tasks.checking.checks import check_derived, check_market, merge
 
-__all__ = ["apply_quarantine", "check_derived", "check_market", "estimation_exclusions", "merge", "refuted_returns"]
+__all__ = [
+    "apply_quarantine",
+    "blocked_rows",
+    "check_derived",
+    "check_market",
+    "estimation_exclusions",
+    "merge",
+    "refuted_returns",
+    "without_blocked",
+]

@@ -6,8 +6,12 @@ Here belongs the order of things: which summaries are made, which suites run on 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from datetime import date
+from functools import reduce
+from operator import add
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
@@ -15,8 +19,18 @@ import pandas as pd
 import xarray as xr
 
 from models import quality
+from models.arrays import FloatArray
+from models.blocks import Blocks, run_of
 from models.quality import describe
-from schemas.checks import MAX_FLAGGED_ROWS, Check, CheckOverrides, CheckReport, declared
+from schemas.checks import (
+    MAX_FLAGGED_ROWS,
+    Check,
+    CheckOverrides,
+    CheckReport,
+    FlaggedCells,
+    FlaggedRow,
+    declared,
+)
 from schemas.errors import DataError
 
 if TYPE_CHECKING:
@@ -27,7 +41,7 @@ _PRICED = ("close", "returns")
 
 
 def check_market(
-    market: xr.Dataset,
+    market: xr.Dataset | Blocks,
     *,
     sessions: pd.DatetimeIndex | None,
     frequency: Frequency,
@@ -39,8 +53,9 @@ def check_market(
 
     Parameters
     ----------
-    market : xarray.Dataset
+    market : xarray.Dataset or models.blocks.Blocks
         Any of open, high, low, close, volume, shares, returns (date, ticker), and characteristics (date, ticker, char).
+        Of blocks one is in memory at a time, and of all rows those that are flagged.
     sessions : DatetimeIndex or None
         Sessions of the calendar, covering the dates; None to take the dates as they come.
     frequency : {"daily", "monthly"}
@@ -63,23 +78,26 @@ def check_market(
     ends there. Then dates: without a calendar the dates are the sessions, and one that does not land (a stray Saturday
     with three stocks) is none, so that rows are judged without it.
     """
+    source = market.source if isinstance(market, Blocks) else market
     for axis in ("date", "ticker"):
-        if not market.sizes.get(axis):
+        if not source.sizes.get(axis):
             raise DataError(f"there is nothing to check: the source has no {axis}s; look at its file and its columns")
+    blocks = market if isinstance(market, Blocks) else Blocks(market)
     checks = declared(overrides, frequency)
-    tables = {"structure": quality.structure(market), "keys": quality.keys(market)}
+    tables = {"structure": quality.structure(blocks.head), "keys": quality.keys(blocks.dates, blocks.tickers)}
     suites = _validate(tables, checks)
-    rows = quality.RowFlags({}, {})
-    report = _report(suites, tables, market, rows)
+    report = _report(suites, tables)
     if not report.blocked_ingest:
-        dates = quality.by_date(market, rows)
-        found = _validate({"dates": dates}, checks)
-        rows = _flagged(market, checks, frequency, () if sessions is not None else _blocked_dates(found))
-        summaries = _market_tables(market, rows, sessions, frequency, checks) | dict(delivery or {})
-        looked_at = [str(name) for name in dates.columns if name != "date"]
-        suites += [*found, *_validate(summaries | {"dates": summaries["dates"].drop(columns=looked_at)}, checks)]
+        stray: tuple[date, ...] = ()
+        if sessions is None:
+            stray = _blocked_dates(_validate({"dates": _tallied(blocks).by_date(blocks.dates)}, checks))
+        survey = _surveyed(blocks, checks, frequency, stray)
+        summaries = _market_tables(blocks, survey, sessions, frequency, checks) | dict(delivery or {})
+        looked_at, flagged = _halves(summaries["dates"], survey)
+        suites += _validate({"dates": looked_at}, checks)
+        suites += _validate(summaries | {"dates": flagged}, checks)
         tables |= summaries
-        report = _report(suites, tables, market, rows)
+        report = _report(suites, tables, blocks, survey.flagged)
     return _documented(report, suites, data_docs, "market")
 
 
@@ -104,7 +122,7 @@ def check_derived(
     """
     tables = {"cube": quality.cube_by_date(cube_slice, previous, frequency)}
     suites = _validate(tables, declared(overrides, frequency))
-    report = _report(suites, tables, cube_slice, quality.RowFlags({}, {}))
+    report = _report(suites, tables)
     return _documented(report, suites, data_docs, "cube")
 
 
@@ -121,37 +139,71 @@ def merge(reports: Iterable[CheckReport]) -> CheckReport:
     )
 
 
-def _flagged(
-    market: xr.Dataset, checks: Mapping[str, Check], frequency: Frequency, without: Iterable[date]
-) -> quality.RowFlags:
-    """Flag rows as if some dates were not there."""
+@dataclass(frozen=True)
+class _Survey:
+    """What the checks look at of a market: its tally, the rows that are flagged, and how many of them block."""
+
+    tally: quality.Tally
+    flagged: dict[str, quality.Flagged]
+    priced: int
+    quarantined: int
+    sizes: FloatArray
+    """Known returns that came as such, without their sign."""
+
+
+def _tallied(blocks: Blocks) -> quality.Tally:
+    return reduce(add, (quality.Tally.of(block, quality.RowFlags({}, {})) for block in blocks))
+
+
+def _surveyed(blocks: Blocks, checks: Mapping[str, Check], frequency: Frequency, without: Iterable[date]) -> _Survey:
+    """Go through a market block by block; rows are flagged as if some dates were not there."""
     thresholds = {name: check.threshold for name, check in checks.items() if check.threshold is not None}
-    kept = ~pd.DatetimeIndex(market["date"].values).isin(pd.DatetimeIndex(list(without)))
-    if not kept.any():
-        return quality.RowFlags({}, {})
-    return quality.flag_rows(market.isel(date=kept), thresholds, frequency).spread(kept)
+    kept = ~blocks.dates.isin(pd.DatetimeIndex(list(without)))
+    places = run_of(np.flatnonzero(kept))
+    looked_at = blocks if kept.all() else blocks.then(lambda block: block.isel(date=places))
+    sections = quality.sections_of(looked_at) if frequency == "daily" and kept.any() else None
+    first, priced, quarantined = 0, 0, 0
+    tallies, flagged, sizes = [], [], []
+    for block in blocks:
+        rows = quality.RowFlags({}, {})
+        if kept.any():
+            rows = quality.flag_rows(block.isel(date=places), thresholds, frequency, sections).spread(kept)
+        tallies.append(quality.Tally.of(block, rows))
+        flagged.append(quality.Flagged.of(block, rows, first))
+        blocking = [flags for name, flags in rows.flags.items() if checks[name].severity == "block"]
+        quarantined += int(np.logical_or.reduce(blocking).sum()) if blocking else 0
+        priced += sum(int(np.isfinite(block[name].values).sum()) for name in _PRICED if name in block)
+        if "returns" in block:
+            returns = block["returns"].values
+            sizes.append(np.abs(returns[np.isfinite(returns)]))
+        first += block.sizes["ticker"]
+    joined = {rule: quality.Flagged.joined([part[rule] for part in flagged]) for rule in flagged[0]}
+    return _Survey(reduce(add, tallies), joined, priced, quarantined, np.concatenate(sizes or [np.zeros(0)]))
+
+
+def _halves(dates: pd.DataFrame, survey: _Survey) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Split the table of dates in what is known of them without any flag, and the rest."""
+    flagged = [name for name in (*survey.flagged, "jump_cluster") if name in dates]
+    return dates.drop(columns=flagged), dates[["date", *flagged]]
 
 
 def _market_tables(
-    market: xr.Dataset,
-    rows: quality.RowFlags,
+    blocks: Blocks,
+    survey: _Survey,
     sessions: pd.DatetimeIndex | None,
     frequency: Frequency,
     checks: Mapping[str, Check],
 ) -> dict[str, pd.DataFrame]:
-    observed = sum(int(np.isfinite(market[name].values).sum()) for name in _PRICED if name in market)
-    blocked = [flags for name, flags in rows.flags.items() if checks[name].severity == "block"]
-    whole = {"item": "all", "priced": observed}
-    if blocked:
-        whole["quarantined_share"] = np.logical_or.reduce(blocked).sum() / max(observed, 1)
-    if "returns" in market:
-        sizes = np.abs(market["returns"].values)
-        whole["return_unit"] = np.median(sizes[np.isfinite(sizes)]) if observed else np.nan
+    whole = {"item": "all", "priced": survey.priced}
+    if any(checks[name].severity == "block" for name in survey.flagged):
+        whole["quarantined_share"] = survey.quarantined / max(survey.priced, 1)
+    if "returns" in blocks.head:
+        whole["return_unit"] = np.median(survey.sizes) if survey.priced else np.nan
     return {
-        "sessions": quality.sessions_table(pd.DatetimeIndex(market["date"].values), sessions, frequency),
-        "dates": quality.by_date(market, rows),
-        "columns": quality.by_variable(market),
-        "tickers": quality.by_ticker(market),
+        "sessions": quality.sessions_table(blocks.dates, sessions, frequency),
+        "dates": survey.tally.by_date(blocks.dates),
+        "columns": survey.tally.by_variable(),
+        "tickers": survey.tally.tickers,
         "ingest": pd.DataFrame([whole]),
     }
 
@@ -182,12 +234,18 @@ def _blocked_dates(suites: Iterable[SuiteOutcome]) -> tuple[date, ...]:
 
 
 def _report(
-    suites: list[SuiteOutcome], tables: Mapping[str, pd.DataFrame], data: xr.Dataset, rows: quality.RowFlags
+    suites: list[SuiteOutcome],
+    tables: Mapping[str, pd.DataFrame],
+    blocks: Blocks | None = None,
+    rows: Mapping[str, quality.Flagged] = MappingProxyType({}),
 ) -> CheckReport:
     outcomes = [outcome for suite in suites for outcome in suite.outcomes]
-    failed = [outcome for outcome in outcomes if outcome.failing]
-    in_rows = [outcome.check for outcome in failed if outcome.check.scope == "row" and outcome.check.name in rows.flags]
-    cells, described = describe.flagged(sorted(in_rows, key=lambda check: check.severity), data, rows)
+    in_rows = [one.check for one in outcomes if one.failing and one.check.scope == "row" and one.check.name in rows]
+    cells: tuple[FlaggedCells, ...] = ()
+    described: tuple[FlaggedRow, ...] = ()
+    if blocks is not None:
+        in_order = sorted(in_rows, key=lambda check: check.severity)
+        cells, described = describe.flagged(in_order, blocks.dates, blocks.tickers, rows)
     return CheckReport(
         results=tuple(describe.result_of(one.check, one.failing, tables, rows) for one in outcomes),
         flagged_rows=described,

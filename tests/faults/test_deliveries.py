@@ -205,18 +205,18 @@ def test_a_day_without_a_single_number_is_kept_out(folder: Path) -> None:
 
 def test_a_file_that_grows_while_it_is_read_is_refused(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = deliver(folder, "2016-04.csv", APRIL.head(240))
-    before, read = cube().head(), sources.read_market
+    before, read = cube().head(), sources.open_market
 
     def read_meanwhile(*arguments, **named):
         market = read(*arguments, **named)
         deliver(folder, path.name, APRIL)
         return market
 
-    monkeypatch.setattr(sources, "read_market", read_meanwhile)
+    monkeypatch.setattr(sources, "open_market", read_meanwhile)
     with pytest.raises(SourceError, match="changed while it was being read; run again"):
         load(folder)
     assert cube().head() == before
-    monkeypatch.setattr(sources, "read_market", read)
+    monkeypatch.setattr(sources, "open_market", read)
     load(folder)
     assert days()[-1] == "2016-04-29"
 

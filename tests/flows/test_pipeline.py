@@ -339,14 +339,14 @@ def test_factors_without_common_dates_are_refused(small: Path) -> None:
 
 
 def test_a_source_that_changes_while_it_is_read_is_refused(small: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    read = sources.read_market
+    read = sources.open_market
 
     def read_and_replace(*args, **kwargs):
         market = read(*args, **kwargs)
         make_market(seed=1).write_parquet(small.parent / "prices.parquet")
         return market
 
-    monkeypatch.setattr(sources, "read_market", read_and_replace)
+    monkeypatch.setattr(sources, "open_market", read_and_replace)
     with pytest.raises(SourceError, match="changed while it was being read"):
         ingest(load_spec(small))
     assert not (root() / "cubes").exists()

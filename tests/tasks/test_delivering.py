@@ -78,7 +78,9 @@ def put(root: Path, parts: Parts, spec: RunSpec = SPEC) -> SnapshotRef:
                 "recipe": recipe.model_dump(mode="json"),
                 "ingests": [one.model_dump(mode="json") for one in ingests],
             }
-            derived = derived_of(record, recipe, PASSED)
+            folder = root / f"derived-{number}"
+            folder.mkdir(parents=True)
+            derived = derived_of(record, recipe, PASSED, folder)
             commit = cube.replace(derived, record, onto=state.snapshot_id, message="test", metadata=facts)
             state = State.of(cube)
         else:
