@@ -1,8 +1,8 @@
 """The way from a file to published versions and their daily update, stage by stage, on markets of growing size.
 
 Here belong the made-up market, the order of the stages, and how time and memory grow. The stages are the real steps,
-with worker processes of Dask as a run has them, in a process of their own for every size. Seven in ten dates lie before
-the first refit or inside its window, so that refits grow as dates do.
+with worker processes of Dask as a run has them, in a process of its own for every size. Models are first fitted at half
+of the dates and then every quarter, so that refits grow as dates do.
 
 Memory is that of all processes together, as proportional set size (PSS: what several share counts once), sampled
 five times a second. Freed memory is given back to the kernel before each stage. An exponent is the slope of log time on
@@ -118,7 +118,7 @@ def _exponents(name: str, found: list[Stages], sizes: tuple[Size, ...]) -> str:
     before, after = found[-2:]
     ratio = math.log(math.prod(sizes[-1]) / math.prod(sizes[-2]))
     above = [max(1, each[name].peak_bytes - each[IDLE].peak_bytes) for each in (before, after)]
-    times = [each[name].processor_seconds for each in (before, after)]
+    times = [max(0.01, each[name].processor_seconds) for each in (before, after)]
     slopes = [math.log(after / before) / ratio for before, after in (times, above)]
     return f"time^{slopes[0]:.2f}, memory^{slopes[1]:.2f}"
 
