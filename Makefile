@@ -42,7 +42,7 @@ serve: $(READY) ## Start a Prefect server, the deployments and a worker on this 
 test: $(READY) ## Run the tests
 	$(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder -m "not slow"
 
-bench: $(READY) ## Time the linear family against its peers (ARGS="ipca --quick" for one, small)
+bench: $(READY) ## Time the linear family against its peers (ARGS="ipca --quick" for one, small; ARGS=scale for whole runs)
 	$(BIN)/python -m benchmarks $(ARGS)
 
 docs: $(READY) ## Build the documentation into data/site, its notebooks executed; any warning is an error

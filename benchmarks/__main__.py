@@ -1,7 +1,8 @@
 """Run benchmarks: `python -m benchmarks [name ...] [--quick] [--write docs/benchmarks.md]`.
 
 Each benchmark has a process of its own whose numeric libraries use one thread, so that neither memory nor warm caches
-of one enter another. With ``--write`` the table replaces what stands between the two marks of a Markdown file.
+of one enter another. With ``--write`` the table replaces what stands between the two marks of a Markdown file. `scale`,
+which takes an hour, runs if it is named alone, and has marks of its own.
 """
 
 from __future__ import annotations
@@ -20,21 +21,25 @@ from benchmarks.harness import Row, environment, table
 NAMES = (
     "gram_pass", "ipca", "walk_forward", "fama_macbeth", "cross_section", "penalised", "portfolio_risk", "risk_history",
 )  # fmt: skip
+_ALONE = "scale"
+"""Runs only if it is the one that is named."""
 _ONE_THREAD = {f"{library}_NUM_THREADS": "1" for library in ("OMP", "OPENBLAS", "MKL", "NUMEXPR")}
-_BEGIN, _END = "<!-- benchmarks: begin -->", "<!-- benchmarks: end -->"
 
 
 def main() -> int:
     """Run what is asked for, print one table, and say which benchmarks failed."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
-    parser.add_argument("names", nargs="*", metavar="name", help=f"which ones: {', '.join(NAMES)}; all if left out")
+    parser.add_argument(
+        "names", nargs="*", metavar="name", help=f"which ones: {', '.join(NAMES)}; all if left out; or {_ALONE}"
+    )
     parser.add_argument("--quick", action="store_true", help="small sizes, to see that everything runs")
     parser.add_argument("--write", type=Path, help="write the table into this Markdown file, between its marks")
     parser.add_argument("--rows", type=Path, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
-    unknown = sorted(set(arguments.names) - set(NAMES))
+    alone = arguments.names == [_ALONE]
+    unknown = [] if alone else sorted(set(arguments.names) - set(NAMES))
     if unknown:
-        parser.error(f"no benchmark {', '.join(unknown)}; choose among {', '.join(NAMES)}")
+        parser.error(f"no benchmark {', '.join(unknown)}; choose among {', '.join(NAMES)}, or {_ALONE} alone")
     if arguments.rows:
         _run_here(arguments.names[0], arguments.rows, quick=arguments.quick)
         return 0
@@ -50,7 +55,7 @@ def main() -> int:
     text = f"`{command}`, one thread\n\n{environment(row.peer for row in rows)}\n\n{table(rows)}"
     print(text)
     if arguments.write:
-        _write(arguments.write, text)
+        _write(arguments.write, text, _ALONE if alone else "benchmarks")
     if failed:
         print(f"failed: {', '.join(failed)}", file=sys.stderr)
     return int(bool(failed))
@@ -72,13 +77,14 @@ def _run_apart(name: str, *, quick: bool) -> list[Row]:
         return [Row(**row) for row in json.loads(target.read_text(encoding="utf-8"))]
 
 
-def _write(target: Path, text: str) -> None:
-    page = target.read_text(encoding="utf-8") if target.exists() else f"# Benchmarks\n\n{_BEGIN}\n{_END}\n"
-    before, _, rest = page.partition(_BEGIN)
-    _, mark, after = rest.partition(_END)
+def _write(target: Path, text: str, section: str) -> None:
+    begin, end = f"<!-- {section}: begin -->", f"<!-- {section}: end -->"
+    page = target.read_text(encoding="utf-8") if target.exists() else f"# Benchmarks\n\n{begin}\n{end}\n"
+    before, _, rest = page.partition(begin)
+    _, mark, after = rest.partition(end)
     if not mark:
-        sys.exit(f"{target} lacks the marks {_BEGIN} and {_END}")
-    target.write_text(f"{before}{_BEGIN}\n{text}\n{_END}{after}", encoding="utf-8")
+        sys.exit(f"{target} lacks the marks {begin} and {end}")
+    target.write_text(f"{before}{begin}\n{text}\n{end}{after}", encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -96,7 +96,7 @@ def measure(function: Callable[[], T], *, repeats: int = 1) -> Measured[T]:
     whatever else the machine does.
     """
     gc.collect()
-    _trim_heap()
+    trim_heap()
     before = _reset_peak()
     peak, seconds = None, list[float]()
     while len(seconds) < repeats or (repeats > 1 and sum(seconds) < _LEAST_SECONDS):
@@ -136,7 +136,7 @@ def table(rows: Iterable[Row]) -> str:
     return "\n".join(lines)
 
 
-def _trim_heap() -> None:
+def trim_heap() -> None:
     """Give freed memory back to the kernel (glibc), or a function that takes it again would seem to need none."""
     with contextlib.suppress(OSError, AttributeError):
         ctypes.CDLL(None).malloc_trim(0)

@@ -64,7 +64,7 @@ class FitRef(Frozen):
     as_of: date
     until: date = Field(description="Last date that this fit serves.")
     key: Key
-    realised: Key = Field(description="Where its factor returns up to that date are kept.")
+    realised: Key = Field(description="Where the returns of its latent factors up to that date are kept.")
     changed: bool = Field(default=True, description="Whether it was made now; False if it was there already.")
     n_dropped: int = Field(default=0, description="Dates that could not be estimated on, of a fit that was made now.")
 

@@ -18,6 +18,7 @@ from models.families.linear import GramModel
 from models.families.registry import build
 from models.forecasting.joining import Realised
 from models.forecasting.schedule import refit_dates, training
+from models.panel import Panel
 from models.statistics.gram import Design
 from schemas.families import ModelSpec, with_bases
 from schemas.refs import FitRef, Key, PanelRef
@@ -137,7 +138,7 @@ def fit_piece(
     name = key(code, fit=fit_key(sample, model, as_of), piece=piece)
     if not space.work.has(Kind.PIECES, name):
         told = _Told(f"{model.name} as of {as_of:%Y-%m-%d}")
-        known = training(sample.past(as_of), sample.spec.walk_forward.window)
+        known = _known(sample, as_of)
         state = _estimator(sample, model, as_of).fit_piece(known, piece, told)
         told.finish()
         space.work.put_arrays(Kind.PIECES, name, state.arrays, state.meta)
@@ -152,7 +153,7 @@ def fit_model(
     pieces: list[Key],
     _before: list[Any],  # what had to be made first: spans of the Gram store, other models' fits, the first fit
 ) -> FitRef:
-    """Fit one model as of one date, and say what its factors returned up to the next refit. Runs on a worker."""
+    """Fit one model as of one date, and say what latent factors returned up to the next refit. Runs on a worker."""
     space = sample.space
     name = fit_key(sample, model, as_of)
     changed = not space.work.has(Kind.FITS, name)
@@ -202,6 +203,11 @@ def _bases(sample: Sample, estimator: FactorModel) -> list[ModelSpec]:
     return [by_name[name] for name in estimator.bases]
 
 
+def _known(sample: Sample, as_of: pd.Timestamp) -> Panel:
+    """Return the dates that a fit looks back on."""
+    return training(sample.past(as_of), sample.spec.walk_forward.window).laid()
+
+
 def _learn(estimator: FactorModel, sample: Sample, as_of: pd.Timestamp, pieces: list[Key]) -> dict[str, float]:
     """Fit an estimator to what was known as of a date, from Gram statistics if it can; return its scores on that."""
     designs, window = gram_designs(sample, estimator), sample.spec.walk_forward.window
@@ -210,7 +216,7 @@ def _learn(estimator: FactorModel, sample: Sample, as_of: pd.Timestamp, pieces: 
         known = known if window is None else [each.last(window) for each in known]
         estimator.fit_gram(known[0].gram, observed=known[0].observed)
         return estimator.score_gram(known[0].gram, observed=known[0].observed, over=known[-1].gram)
-    train = training(sample.past(as_of), window)
+    train = _known(sample, as_of)
     if pieces:
         estimator.join(train, [ModelState(*sample.space.work.get_arrays(Kind.PIECES, piece)) for piece in pieces])
     else:

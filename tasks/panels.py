@@ -151,10 +151,10 @@ class Sample:
         return self.past(last) if last <= self.panel.as_of else self.known()
 
     def held(self) -> xr.Dataset:
-        """Return portfolio weights, estimation universe and refuted returns up to the panel's as-of date, in memory."""
+        """Return portfolio weights, estimation universe and refuted returns up to the panel's as-of date, lazily."""
         position = self.inputs.position(self.panel.as_of)
         held = self.space.work.open_dataset(Kind.HELD, self.panel.key)
-        return held.isel(date=slice(0, position + 1), ticker=self.inputs.axis(position)).load().drop_attrs()
+        return held.isel(date=slice(0, position + 1), ticker=self.inputs.axis(position)).drop_attrs()
 
 
 @dataclass(frozen=True, eq=False)

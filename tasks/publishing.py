@@ -177,9 +177,9 @@ def _portable(spec: RunSpec) -> dict[str, Any]:
 
 
 def published_rows(space: Workspace, spec: RunSpec, risk: RiskRef) -> xr.Dataset:
-    """Return the rows of a risk model with their evaluation, as they are published."""
-    whole = space.work.open_dataset(Kind.RISKS, risk.key).load()
-    evaluated = space.work.open_dataset(Kind.EVALUATIONS, evaluation_key(risk)).load()
+    """Return the rows of a risk model with their evaluation, as they are published, lazily."""
+    whole = space.work.open_dataset(Kind.RISKS, risk.key)
+    evaluated = space.work.open_dataset(Kind.EVALUATIONS, evaluation_key(risk))
     dataset: xr.Dataset = whole.merge(evaluated)
     dataset.attrs = attributes(spec, risk.model, str(dataset["date"].values[-1].astype("datetime64[D]")))
     validate(dataset, version_contract(dataset), PublishError, f"{spec.universe}/{risk.model}")

@@ -7,17 +7,19 @@ it belongs in `following`.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
 
-from models.arrays import Float64Array, FloatArray
+from models.arrays import BoolArray, Float64Array, FloatArray
 from models.families.base import FactorModel, contributing
 from models.panel import Panel
 
 _BLOCK_ROWS = 256
+_BLOCK_LOADINGS = 2**23
+"""Most loadings of a block: a universe of many stocks and factors is asked in shorter ones."""
 
 
 class Rows(Protocol):
@@ -72,15 +74,44 @@ def answers(
 
     Each row is looked at with as many rows before it as the model says (`FactorModel.row_memory`), as far as there are
     any, and has the same bits in any block. Expected returns are asked of blocks that reach the row ``expected_from``,
-    and its own specific variance if ``own``.
+    and its own specific variance if ``own``. Of blocks before that row factor returns and residuals count alone.
     """
-    for first in range(start, stop, _BLOCK_ROWS):
-        last = min(first + _BLOCK_ROWS, stop)
+    cross_section = max(1, len(panel.tickers) * len(model.factors_))
+    size = max(1, min(_BLOCK_ROWS, _BLOCK_LOADINGS // cross_section))
+    for first in range(start, stop, size):
+        last = min(first + size, stop)
         begin = max(first - model.row_memory, 0)
         yield _asked(model, panel.rows(begin, last), first - begin, first, expected=last > expected_from, own=own)
 
 
 def _asked(model: FactorModel, rows: Panel, before: int, first: int, *, expected: bool, own: bool) -> Answers:
+    """Ask about a block; of one that no row is shown of, leave out stocks that are neither covered nor have a return.
+
+    They have no residual, and no say in a factor return.
+    """
+    there = (rows.coverage.values | rows.returns.notnull().values).any(axis=0)
+    if expected or there.all() or not there.any():
+        return _asked_of_all(model, rows, before, first, expected=expected, own=own)
+    part = Panel(rows.data.isel(ticker=there)).load()
+    found = _asked_of_all(model, part, before, first, expected=False, own=own)
+    return replace(
+        found,
+        loadings=_widened(found.loadings, there),
+        expected_returns=_widened(found.expected_returns, there),
+        residuals=_widened(found.residuals, there),
+        specific=None if found.specific is None else _widened(found.specific, there),
+        market_weight=rows.market_weight.values[before:],
+    )
+
+
+def _widened(values: npt.NDArray[np.float32], there: BoolArray) -> npt.NDArray[np.float32]:
+    """Bring (row, ticker, ...) of some stocks to the axis of all."""
+    wide = np.full((len(values), len(there), *values.shape[2:]), np.nan, dtype=np.float32)
+    wide[:, there] = values
+    return wide
+
+
+def _asked_of_all(model: FactorModel, rows: Panel, before: int, first: int, *, expected: bool, own: bool) -> Answers:
     loadings = model.loadings(rows).transpose("date", "ticker", "factor").values[before:].astype(np.float32)
     realised = model.factor_returns(rows).transpose("date", "factor").values[before:].astype(np.float64)
     ahead = np.full(loadings.shape[:2], np.nan, dtype=np.float32)

@@ -154,9 +154,9 @@ class Served:
         (as_of + 1, factor) what this fit says was realised on each of these dates, and on the one after the last; NaN
         if that is yet to come.
     omega : numpy.ndarray
-        (as_of, factor, factor_); NaN on dates before the fit.
+        (as_of, factor, factor_); NaN on dates before the first fit.
     specific_variance : numpy.ndarray
-        (as_of, ticker) float32; NaN on dates before the fit.
+        (as_of, ticker) float32; NaN on dates before the first fit.
     """
 
     begin: int
@@ -167,6 +167,42 @@ class Served:
     omega: Float64Array
     specific_variance: npt.NDArray[np.float32]
 
+    @classmethod
+    def empty(cls, begin: int, end: int, tickers: tuple[str, ...], n_factors: int) -> Served:
+        """Return the rows of the as-of dates from ``begin`` to ``end`` (exclusive) without a number in them."""
+        n_rows, shape = end - begin, (len(tickers), n_factors)
+        return cls(
+            begin=begin,
+            tickers=tickers,
+            loadings=np.full((n_rows, *shape), np.nan, dtype=np.float32),
+            expected_returns=np.full((n_rows, shape[0]), np.nan, dtype=np.float32),
+            factor_returns=np.full((n_rows + 1, shape[1]), np.nan),
+            omega=np.full((n_rows, shape[1], shape[1]), np.nan),
+            specific_variance=np.full((n_rows, shape[0]), np.nan, dtype=np.float32),
+        )
+
+    def __len__(self) -> int:
+        """Return the number of as-of dates."""
+        return len(self.loadings)
+
+
+def in_sample(model: FactorModel, panel: Rows, begin: int, end: int) -> Served:
+    """Make the rows of as-of dates before the first fit: its loadings, expected and factor returns, and no risk.
+
+    Parameters
+    ----------
+    model : FactorModel
+        The first fit.
+    panel : Rows
+        As in `serve`.
+    begin, end : int
+        Positions of as-of dates, the end exclusive.
+    """
+    served = Served.empty(begin, end, tuple(panel.tickers), len(model.factors_))
+    for block in answers(model, panel, begin, end + 1, expected_from=begin + 1):
+        _show(served, block)
+    return served
+
 
 def serve(
     model: FactorModel,
@@ -175,7 +211,6 @@ def serve(
     end: int,
     estimators: RiskEstimators,
     *,
-    first: int | None = None,
     checkpoints: Checkpoints | None = None,
 ) -> Served:
     """Make the rows of the as-of dates from ``begin`` to ``end`` (exclusive, by position) of one fit.
@@ -190,10 +225,8 @@ def serve(
     panel : Rows
         A `Panel`, or whatever gives rows of one, up to ``end`` at least.
     begin, end : int
-        Positions of as-of dates; risk is known from ``begin`` on.
+        Positions of as-of dates.
     estimators : RiskEstimators
-    first : int, optional
-        Give loadings, expected and factor returns from this as-of date on, before ``begin``: in sample.
     checkpoints : Checkpoints, optional
         Where states may be taken up from, and are kept.
 
@@ -205,38 +238,27 @@ def serve(
     stated = model.own_omega() if estimators.own else None
     kept = checkpoints or NoCheckpoints()
     tickers = tuple(panel.tickers)
-    shown = begin if first is None else first
-    n_rows, shape = end - shown, (len(tickers), len(model.factors_))
-    served = Served(
-        begin=shown,
-        tickers=tickers,
-        loadings=np.full((n_rows, *shape), np.nan, dtype=np.float32),
-        expected_returns=np.full((n_rows, shape[0]), np.nan, dtype=np.float32),
-        factor_returns=np.full((n_rows + 1, shape[1]), np.nan),
-        omega=np.full((n_rows, shape[1], shape[1]), np.nan),
-        specific_variance=np.full((n_rows, shape[0]), np.nan, dtype=np.float32),
-    )
+    served = Served.empty(begin, end, tickers, len(model.factors_))
     if stated is not None:
-        served.omega[begin - shown :] = stated
-        for block in answers(model, panel, shown, end + 1, expected_from=shown + 1, own=True):
+        served.omega[:] = stated
+        for block in answers(model, panel, begin, end + 1, expected_from=begin + 1, own=True):
             if block.specific is None:
                 raise ModelError(f"{type(model).__name__} states an Omega of its own, and no specific variance.")
             _show(served, block)
             place = np.arange(block.first, block.first + len(block.residuals)) - 1
             later = place >= begin
-            served.specific_variance[place[later] - shown] = _with_median(block.specific[later])
+            served.specific_variance[place[later] - begin] = _with_median(block.specific[later])
         return served
     start = estimators.start(len(model.factors_), tickers)
     found = kept.find(begin + 1)
     state = start if found is None else found.on(tickers, start.specific)
-    for block in answers(model, panel, min(state.n_dates, shown), end + 1, expected_from=shown + 1):
+    for block in answers(model, panel, min(state.n_dates, begin), end + 1, expected_from=begin + 1):
         _show(served, block)
         for row in range(max(state.n_dates - block.first, 0), len(block.residuals)):
             if state.n_dates > begin:
                 known = block.loadings[row], block.market_weight[row]
-                served.omega[state.n_dates - 1 - shown], served.specific_variance[state.n_dates - 1 - shown] = (
-                    estimators.read(state, *known)
-                )
+                row_of = state.n_dates - 1 - begin
+                served.omega[row_of], served.specific_variance[row_of] = estimators.read(state, *known)
             if state.n_dates == end:
                 break
             state = estimators.step(state, block.factor_returns[row], block.residuals[row])

@@ -14,7 +14,7 @@ from threadpoolctl import threadpool_limits
 
 from models.families.base import FactorModel
 from models.forecasting.explained import with_explanation
-from models.forecasting.following import RiskEstimators, serve
+from models.forecasting.following import RiskEstimators, in_sample, serve
 from models.forecasting.held import holdings
 from models.forecasting.joining import Realised, check_axis, in_coordinates, join, rotations
 from models.forecasting.rows import completed, out_of_sample, scored
@@ -91,10 +91,11 @@ def forecast(
         turns = rotations(histories, last.latent_blocks)
         turned = [in_coordinates(fit, turn) for fit, turn in zip(fits, turns, strict=True)]
         served = [
-            serve(fit, panel.known(end), begin, end, estimators, first=None if place else 0)
-            for place, (fit, begin, end) in enumerate(zip(turned, begins, ends, strict=True))
+            serve(fit, panel.known(end), begin, end, estimators)
+            for fit, begin, end in zip(turned, begins, ends, strict=True)
         ]
-        joined = join(served, dates, held.indexes["ticker"], last.factors_)
+        before = in_sample(turned[0], panel.known(ends[0]), 0, begins[0])
+        joined = join([before, *served], dates, held.indexes["ticker"], last.factors_)
         known = Panel(panel.data.isel(date=slice(0, -1)))
         rows, _ = completed(joined, held, known.returns.where(known.usable), risk.calibration, benchmarks=benchmarks)
         rows = out_of_sample(rows, refits[0].to_datetime64())

@@ -6,7 +6,7 @@ is the same in any coordinates. What follows from the joined rows belongs in `ro
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -21,10 +21,14 @@ from models.forecasting.following import Served
 from models.panel import Panel
 from schemas.errors import ModelError
 
+_BLOCK_DATES = 256
+
 
 @dataclass(frozen=True, eq=False)
 class Realised:
     """Factor returns of a fit, in its own coordinates, over all dates up to the last that it serves.
+
+    No date is there of a fit whose factors are given: it is turned towards no other.
 
     Attributes
     ----------
@@ -39,7 +43,9 @@ class Realised:
 
     @classmethod
     def of(cls, model: FactorModel, panel: Panel) -> Realised:
-        """Ask a fitted model for its factor returns on all dates of a panel."""
+        """Ask a fitted model, if any of its factors are latent, for its factor returns on all dates of a panel."""
+        if not model.latent_blocks:
+            return cls(np.empty(0, dtype=np.int64), np.empty((0, len(model.factors_))))
         values = [model.factor_returns(block).transpose("date", "factor").values for block in panel.blocks()]
         days: IntArray = panel.dates.to_numpy().astype("datetime64[D]").astype(np.int64)
         return cls(days, np.concatenate(values).astype(np.float64))
@@ -89,17 +95,56 @@ def check_axis(name: str, fits: Sequence[tuple[str, int]], factors: Sequence[str
             )
 
 
-def join(fits: Sequence[Served], dates: pd.Index, tickers: pd.Index, factors: Sequence[str]) -> xr.Dataset:
+def join_blocks(
+    fits: Iterable[Served], dates: pd.Index, tickers: pd.Index, factors: Sequence[str], size: int = _BLOCK_DATES
+) -> Iterator[xr.Dataset]:
+    """Join rows as `join` does, at least ``size`` dates at a time: a fit is taken when its turn comes.
+
+    Parameters
+    ----------
+    fits, dates, tickers, factors
+        As in `join`, of all dates.
+    size : int
+        Dates of a block, whose last fit may make it longer.
+    """
+    before: Float64Array | None = None
+    for group in _grouped(fits, size):
+        begin, end = group[0].begin, group[-1].begin + len(group[-1])
+        yield join(group, dates[begin:end], tickers, factors, before)
+        before = group[-1].factor_returns[-1]
+
+
+def _grouped(fits: Iterable[Served], size: int) -> Iterator[list[Served]]:
+    group: list[Served] = []
+    for fit in fits:
+        group.append(fit)
+        if sum(map(len, group)) >= size:
+            yield group
+            group = []
+    if group:
+        yield group
+
+
+def join(
+    fits: Sequence[Served],
+    dates: pd.Index,
+    tickers: pd.Index,
+    factors: Sequence[str],
+    before: Float64Array | None = None,
+) -> xr.Dataset:
     """Put the rows of consecutive fits one after the other, on the axes of a version.
 
     Parameters
     ----------
     fits : sequence of Served
-        In the order of their dates, of one set of coordinates; the first from the first date on.
+        In the order of their dates, of one set of coordinates; the first from the first of ``dates`` on.
     dates, tickers
         Axes of the version; a ticker that a fit did not know has nothing in its rows.
     factors : sequence of str
         Names of the factors.
+    before : numpy.ndarray, optional
+        (factor,) what was realised on the first date, by the fit that was in force before; by the first of these if
+        left out.
 
     Returns
     -------
@@ -108,7 +153,8 @@ def join(fits: Sequence[Served], dates: pd.Index, tickers: pd.Index, factors: Se
         `schemas.contracts.VERSION`. A factor return is of the fit that was in force on the date before.
     """
     placed = [_placed(fit, tickers) for fit in fits]
-    realised = np.concatenate([fits[0].factor_returns[:1], *(fit.factor_returns[1:] for fit in fits)])
+    first = fits[0].factor_returns[:1] if before is None else before[np.newaxis]
+    realised = np.concatenate([first, *(fit.factor_returns[1:] for fit in fits)])
     return xr.Dataset(
         {
             "loadings": (("date", "ticker", "factor"), np.concatenate([fit.loadings for fit in placed])),

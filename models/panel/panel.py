@@ -540,17 +540,22 @@ class Panel:
     def view(self, stop: int, tickers: slice | IntArray) -> Panel:
         """Return the rows before a position and some of the tickers, by position, in one memory layout.
 
-        How sums are rounded depends on the layout. Industries that no row of the view names are left out, and
-        characteristics that are not in memory stay where they are.
+        Industries that no row of the view names are left out. What is not in memory stays where it is, see `laid`.
         """
-        part = self.data.isel(date=slice(0, stop), ticker=tickers)
-        kept = {"characteristics"} if not self.in_memory else set()
-        laid = part.assign(
-            {name: part[name].copy(data=np.ascontiguousarray(part[name].values)) for name in {*part.data_vars} - kept}
-        )
-        if "industry" in laid:
-            laid = laid.isel(industry_name=slice(0, int(laid["industry"].max()) + 1))
-        return Panel(laid)
+        part = Panel(self.data.isel(date=slice(0, stop), ticker=tickers))
+        view = part.load() if self.in_memory else part
+        if "industry" in view.data:
+            view = Panel(view.data.isel(industry_name=slice(0, int(view.industry.max()) + 1)))
+        return view
+
+    def laid(self) -> Panel:
+        """Return the panel in one memory layout; characteristics that are not in memory stay where they are.
+
+        How sums are rounded depends on the layout.
+        """
+        kept = set() if self.in_memory else {"characteristics"}
+        names = {*self.data.data_vars} - kept
+        return Panel(self.data.assign({name: _in_order(self.data[name]) for name in names}))
 
     def known(self, position: int) -> Panel:
         """Return the rows up to a date by position, with the tickers that have appeared by then."""
@@ -559,7 +564,12 @@ class Panel:
         return self.view(position + 1, slice(None) if seen.all() else np.flatnonzero(seen))
 
     def awaiting(self, next_date: pd.Timestamp) -> Panel:
-        """Take from the last row what happened on it, and give it the label of the next session: it is yet to come."""
+        """Take from the last row what happened on it, and give it the label of the next session: it is yet to come.
+
+        A panel that ends with the row of that session is returned as it is.
+        """
+        if self.dates[-1] == next_date and not self.returns[-1].notnull().any():
+            return self
         changed = {}
         for name, nothing in (("returns", np.nan), ("mask", False), ("trusted", False), ("factors", np.nan)):
             if name in self.data:
@@ -615,10 +625,14 @@ class Panel:
 
     def load(self) -> Panel:
         """Return the same panel, wholly in memory, in one layout: how sums are rounded depends on it."""
-        return Panel(self.data.copy(data={n: np.ascontiguousarray(v.values) for n, v in self.data.data_vars.items()}))
+        return Panel(self.data.assign({name: _in_order(array) for name, array in self.data.data_vars.items()}))
 
     def _at(self, span: slice) -> Panel:
         return Panel(self.data.isel(date=span))
+
+
+def _in_order(array: xr.DataArray) -> xr.DataArray:
+    return array.copy(data=np.ascontiguousarray(array.values))
 
 
 @dataclass(frozen=True, eq=False)

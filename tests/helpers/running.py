@@ -37,10 +37,14 @@ class Inline:
     def submit(self, function: Callable[..., Any], *arguments: Any, key: str) -> Any:
         del key
         try:
-            plain = [[one.result for one in item] if isinstance(item, list) else item for item in arguments]
-            return self._Done(function(*plain))
+            return self._Done(function(*map(self._plain, arguments)))
         except Exception as error:  # noqa: BLE001  # as a future that has failed
             return self._Done(None, error)
+
+    def _plain(self, argument: Any) -> Any:
+        if isinstance(argument, list):
+            return [self._plain(item) for item in argument]
+        return argument.result if isinstance(argument, self._Done) else argument
 
     def gather_each(
         self,

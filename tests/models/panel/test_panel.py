@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -546,3 +547,20 @@ class TestPanel:
     def test_needs_its_variables(self):
         with pytest.raises(DataError, match="'mask'"):
             Panel(self.panel().data.drop_vars("mask"))
+
+
+def test_a_view_of_a_panel_on_disk_is_read_when_it_is_laid_out(tmp_path: Path) -> None:
+    """And has the bits, in the layout, of a view of the same panel in memory; characteristics stay on disk."""
+    loaded = Panel(join(make_cube()))
+    loaded.data.to_zarr(tmp_path / "panel", zarr_format=3, consolidated=False)
+    stored = Panel(xr.open_zarr(tmp_path / "panel", chunks=None, consolidated=False))
+    tickers = np.array([3, 0, 2])
+    view, expected = stored.view(4, tickers), loaded.view(4, tickers)
+    assert not view.data["returns"].variable._in_memory
+    laid = view.laid()
+    assert laid.data["returns"].variable._in_memory
+    assert not laid.characteristics.variable._in_memory
+    for name, array in expected.data.data_vars.items():
+        np.testing.assert_array_equal(laid.data[name].values, array.values, err_msg=str(name))
+        if name != "characteristics":
+            assert laid.data[name].values.flags["C_CONTIGUOUS"]
