@@ -14,8 +14,8 @@ def verdict(standing: Standing) -> str:
     """Say the risk as of the last forecast, where it stands in its history, its source, and whether forecasts held."""
     found = standing.now
     return (
-        f"{standing.portfolio} by {standing.model}: {percent(found.annual_volatility)} a year as of {found.date:%Y-%m-%d}"
-        f"{_in_history(standing.percentile)}; {percent(1.0 - found.specific_share, 0)} of its variance from factors; "
+        f"{standing.portfolio} by {standing.model}: {percent(found.annual_volatility)} a year "
+        f"as of {found.date:%Y-%m-%d}{_in_history(standing.percentile)}; {percent(1.0 - found.specific_share, 0)} of its variance from factors; "
         f"{_belief(standing)}."
     )
 

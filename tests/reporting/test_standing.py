@@ -75,7 +75,8 @@ def test_the_verdict_says_how_much_from_where_and_whether_to_believe_it(standing
     said = verdict(replace(standing, bias_statistic=statistic))
     assert words in said
     now = standing.now
-    assert said.startswith(f"equal_weight by {standing.model}: {now.annual_volatility:.1%} a year as of {now.date:%Y-%m-%d}, ")
+    of = f"equal_weight by {standing.model}"
+    assert said.startswith(f"{of}: {now.annual_volatility:.1%} a year as of {now.date:%Y-%m-%d}, ")
     assert f"{1.0 - now.specific_share:.0%} of its variance from factors" in said
 
 
