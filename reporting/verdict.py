@@ -15,8 +15,8 @@ def verdict(standing: Standing) -> str:
     found = standing.now
     return (
         f"{standing.portfolio} by {standing.model}: {percent(found.annual_volatility)} a year "
-        f"as of {found.date:%Y-%m-%d}{_in_history(standing.percentile)}; {percent(1.0 - found.specific_share, 0)} of its variance from factors; "
-        f"{_belief(standing)}."
+        f"as of {found.date:%Y-%m-%d}{_in_history(standing.percentile)}; "
+        f"{percent(1.0 - found.specific_share, 0)} of its variance from factors; {_belief(standing)}."
     )
 
 
