@@ -15,7 +15,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import asdict
 from functools import lru_cache
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -37,7 +36,7 @@ from tasks.workspace import Workspace
 
 def gram_designs(sample: Sample, estimator: FactorModel) -> list[Design]:
     """Return the designs of the statistics that a model is fitted to, and scored on; none if it needs the rows."""
-    opened = Panel(_opened(sample.root, sample.panel.key))
+    opened = Panel(_opened(sample.space, sample.panel.key))
     return designs_of(estimator.design(opened) if isinstance(estimator, GramModel) else None)
 
 
@@ -55,7 +54,7 @@ def make_span(sample: Sample, design: Design, start: int, stop: int) -> Key:
     if not space.work.has(Kind.GRAMS, name):
         parts = []
         for first, last, known in pieces(start, stop, lambda *span: space.work.has(Kind.GRAMS, names(*span))):
-            rows = _opened(sample.root, sample.panel.key).isel(date=slice(first, last))
+            rows = _opened(sample.space, sample.panel.key).isel(date=slice(first, last))
             parts.append(_load(space, names(first, last)) if known else dated_gram(rows, design))
         _store(space, name, joined(parts))
     return name
@@ -78,7 +77,7 @@ def dated_grams(sample: Sample, design: Design, until: pd.Timestamp) -> DatedGra
     inputs = sample.inputs
     last = inputs.position(until)
     cover = [span for span in spans(inputs.position(sample.panel.as_of) + 1) if span[0] <= last]
-    known = _assembled(sample.root, tuple(make_span(sample, design, *span) for span in cover))
+    known = _assembled(sample.space, tuple(make_span(sample, design, *span) for span in cover))
     return known.until(last, inputs.dates[last], design)
 
 
@@ -90,8 +89,8 @@ def _names(sample: Sample, design: Design) -> Callable[[int, int], Key]:
 
 
 @lru_cache(maxsize=2)
-def _opened(root: Path, name: Key) -> xr.Dataset:
-    return Workspace(root).work.open_dataset(Kind.PANELS, name)
+def _opened(space: Workspace, name: Key) -> xr.Dataset:
+    return space.work.open_dataset(Kind.PANELS, name)
 
 
 def _store(space: Workspace, name: Key, span: DatedGram) -> None:
@@ -133,7 +132,6 @@ def _load(space: Workspace, name: Key) -> DatedGram:
 
 
 @lru_cache(maxsize=2)
-def _assembled(root: Path, names: tuple[Key, ...]) -> DatedGram:
+def _assembled(space: Workspace, names: tuple[Key, ...]) -> DatedGram:
     """Join stored spans; each worker keeps the last ones in memory, since all refits of a model look at the same."""
-    space = Workspace(root)
     return joined([_load(space, name) for name in names])

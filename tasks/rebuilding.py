@@ -160,7 +160,7 @@ def _elsewhere(space: Workspace, settings: Settings) -> Iterator[Settings]:
     """Give settings with the same cubes and versions, and a folder of intermediate results that is empty."""
     with staging(space.layout.rebuilds) as scratch:
         here = {} if settings.store else {"store": f"file://{settings.root}", "allowed_schemes": SCHEMES}
-        yield settings.model_copy(update={"root": scratch, **here})
+        yield settings.model_copy(update={"root": scratch, "work": None, **here})
 
 
 def _differing(published_state: _State, state: _State) -> Iterator[ArrayDifference]:
