@@ -29,7 +29,7 @@ class Settings(BaseSettings):
         Folder of everything that is written: cubes, published versions, work, quarantine, reports.
         Cubes and published versions lie elsewhere if `store` says so, intermediate results also if `work` does.
     allowed_schemes : tuple[str, ...]
-        Schemes that `store` may have, as a JSON list.
+        Schemes that `store` and `work` may have, as a JSON list.
     store : str or None
         URL of cubes and published versions: ``s3://bucket/prefix`` or ``file:///folder``; None means `root`.
         Where an S3 store is and who may use it comes from the usual ``AWS_...`` variables, or from `store_block`.

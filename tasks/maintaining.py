@@ -44,9 +44,8 @@ class _Planned:
 
     remove: list[Item] = field(default_factory=list)
     keep: list[Item] = field(default_factory=list)
-    versions: dict[Item, VersionRef] = field(default_factory=dict)
-    leftovers: dict[Item, Callable[[], bool]] = field(default_factory=dict)
-    """How each is removed; what this gives says whether it was."""
+    removals: dict[Item, Callable[[], bool | None]] = field(default_factory=dict)
+    """How versions and leftovers are removed; False says that one was not."""
     manifests: dict[str, list[Manifest]] = field(default_factory=dict)
     """Of the versions that stay, by universe."""
     unknown: dict[str, str] = field(default_factory=dict)
@@ -99,14 +98,11 @@ def carry_out(space: Workspace, made: Plan) -> Plan:
         same = still.get((item.kind, item.name))
         if same is None:
             kept.append(item.model_copy(update={"why": "needed or gone since this was planned"}))
-        elif same in fresh.versions:
+        elif same in fresh.removals:
             try:
-                published.remove(space.layout, fresh.versions[same])
-                removed.append(item)
+                (kept if fresh.removals[same]() is False else removed).append(item)
             except FactorcubeError as error:
                 kept.append(item.model_copy(update={"why": str(error)}))
-        elif same in fresh.leftovers:
-            (removed if fresh.leftovers[same]() else kept).append(item)
     universes = {item.name.partition("/")[0] for item in made.remove if item.kind in {"snapshot", "unreferenced data"}}
     for universe in sorted(universes):
         try:
@@ -144,11 +140,11 @@ def _plan(space: Workspace, rule: RetentionRule, now: datetime, *, sizes: bool =
     needed = _records(space, planned.living)
     for item, leftover in _old_files(space, rule, now, planned, needed):
         planned.remove.append(item)
-        planned.leftovers[item] = partial(leftovers.remove, leftover)
+        planned.removals[item] = partial(leftovers.remove, leftover)
     if space.shared is not None:
         for item, shared in _old_shared_work(space.shared, rule, now, needed):
             planned.remove.append(item)
-            planned.leftovers[item] = partial(space.shared.remove, shared)
+            planned.removals[item] = partial(space.shared.remove, shared)
     return planned
 
 
@@ -176,7 +172,7 @@ def _plan_versions(
         else:
             item = Item(kind="version", name=name, size_bytes=size, why="nothing in the rule keeps it")
             planned.remove.append(item)
-            planned.versions[item] = ref
+            planned.removals[item] = partial(published.remove, layout, ref)
 
 
 def _plan_snapshots(

@@ -57,6 +57,14 @@ class Rebuilt(Frozen):
         return ", ".join(names) or None
 
 
+def beside_shared_work(settings: Settings) -> Settings:
+    """Return the settings of the cluster of a rebuild, whose results no other run finds.
+
+    They lie on a disk of this machine: where workers elsewhere share no disk with it, its own take their place.
+    """
+    return settings if settings.work is None else settings.model_copy(update={"work": None, "dask_scheduler": None})
+
+
 def rebuild_version(ref: VersionRef, cluster: Cluster, settings: Settings) -> Rebuilt:
     """Make a version again from the snapshot, config and as-of date of its manifest, and compare every bit.
 
@@ -67,7 +75,7 @@ def rebuild_version(ref: VersionRef, cluster: Cluster, settings: Settings) -> Re
     ref : VersionRef
         Which one.
     cluster : Cluster
-        Where fits run.
+        Where fits run; opened by what `beside_shared_work` gives.
     settings : Settings
         Where it is published. Everything is made in a folder of its own below the root.
 

@@ -197,6 +197,8 @@ class ObjectStore(Store):
     def point(self, key: str, target: str) -> None:
         """Do nothing: readers ask the pointer document."""
 
+    # Beyond the port: what `storage.shared_work` needs.
+
     def listed(self, key: str) -> Iterator[Object]:
         """Yield the objects below a key in the order of their names, which are relative to it."""
         with self._told(key):
