@@ -18,9 +18,11 @@ import json
 import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from enum import StrEnum
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -44,6 +46,7 @@ _KEY: TypeAdapter[str] = TypeAdapter(Name)
 _ARRAYS, _JSON, _METADATA = "arrays.safetensors", "value.json", "zarr.json"
 _FILES = "files.json"
 _NOTED_SECONDS = 3600.0
+_ASKED = 16
 _FETCH_SECONDS = 86400.0
 
 
@@ -106,6 +109,12 @@ class WorkStore:
         """Whether there is such an entry; asking counts as using it, see `storage.leftovers`."""
         entry = self._entry(kind, key)
         return entry.is_dir() and _used(entry) if self._shared is None else self._shared.has(kind, key)
+
+    def among(self, kind: Kind, keys: Iterable[Key]) -> set[Key]:
+        """Return those of the keys that `has` an entry, asked side by side: a store of many machines answers slowly."""
+        asked = [*keys]
+        with ThreadPoolExecutor(_ASKED) as pool:
+            return {key for key, there in zip(asked, pool.map(partial(self.has, kind), asked), strict=True) if there}
 
     def put_arrays(self, kind: Kind, key: Key, arrays: Mapping[str, npt.NDArray[Any]], meta: Mapping[str, Any]) -> None:
         """Keep named numeric arrays and JSON facts; does nothing if the entry exists."""

@@ -12,7 +12,7 @@ which span they were computed first.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import asdict
 from functools import lru_cache
 from typing import Any
@@ -25,7 +25,7 @@ from models.families.base import FactorModel
 from models.families.linear import GramModel
 from models.panel import Panel
 from models.statistics.gram import Design, GramStatistics
-from models.statistics.spans import DatedGram, dated_gram, designs_of, joined, pieces, spans
+from models.statistics.spans import DatedGram, dated_gram, designs_of, halves, joined, pieces, spans
 from schemas.refs import Key
 from storage.work import Kind
 from tasks.panels import Sample
@@ -42,9 +42,7 @@ def gram_designs(sample: Sample, estimator: FactorModel) -> list[Design]:
 
 def missing_spans(sample: Sample, design: Design) -> list[tuple[int, int]]:
     """Positions (start, stop) of the spans up to the panel's as-of date that are not in the store."""
-    names = _names(sample, design)
-    cover = spans(sample.inputs.position(sample.panel.as_of) + 1)
-    return [span for span in cover if not sample.space.work.has(Kind.GRAMS, names(*span))]
+    return _missing(sample, design, spans(sample.inputs.position(sample.panel.as_of) + 1))
 
 
 def make_span(sample: Sample, design: Design, start: int, stop: int) -> Key:
@@ -52,8 +50,9 @@ def make_span(sample: Sample, design: Design, start: int, stop: int) -> Key:
     space, names = sample.space, _names(sample, design)
     name = names(start, stop)
     if not space.work.has(Kind.GRAMS, name):
+        shorter = space.work.among(Kind.GRAMS, (names(*span) for span in halves(start, stop)))
         parts = []
-        for first, last, known in pieces(start, stop, lambda *span: space.work.has(Kind.GRAMS, names(*span))):
+        for first, last, known in pieces(start, stop, lambda *span: names(*span) in shorter):
             rows = _opened(sample.space, sample.panel.key).isel(date=slice(first, last))
             parts.append(_load(space, names(first, last)) if known else dated_gram(rows, design))
         _store(space, name, joined(parts))
@@ -77,8 +76,18 @@ def dated_grams(sample: Sample, design: Design, until: pd.Timestamp) -> DatedGra
     inputs = sample.inputs
     last = inputs.position(until)
     cover = [span for span in spans(inputs.position(sample.panel.as_of) + 1) if span[0] <= last]
-    known = _assembled(sample.space, tuple(make_span(sample, design, *span) for span in cover))
+    for span in _missing(sample, design, cover):
+        make_span(sample, design, *span)
+    names = _names(sample, design)
+    known = _assembled(sample.space, tuple(names(*span) for span in cover))
     return known.until(last, inputs.dates[last], design)
+
+
+def _missing(sample: Sample, design: Design, cover: Iterable[tuple[int, int]]) -> list[tuple[int, int]]:
+    names = _names(sample, design)
+    named = {span: names(*span) for span in cover}
+    known = sample.space.work.among(Kind.GRAMS, named.values())
+    return [span for span, name in named.items() if name not in known]
 
 
 def _names(sample: Sample, design: Design) -> Callable[[int, int], Key]:

@@ -69,6 +69,7 @@ def test_what_one_machine_keeps_another_one_finds_and_fetches_once(
     one.work.put_json("metrics", KEY, {"r2": 0.5})
     one.work.put_dataset("panels", KEY, data)
     assert all(other.work.has(kind, KEY) for kind in ("fits", "metrics", "panels"))
+    assert other.work.among("fits", [KEY, "never"]) == {KEY}
     assert not other.root.exists(), "nothing is fetched before it is read"
     arrays, facts = other.work.get_arrays("fits", KEY)
     np.testing.assert_array_equal(arrays["gamma"], STATE["gamma"])
