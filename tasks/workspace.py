@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import stat
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import cache, cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -38,13 +38,16 @@ class Workspace:
     store : Store or None
         Where those lie, if not in the root. One that holds credentials refuses to be pickled, and so does this.
     shared : SharedWork or None
-        Where intermediate results lie that machines share. Where this is unpickled, it is opened anew by the settings
-        of that process, whose root is taken too; `ConfigError` if they name another one.
+        Where intermediate results lie that machines share.
+    away : str or None
+        URL of `shared`, in another process that this was sent to. `work` opens it by the settings there, with the root
+        there, and raises `ConfigError` if they name another one; what only passes this on needs no settings.
     """
 
     root: Path
     store: Store | None = field(default=None, repr=False, compare=False)
     shared: SharedWork | None = field(default=None, repr=False, compare=False)
+    away: str | None = field(default=None, repr=False, compare=False)
 
     @classmethod
     def of(cls, settings: Settings) -> Workspace:
@@ -75,12 +78,11 @@ class Workspace:
     @cached_property
     def work(self) -> WorkStore:
         """The store of intermediate results."""
-        return WorkStore(self.layout, self.shared)
+        return WorkStore(self.layout, self.shared) if self.away is None else _on_worker(self.away).work
 
     def __reduce__(self) -> tuple[Any, ...]:
-        if self.shared is None:
-            return Workspace, (self.root, self.store)
-        return _arrived, (self.shared.locate(""), self.store)
+        away = self.away if self.shared is None else self.shared.locate("")
+        return Workspace, (self.root, self.store, None, away)
 
 
 def reach_work(url: str) -> None:
@@ -108,10 +110,6 @@ def _on_worker(url: str) -> Workspace:
             "with AWS_... variables that may use it"
         )
     return space
-
-
-def _arrived(url: str, store: Store | None) -> Workspace:
-    return replace(_on_worker(url), store=store)
 
 
 def _require_folder(root: Path) -> None:

@@ -53,7 +53,6 @@ def test_workers_without_a_shared_disk_give_the_same_bits_though_one_is_killed(
         own=lambda number: {**env, "FACTORCUBE_WORK": url, "FACTORCUBE_ROOT": str(machines[number])},
     )
     monkeypatch.setenv("FACTORCUBE_ROOT", str(tmp_path / "flow"))
-    monkeypatch.setenv("FACTORCUBE_WORK", url)
     struck, over = threading.Event(), threading.Event()
 
     def strike() -> None:
@@ -64,8 +63,12 @@ def test_workers_without_a_shared_disk_give_the_same_bits_though_one_is_killed(
                 return
 
     watcher = threading.Thread(target=strike)
+    for name in env:  # the scheduler has neither credentials nor the setting
+        monkeypatch.delenv(name)
     with somebody as address, caplog.at_level(logging.DEBUG):
         monkeypatch.setenv("FACTORCUBE_DASK_SCHEDULER", address)
+        for name, value in {**env, "FACTORCUBE_WORK": url}.items():
+            monkeypatch.setenv(name, value)
         watcher.start()
         try:
             found = run(config, tmp_path / "flow")
