@@ -56,7 +56,7 @@ def run(*, quick: bool) -> list[Row]:
     design = Design(tuple(f"c{n}" for n in range(CHARS)))
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
-        samples = {n_dates: Sample(root, _stored_panel(root, n_dates, stocks), _SPEC) for n_dates in sizes}
+        samples = {n_dates: Sample(Workspace(root), _stored_panel(root, n_dates, stocks), _SPEC) for n_dates in sizes}
         rows = [_against_memory(samples[sizes[1]], design, _size(sizes[1], stocks))]
         rows += [_flat(samples[n], design, n, sizes[0], _size(n, stocks)) for n in sizes]
         rows.append(_workers(samples[sizes[2]], design, sizes[2], _size(sizes[2], stocks)))
@@ -126,7 +126,7 @@ def _flat(sample: Sample, design: Design, n_dates: int, least: int, size: str) -
             make_span(sample, design, start, stop)
 
     built = measure(build)
-    shutil.rmtree(sample.root / "work" / Kind.GRAMS)
+    shutil.rmtree(sample.space.root / "work" / Kind.GRAMS)
     return Row(
         f"Gram store, {n_dates // least}x: {size}",
         built.seconds,
@@ -160,9 +160,9 @@ def _on_workers(sample: Sample, design: Design, n_dates: int, workers: int) -> f
         ]
         cluster.gather(futures, str)
 
-    with open_cluster(Settings(root=sample.root, workers=workers), lambda _: None) as cluster:
+    with open_cluster(Settings(root=sample.space.root, workers=workers), lambda _: None) as cluster:
         cluster.client.wait_for_workers(workers)
-        return _best(sample.root, build)
+        return _best(sample.space.root, build)
 
 
 def _in_processes(sample: Sample, design: Design, n_dates: int, processes: int) -> float:
@@ -174,7 +174,7 @@ def _in_processes(sample: Sample, design: Design, n_dates: int, processes: int) 
             future.result()
 
     with ProcessPoolExecutor(processes, mp_context=get_context("spawn")) as pool:
-        return _best(sample.root, build)
+        return _best(sample.space.root, build)
 
 
 def _make_spans(sample: Sample, design: Design, share: list[tuple[int, int]]) -> None:

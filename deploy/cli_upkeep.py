@@ -72,12 +72,12 @@ def rebuild(
     from deploy.console_difference import print_rebuilt
     from tasks.cluster import open_cluster
     from tasks.promoting import find_version
-    from tasks.rebuilding import rebuild_version
+    from tasks.rebuilding import beside_shared_work, rebuild_version
     from tasks.workspace import Workspace
 
     settings = load_settings()
     ref = find_version(Workspace.of(settings).layout, version)
-    with open_cluster(settings, lambda line: typer.echo(line, err=True)) as cluster:
+    with open_cluster(beside_shared_work(settings), lambda line: typer.echo(line, err=True)) as cluster:
         found = rebuild_version(ref, cluster, settings)
     if as_json:
         typer.echo(found.model_dump_json(indent=2))

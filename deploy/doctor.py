@@ -53,7 +53,7 @@ def examine() -> list[Finding]:
         settings = load_settings()
     except FactorcubeError as error:
         return [*findings, Finding("FAIL", "settings", str(error))]
-    looks: list[Callable[[Settings], Iterator[Finding]]] = [_settings, _root, _store, _configs, _prefect, _dask]
+    looks: list[Callable[[Settings], Iterator[Finding]]] = [_settings, _root, _store, _work, _configs, _prefect, _dask]
     for look in looks:
         try:
             findings.extend(look(settings))
@@ -193,6 +193,21 @@ def _store(settings: Settings) -> Iterator[Finding]:
     yield Finding("ok", "store", f"{where} can be read, {len(universes)} universe(s) are published")
 
 
+def _work(settings: Settings) -> Iterator[Finding]:
+    from tasks.workspace import Workspace
+
+    shared = Workspace.of_workers(settings).shared
+    if shared is None:
+        return
+    try:
+        shared.check()
+    except OSError as error:
+        where = shared.locate()
+        yield Finding("FAIL", "work", f"{where} cannot be read: {_kind(error)}; see FACTORCUBE_WORK and AWS_...")
+        return
+    yield Finding("ok", "work", f"{shared.locate()} can be read; copies lie below {settings.root}")
+
+
 def _configs(settings: Settings) -> Iterator[Finding]:
     from storage.configs import load_spec
 
@@ -265,6 +280,7 @@ def _basic(secret: str) -> tuple[str, str]:
 def _dask(settings: Settings) -> Iterator[Finding]:
     from distributed import Client
 
+    from tasks.cluster import workers_without
     from tasks.scheduler import greet, security_of
 
     address = settings.dask_scheduler
@@ -284,6 +300,7 @@ def _dask(settings: Settings) -> Iterator[Finding]:
         here = source_version()
         workers = client.scheduler_info(n_workers=-1)["workers"]
         found = client.run(source_version, on_error="return") if workers else {}
+        lost = workers_without(client, settings) if workers else {}
     if not workers:
         yield Finding("FAIL", "dask", f"{address} has no workers; start some, or runs wait and fail")
         return
@@ -291,7 +308,9 @@ def _dask(settings: Settings) -> Iterator[Finding]:
     for worker, code in sorted(other.items()):
         runs = f"runs code {code}" if isinstance(code, str) else f"cannot run factorcube ({_kind(code)})"
         yield Finding("FAIL", "dask", f"worker {worker} {runs}, here it is {here}; install the same version there")
-    if not other:
+    for worker, why in sorted(lost.items()):
+        yield Finding("FAIL", "dask", f"worker {worker} cannot reach the intermediate results: {why}")
+    if not other and not lost:
         how = "over TLS" if security is not None else "without TLS"
         yield Finding("ok", "dask", f"{address} answers {how}; {len(workers)} worker(s) run code {here}")
 

@@ -15,7 +15,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 from schemas.addresses import check_address
 from schemas.base import Name, nearest
 from schemas.errors import ConfigError
-from schemas.stores import SCHEMES, parse_store
+from schemas.stores import SCHEMES, parse_store, parse_work
 
 PREFIX = "FACTORCUBE_"
 
@@ -27,12 +27,15 @@ class Settings(BaseSettings):
     ----------
     root : Path
         Folder of everything that is written: cubes, published versions, work, quarantine, reports.
-        Cubes and published versions lie elsewhere if `store` says so.
+        Cubes and published versions lie elsewhere if `store` says so, intermediate results also if `work` does.
     allowed_schemes : tuple[str, ...]
-        Schemes that `store` may have, as a JSON list.
+        Schemes that `store` and `work` may have, as a JSON list.
     store : str or None
         URL of cubes and published versions: ``s3://bucket/prefix`` or ``file:///folder``; None means `root`.
         Where an S3 store is and who may use it comes from the usual ``AWS_...`` variables, or from `store_block`.
+    work : str or None
+        URL of intermediate results, ``s3://bucket/prefix``, for Dask workers that share no disk: each keeps in its own
+        `root` what it has made or fetched. None means that all of them share `root`.
     store_block : str or None
         Name of a Prefect `Secret` block whose value is a mapping of such ``AWS_...`` variables.
     configs : Path
@@ -67,6 +70,7 @@ class Settings(BaseSettings):
     root: Path = Path("data")
     allowed_schemes: tuple[str, ...] = SCHEMES
     store: str | None = None
+    work: str | None = None
     store_block: Name | None = None
     configs: Path = Path("configs")
     dask_scheduler: str | None = Field(default=None, pattern=r"^(tcp|tls)://")
@@ -87,6 +91,13 @@ class Settings(BaseSettings):
     def _openable(cls, url: str | None, info: ValidationInfo) -> str | None:
         if url is not None:
             parse_store(url, info.data.get("allowed_schemes", ()))
+        return url
+
+    @field_validator("work")
+    @classmethod
+    def _shareable(cls, url: str | None, info: ValidationInfo) -> str | None:
+        if url is not None:
+            parse_work(url, info.data.get("allowed_schemes", ()))
         return url
 
     @field_validator("alert_webhook")

@@ -1,4 +1,4 @@
-"""What may be said about the store of cubes and published versions: its URL, its server, its credentials.
+"""What may be said about the store of cubes and versions, or of intermediate results: URL, server, credentials.
 
 Here belongs judging what an operator wrote; opening the store belongs to `storage.stores`. Messages never repeat a URL:
 it may hold a password.
@@ -21,7 +21,7 @@ from schemas.errors import ConfigError
 SCHEMES = ("file", "s3")
 """Schemes that factorcube knows how to open; settings may allow fewer."""
 
-_SETTING = "FACTORCUBE_STORE"
+_SETTING, _WORK_SETTING = "FACTORCUBE_STORE", "FACTORCUBE_WORK"
 _BUCKET = re.compile(r"(?!\d+\.\d+\.\d+\.\d+$)(?!.*\.\.)[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]")
 _SEGMENT = re.compile(r"[A-Za-z0-9][A-Za-z0-9._=-]{0,127}")
 
@@ -55,22 +55,41 @@ def parse_store(url: str, allowed: tuple[str, ...] = SCHEMES) -> Folder | S3Plac
     Traceback (most recent call last):
     schemas.errors.ConfigError: FACTORCUBE_STORE: this scheme is not allowed for a store; use file:// or s3://
     """
+    scheme, rest = _split(url, [name for name in SCHEMES if name in allowed], _SETTING)
+    if scheme == "s3":
+        return _bucket(rest, _SETTING)
+    host, slash, path = rest.partition("/")
+    if host or not path or ".." in path.split("/") or re.search(r"[%?#\\\x00-\x1f]", path):
+        raise ConfigError(
+            f"{_SETTING}: a file store is an absolute folder without '..', query or escapes: file:///folder"
+        )
+    return Folder(path=Path(slash + path))
+
+
+def parse_work(url: str, allowed: tuple[str, ...] = SCHEMES) -> S3Place:
+    """Read the URL of the object store of intermediate results; raises as `parse_store` does.
+
+    A folder is none: machines that share one have their root in it.
+    """
+    _, rest = _split(url, [name for name in ("s3",) if name in allowed], _WORK_SETTING)
+    return _bucket(rest, _WORK_SETTING)
+
+
+def _split(url: str, known: list[str], setting: str) -> tuple[str, str]:
+    """Return scheme and rest of a URL whose scheme is one of these."""
     scheme, separator, rest = url.partition("://")
-    known = [name for name in SCHEMES if name in allowed]
     if not separator or scheme not in known:
         usable = " or ".join(f"{name}://" for name in known)
-        raise ConfigError(f"{_SETTING}: this scheme is not allowed for a store; use {usable or 'none at all'}")
-    host, slash, path = rest.partition("/")
+        raise ConfigError(f"{setting}: this scheme is not allowed for a store; use {usable or 'none at all'}")
+    return scheme, rest
+
+
+def _bucket(rest: str, setting: str) -> S3Place:
+    host, _, path = rest.partition("/")
     segments = path.removesuffix("/").split("/") if path else []
-    if scheme == "file":
-        if host or not path or ".." in segments or re.search(r"[%?#\\\x00-\x1f]", path):
-            raise ConfigError(
-                f"{_SETTING}: a file store is an absolute folder without '..', query or escapes: file:///folder"
-            )
-        return Folder(path=Path(slash + path))
     if not _BUCKET.fullmatch(host) or not all(_SEGMENT.fullmatch(one) for one in segments):
         raise ConfigError(
-            f"{_SETTING}: an S3 store is a bucket and a prefix of letters, digits, '.', '_', '=' and '-', without "
+            f"{setting}: an S3 store is a bucket and a prefix of letters, digits, '.', '_', '=' and '-', without "
             "credentials, port or query: s3://bucket/prefix"
         )
     return S3Place(bucket=host, prefix="/".join(segments))

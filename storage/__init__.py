@@ -18,6 +18,7 @@ know how `latest` moves, and what it keeps      `storage.pointer`
 check and write the files of a version          `storage.version_files`
 know what a version shares with its parent      `storage.continuing`
 keep an intermediate result                     `storage.work`
+share it with machines that have other disks    `storage.shared_work`
 say what is damaged instead of a traceback      `storage.damage`
 expire snapshots, re-read a cube                `storage.cube_upkeep`
 find and remove what nobody needs any more      `storage.leftovers`

@@ -100,6 +100,10 @@ class Layout:
         """Folder of the intermediate results of one kind."""
         return self._at("work", _name("kind", kind))
 
+    def fetch_lock(self, kind: str) -> Path:
+        """Lock that a process of this machine holds while it fetches an intermediate result that others made."""
+        return self._at("locks", f"fetch.{_name('kind', kind)}")
+
     def retrain_lock(self, universe: str, model: str) -> Path:
         """Lock that a retrain of a model holds from its first step to its last."""
         return self._at("locks", f"retrain.{_name('universe', universe)}.{_name('model', model)}")

@@ -6,6 +6,10 @@ Here belong panels, fits, raw data and other things that can be made again. What
 An entry is a folder that is staged, synced and renamed: it is there whole or not at all, and is never changed. Two
 writers of one key have made the same thing, so the first wins and the second throws its copy away. A process may die at
 any time; what it leaves is removed by the next writer of that kind.
+
+Where machines share no disk, entries lie in an object store (`storage.shared_work`), and what lies here is a copy: an
+entry is there once it is there, whatever this folder holds; it is fetched whole, by one process of a machine, when it
+is first asked for.
 """
 
 from __future__ import annotations
@@ -13,30 +17,37 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections.abc import Callable, Iterable, Mapping
-from contextlib import suppress
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from enum import StrEnum
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy.typing as npt
 import xarray as xr
 from pydantic import TypeAdapter, ValidationError
 
 from schemas.base import Name, digest
-from schemas.errors import ConfigError, CorruptionError, ExecutionError
+from schemas.errors import ConfigError, CorruptionError, ExecutionError, StoreError
 from schemas.refs import Key
 from storage.arrays import FAST_COMPRESSORS, date_blocks, read_dataset, write_dataset
 from storage.damage import Guard, chunk_of
-from storage.files import place, sha256_file, staging, write_atomic
+from storage.files import locked, place, sha256_file, staging, write_atomic
 from storage.layout import Layout
 from storage.weights import load_state, save_state
+
+if TYPE_CHECKING:
+    from storage.shared_work import SharedWork
 
 _KEY: TypeAdapter[str] = TypeAdapter(Name)
 _ARRAYS, _JSON, _METADATA = "arrays.safetensors", "value.json", "zarr.json"
 _FILES = "files.json"
 _NOTED_SECONDS = 3600.0
+_ASKED = 16
+_FETCH_SECONDS = 86400.0
 
 
 class Kind(StrEnum):
@@ -82,15 +93,30 @@ class WorkStore:
     """The intermediate results of one installation; safe to use from many processes at once.
 
     A `key` has up to 64 lower-case letters and digits, as `schemas.base.digest` gives them.
+
+    Parameters
+    ----------
+    layout : Layout
+        Where the folders of entries are.
+    shared : SharedWork, optional
+        Where entries lie that machines share; the folders hold copies of them then. Every method may raise
+        `StoreError` for it.
     """
 
-    def __init__(self, layout: Layout) -> None:
+    def __init__(self, layout: Layout, shared: SharedWork | None = None) -> None:
         self._layout = layout
+        self._shared = shared
 
     def has(self, kind: Kind, key: Key) -> bool:
         """Whether there is such an entry; asking counts as using it, see `storage.leftovers`."""
         entry = self._entry(kind, key)
-        return entry.is_dir() and _used(entry)
+        return entry.is_dir() and _used(entry) if self._shared is None else self._shared.has(kind, key)
+
+    def among(self, kind: Kind, keys: Iterable[Key]) -> set[Key]:
+        """Return those of the keys that `has` an entry, asked side by side: a store of many machines answers slowly."""
+        asked = [*keys]
+        with ThreadPoolExecutor(_ASKED) as pool:
+            return {key for key, there in zip(asked, pool.map(partial(self.has, kind), asked), strict=True) if there}
 
     def put_arrays(self, kind: Kind, key: Key, arrays: Mapping[str, npt.NDArray[Any]], meta: Mapping[str, Any]) -> None:
         """Keep named numeric arrays and JSON facts; does nothing if the entry exists."""
@@ -187,18 +213,18 @@ class WorkStore:
         return read_dataset(folder, guard=replace(guard, expected=written), consolidated=True)
 
     def _put(self, kind: Kind, key: Key, write: Callable[[Path], None]) -> None:
-        entry = self._entry(kind, key)
-        if entry.is_dir():
+        if self.has(kind, key):
             return
-        try:
-            with staging(entry.parent) as folder:
-                write(folder)
+        entry = self._entry(kind, key)
+        with _told(entry), staging(entry.parent) as folder:
+            write(folder)
+            if self._shared is None or self._shared.put(kind, key, folder):
                 place(folder, entry)
-        except OSError as error:
-            raise ExecutionError(f"{entry}: cannot be written: {error}; mend that and run again") from error
 
     def _existing(self, kind: Kind, key: Key, file: str) -> Path:
         entry = self._entry(kind, key)
+        if self._shared is not None and not entry.is_dir():
+            self._fetch(self._shared, kind, key)
         if not entry.is_dir():
             raise ExecutionError(f"{entry}: no such intermediate result; run the step that makes it again")
         if not (entry / file).is_file():
@@ -206,11 +232,31 @@ class WorkStore:
         _used(entry)
         return entry
 
+    def _fetch(self, shared: SharedWork, kind: Kind, key: Key) -> None:
+        """Copy an entry of other machines, if there is one, unless another process of this one just did."""
+        entry = self._entry(kind, key)
+        with _told(entry), locked(self._layout.fetch_lock(kind), timeout_seconds=_FETCH_SECONDS):
+            if not entry.is_dir():
+                with staging(entry.parent) as folder:
+                    if shared.fetch(kind, key, folder):
+                        place(folder, entry)
+
     def _entry(self, kind: Kind, key: Key) -> Path:
         try:
             return self._layout.work(kind) / _KEY.validate_python(key, strict=True)
         except ValidationError:
             raise ConfigError(f"key {key!r} of kind '{kind}' is not a hash or a name") from None
+
+
+@contextmanager
+def _told(entry: Path) -> Iterator[None]:
+    """Say which entry could not be written to this disk."""
+    try:
+        yield
+    except StoreError:  # names its own
+        raise
+    except OSError as error:
+        raise ExecutionError(f"{entry}: cannot be written: {error}; mend that and run again") from error
 
 
 def _used(entry: Path) -> bool:

@@ -54,7 +54,7 @@ def estimate_covariance(
 
     Beside them stands why other models failed.
     """
-    sample, futures = Sample(settings.root, panel, spec), {}
+    sample, futures = Sample(Workspace.of_workers(settings), panel, spec), {}
     for model in models:
         own = tuple(fit for fit in fits if fit.model == model.name)
         about = f"{model.name}-{panel.key[:8]}"
@@ -77,7 +77,7 @@ def evaluate_models(
     spec: RunSpec, panel: PanelRef, risks: list[RiskRef], cluster: Cluster, settings: Settings
 ) -> tuple[dict[str, Metrics], dict[str, Exception]]:
     """Score the forecasts of every model out of sample; metrics by model, and why others failed."""
-    sample = Sample(settings.root, panel, spec)
+    sample = Sample(Workspace.of_workers(settings), panel, spec)
     futures = {
         risk.model: [cluster.submit(evaluate_risk, sample, risk, key=f"evaluate-{risk.model}-{risk.key[:8]}")]
         for risk in risks

@@ -23,11 +23,12 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from threadpoolctl import threadpool_limits
 
 from models.blas import MKL_BRANCH, MKL_VARIABLE
-from schemas.errors import ExecutionError
+from schemas.errors import ExecutionError, FactorcubeError
 from schemas.settings import Settings
 from tasks.gathering import Gathering
 from tasks.provenance import source_version
 from tasks.scheduler import greet, security_of
+from tasks.workspace import Workspace, reach_work
 
 if TYPE_CHECKING:
     from distributed import Client, Future, LocalCluster
@@ -215,6 +216,7 @@ class Cluster:
                 f"no Dask scheduler answers at {address} (FACTORCUBE_DASK_SCHEDULER): {error}"
             ) from None
         self._refuse_other_code(client)
+        self._refuse_other_work(client)
         client.subscribe_topic(PROGRESS_TOPIC, lambda event: self.tell(str(event[1])))
         workers = len(client.scheduler_info(n_workers=-1)["workers"])
         where = self._settings.dask_scheduler or "started on this machine"
@@ -270,6 +272,10 @@ class Cluster:
                 f"{source_version()}); install the same version on them"
             )
 
+    def _refuse_other_work(self, client: Client) -> None:
+        for worker, why in workers_without(client, self._settings).items():
+            raise ExecutionError(f"Dask worker {worker} cannot reach the intermediate results of this run: {why}")
+
 
 @contextlib.contextmanager
 def open_cluster(settings: Settings, log: Callable[[str], None]) -> Iterator[Cluster]:
@@ -284,6 +290,19 @@ def open_cluster(settings: Settings, log: Callable[[str], None]) -> Iterator[Clu
         raise
     finally:
         cluster.close()
+
+
+def workers_without(client: Client, settings: Settings) -> dict[str, str]:
+    """Return why workers cannot use the object store of intermediate results, by their addresses; none if all can."""
+    shared = Workspace.of_workers(settings).shared
+    if shared is None:
+        return {}
+    found = client.run(reach_work, shared.locate(""), on_error="return")
+    return {
+        worker: str(error) if isinstance(error, FactorcubeError) else type(error).__name__
+        for worker, error in found.items()
+        if error is not None
+    }
 
 
 def report_progress(message: str) -> None:

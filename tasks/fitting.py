@@ -50,7 +50,7 @@ def fit_models(
     Models that others are fitted on come first, whether they are asked for or not; those that last longest
     are begun first.
     """
-    sample = Sample(settings.root, panel, spec)
+    sample = Sample(Workspace.of_workers(settings), panel, spec)
     refits = _refits(sample)
     run_logger().info(
         "%d model(s) x %d refit(s), %s to %s",

@@ -12,10 +12,9 @@ which span they were computed first.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import asdict
 from functools import lru_cache
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -26,7 +25,7 @@ from models.families.base import FactorModel
 from models.families.linear import GramModel
 from models.panel import Panel
 from models.statistics.gram import Design, GramStatistics
-from models.statistics.spans import DatedGram, dated_gram, designs_of, joined, pieces, spans
+from models.statistics.spans import DatedGram, dated_gram, designs_of, halves, joined, pieces, spans
 from schemas.refs import Key
 from storage.work import Kind
 from tasks.panels import Sample
@@ -37,15 +36,13 @@ from tasks.workspace import Workspace
 
 def gram_designs(sample: Sample, estimator: FactorModel) -> list[Design]:
     """Return the designs of the statistics that a model is fitted to, and scored on; none if it needs the rows."""
-    opened = Panel(_opened(sample.root, sample.panel.key))
+    opened = Panel(_opened(sample.space, sample.panel.key))
     return designs_of(estimator.design(opened) if isinstance(estimator, GramModel) else None)
 
 
 def missing_spans(sample: Sample, design: Design) -> list[tuple[int, int]]:
     """Positions (start, stop) of the spans up to the panel's as-of date that are not in the store."""
-    names = _names(sample, design)
-    cover = spans(sample.inputs.position(sample.panel.as_of) + 1)
-    return [span for span in cover if not sample.space.work.has(Kind.GRAMS, names(*span))]
+    return _missing(sample, design, spans(sample.inputs.position(sample.panel.as_of) + 1))
 
 
 def make_span(sample: Sample, design: Design, start: int, stop: int) -> Key:
@@ -53,9 +50,10 @@ def make_span(sample: Sample, design: Design, start: int, stop: int) -> Key:
     space, names = sample.space, _names(sample, design)
     name = names(start, stop)
     if not space.work.has(Kind.GRAMS, name):
+        shorter = space.work.among(Kind.GRAMS, (names(*span) for span in halves(start, stop)))
         parts = []
-        for first, last, known in pieces(start, stop, lambda *span: space.work.has(Kind.GRAMS, names(*span))):
-            rows = _opened(sample.root, sample.panel.key).isel(date=slice(first, last))
+        for first, last, known in pieces(start, stop, lambda *span: names(*span) in shorter):
+            rows = _opened(sample.space, sample.panel.key).isel(date=slice(first, last))
             parts.append(_load(space, names(first, last)) if known else dated_gram(rows, design))
         _store(space, name, joined(parts))
     return name
@@ -78,8 +76,18 @@ def dated_grams(sample: Sample, design: Design, until: pd.Timestamp) -> DatedGra
     inputs = sample.inputs
     last = inputs.position(until)
     cover = [span for span in spans(inputs.position(sample.panel.as_of) + 1) if span[0] <= last]
-    known = _assembled(sample.root, tuple(make_span(sample, design, *span) for span in cover))
+    for span in _missing(sample, design, cover):
+        make_span(sample, design, *span)
+    names = _names(sample, design)
+    known = _assembled(sample.space, tuple(names(*span) for span in cover))
     return known.until(last, inputs.dates[last], design)
+
+
+def _missing(sample: Sample, design: Design, cover: Iterable[tuple[int, int]]) -> list[tuple[int, int]]:
+    names = _names(sample, design)
+    named = {span: names(*span) for span in cover}
+    known = sample.space.work.among(Kind.GRAMS, named.values())
+    return [span for span, name in named.items() if name not in known]
 
 
 def _names(sample: Sample, design: Design) -> Callable[[int, int], Key]:
@@ -90,8 +98,8 @@ def _names(sample: Sample, design: Design) -> Callable[[int, int], Key]:
 
 
 @lru_cache(maxsize=2)
-def _opened(root: Path, name: Key) -> xr.Dataset:
-    return Workspace(root).work.open_dataset(Kind.PANELS, name)
+def _opened(space: Workspace, name: Key) -> xr.Dataset:
+    return space.work.open_dataset(Kind.PANELS, name)
 
 
 def _store(space: Workspace, name: Key, span: DatedGram) -> None:
@@ -133,7 +141,6 @@ def _load(space: Workspace, name: Key) -> DatedGram:
 
 
 @lru_cache(maxsize=2)
-def _assembled(root: Path, names: tuple[Key, ...]) -> DatedGram:
+def _assembled(space: Workspace, names: tuple[Key, ...]) -> DatedGram:
     """Join stored spans; each worker keeps the last ones in memory, since all refits of a model look at the same."""
-    space = Workspace(root)
     return joined([_load(space, name) for name in names])

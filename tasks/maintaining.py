@@ -10,10 +10,12 @@ read keeps everything, and so does the cube of its universe: what it names is no
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
+from typing import Literal
 
 from prefect.artifacts import create_table_artifact
 from prefect.logging import get_run_logger
@@ -29,6 +31,7 @@ from storage.cube import Cube
 from storage.files import size_of
 from storage.layout import Layout
 from storage.leftovers import Leftover
+from storage.shared_work import WORK, SharedLeftover, SharedWork
 from storage.work import Kind
 from tasks.committing import ingest_record
 from tasks.steps import step
@@ -41,12 +44,17 @@ class _Planned:
 
     remove: list[Item] = field(default_factory=list)
     keep: list[Item] = field(default_factory=list)
-    versions: dict[Item, VersionRef] = field(default_factory=dict)
-    leftovers: dict[Item, Leftover] = field(default_factory=dict)
+    removals: dict[Item, Callable[[], bool | None]] = field(default_factory=dict)
+    """How versions and leftovers are removed; False says that one was not."""
     manifests: dict[str, list[Manifest]] = field(default_factory=dict)
     """Of the versions that stay, by universe."""
     unknown: dict[str, str] = field(default_factory=dict)
     """Universes of which not all manifests could be read, with the reason."""
+
+    @property
+    def living(self) -> list[Manifest]:
+        """Manifests of the versions that stay, of all universes."""
+        return [one for several in self.manifests.values() for one in several]
 
 
 @step("plan upkeep", "plan upkeep")
@@ -90,14 +98,11 @@ def carry_out(space: Workspace, made: Plan) -> Plan:
         same = still.get((item.kind, item.name))
         if same is None:
             kept.append(item.model_copy(update={"why": "needed or gone since this was planned"}))
-        elif same in fresh.versions:
+        elif same in fresh.removals:
             try:
-                published.remove(space.layout, fresh.versions[same])
-                removed.append(item)
+                (kept if fresh.removals[same]() is False else removed).append(item)
             except FactorcubeError as error:
                 kept.append(item.model_copy(update={"why": str(error)}))
-        elif same in fresh.leftovers:
-            (removed if leftovers.remove(fresh.leftovers[same]) else kept).append(item)
     universes = {item.name.partition("/")[0] for item in made.remove if item.kind in {"snapshot", "unreferenced data"}}
     for universe in sorted(universes):
         try:
@@ -132,9 +137,14 @@ def _plan(space: Workspace, rule: RetentionRule, now: datetime, *, sizes: bool =
                 planned.keep.append(Item(kind="version", name=f"{universe}/{model}", why=why))
     for universe in space.layout.cubes():
         _plan_snapshots(space.layout, universe, rule, now, planned, sizes=sizes)
-    for item, leftover in _old_files(space, rule, now, planned):
+    needed = _records(space, planned.living)
+    for item, leftover in _old_files(space, rule, now, planned, needed):
         planned.remove.append(item)
-        planned.leftovers[item] = leftover
+        planned.removals[item] = partial(leftovers.remove, leftover)
+    if space.shared is not None:
+        for item, shared in _old_shared_work(space.shared, rule, now, needed):
+            planned.remove.append(item)
+            planned.removals[item] = partial(space.shared.remove, shared)
     return planned
 
 
@@ -162,7 +172,7 @@ def _plan_versions(
         else:
             item = Item(kind="version", name=name, size_bytes=size, why="nothing in the rule keeps it")
             planned.remove.append(item)
-            planned.versions[item] = ref
+            planned.removals[item] = partial(published.remove, layout, ref)
 
 
 def _plan_snapshots(
@@ -199,41 +209,51 @@ def _plan_snapshots(
 
 
 def _old_files(
-    space: Workspace, rule: RetentionRule, now: datetime, planned: _Planned
+    space: Workspace, rule: RetentionRule, now: datetime, planned: _Planned, needed: set[str]
 ) -> Iterator[tuple[Item, Leftover]]:
     """Yield what may go from the folders below the root."""
-    manifests = [one for several in planned.manifests.values() for one in several]
-    needed = _records(space, manifests)
     unused, old = now - timedelta(days=rule.work_days), now - timedelta(days=rule.report_days)
     for one in leftovers.work_entries(space.layout):
-        if one.used_at < unused and one.path not in needed:
+        if one.used_at < unused and one.path.relative_to(space.root).as_posix() not in needed:
             yield _item(space, "work", one, f"not used in the last {rule.work_days} days"), one
     for one in leftovers.abandoned(space.layout):
         if one.used_at < _abandoned_before(rule, now):
             yield _item(space, "staging", one, "left by a writer that died"), one
     if planned.unknown:
         return
-    living = {one.ingest_key for one in manifests}
+    living = {one.ingest_key for one in planned.living}
     for one in leftovers.quarantined(space.layout):
         if one.used_at < old and one.path.stem not in living:
             yield _item(space, "quarantine", one, f"older than {rule.report_days} days"), one
-    paths = [f"published/{one}" for one in manifests]
+    paths = [f"published/{one}" for one in planned.living]
     for one in leftovers.reports(space.layout):
         if one.used_at < old and not _mentions(one.path, paths):
             yield _item(space, "report", one, f"older than {rule.report_days} days, of no version that is kept"), one
 
 
-def _records(space: Workspace, manifests: list[Manifest]) -> set[Path]:
-    """Return the entries that say how the data of living versions were checked: small, and shown by reports."""
-    found: set[Path] = set()
+def _old_shared_work(
+    shared: SharedWork, rule: RetentionRule, now: datetime, needed: set[str]
+) -> Iterator[tuple[Item, SharedLeftover]]:
+    """Yield what may go of the intermediate results that machines share."""
+    for one in shared.leftovers():
+        old = now - timedelta(days=rule.work_days) if one.whole else _abandoned_before(rule, now)
+        if one.used_at < old and one.name not in needed:
+            kind: Literal["work", "staging"] = "work" if one.whole else "staging"
+            why = f"not used in the last {rule.work_days} days" if one.whole else "left by an upload that died"
+            yield Item(kind=kind, name=shared.locate(one.name), size_bytes=one.size_bytes, why=why), one
+
+
+def _records(space: Workspace, manifests: list[Manifest]) -> set[str]:
+    """Name the entries that say how the data of living versions were checked: small, and shown by reports."""
+    found: set[str] = set()
     for one in manifests:
         record = ingest_record(one.ingest_key, one.snapshot_id)
-        found.add(space.layout.work(Kind.INGESTS) / record)
+        found.add(f"{WORK}/{Kind.INGESTS}/{record}")
         try:
             snapshot = SnapshotRef.model_validate(space.work.get_json(Kind.INGESTS, record))
         except (FactorcubeError, ValueError):
             continue
-        found.add(space.layout.work(Kind.CHECKS) / snapshot.checks_key)
+        found.add(f"{WORK}/{Kind.CHECKS}/{snapshot.checks_key}")
     return found
 
 

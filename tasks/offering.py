@@ -32,7 +32,7 @@ def judge(
     """Let the gate compare a version with the present champion, on the data that the version may know."""
     champion = published.latest(space.layout, ref.universe, ref.model)
     beside = None if champion is None else (champion.version, published.open_version(space.layout, champion))
-    sample = Sample(space.root, panel, spec)
+    sample = Sample(space, panel, spec)
     known = sample.known().data.isel(date=slice(0, -1))
     returns = counted(known["returns"].load(), sample.held(), spec.gate.suspected_returns)
     decision = decide(spec.gate, metrics, challenger, beside, returns, known["mask"].load())

@@ -11,7 +11,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import date
 from functools import cached_property, lru_cache
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -74,7 +73,7 @@ def build_panel(spec: RunSpec, snapshot: SnapshotRef, as_of: date | None, settin
         as_of=last,
         next_date=next_session(spec.calendar, spec.frequency, last).date(),
     )
-    panel = Sample(space.root, ref, spec).known()
+    panel = Sample(space, ref, spec).known()
     run_logger().info(
         "panel as of %s: %d dates x %d tickers x %d characteristics (%s)",
         last, len(panel.dates) - 1, len(panel.tickers), len(panel.chars), ", ".join(panel.chars),
@@ -103,27 +102,22 @@ class Sample:
 
     Attributes
     ----------
-    root : Path
-        Folder of the installation.
+    space : Workspace
+        Intermediate results; `Workspace.of_workers` gives one that may travel.
     panel : PanelRef
         The panel.
     spec : RunSpec
         What a model sees, and how it is fitted and judged.
     """
 
-    root: Path
+    space: Workspace
     panel: PanelRef
     spec: RunSpec
 
     @property
-    def space(self) -> Workspace:
-        """Intermediate results."""
-        return Workspace(self.root)
-
-    @property
     def inputs(self) -> DataDigests:
         """Digests of the data behind the panel."""
-        return _inputs(self.root, self.panel.inputs)
+        return _inputs(self.space, self.panel.inputs)
 
     @property
     def sees(self) -> dict[str, Any]:
@@ -132,7 +126,7 @@ class Sample:
 
     def stored(self) -> Panel:
         """Return the whole panel, lazily if it is large."""
-        return _stored(self.root, self.panel.key)
+        return _stored(self.space, self.panel.key)
 
     def known(self) -> Panel:
         """Return what was known as of the panel's date, and the row of the next session."""
@@ -207,11 +201,11 @@ class CubeRows:
 
 
 @lru_cache(maxsize=2)
-def _stored(root: Path, name: Key) -> Panel:
-    panel = Panel(Workspace(root).work.open_dataset(Kind.PANELS, name))
+def _stored(space: Workspace, name: Key) -> Panel:
+    panel = Panel(space.work.open_dataset(Kind.PANELS, name))
     return panel.load() if panel.data.nbytes <= _IN_MEMORY_BYTES else panel
 
 
 @lru_cache(maxsize=4)
-def _inputs(root: Path, name: Key) -> DataDigests:
-    return stored_inputs(Workspace(root), name)
+def _inputs(space: Workspace, name: Key) -> DataDigests:
+    return stored_inputs(space, name)

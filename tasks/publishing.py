@@ -75,7 +75,7 @@ def publish_version(
         version=planned.version,
         as_of=panel.as_of,
         created_at=datetime.now(UTC),
-        input_digest=Sample(space.root, panel, spec).inputs.digest(panel.as_of),
+        input_digest=Sample(space, panel, spec).inputs.digest(panel.as_of),
         snapshot_id=panel.snapshot.snapshot_id,
         ingest_key=panel.snapshot.ingest_key,
         sources=sources_of(ingests),

@@ -58,6 +58,14 @@ class Rebuilt(Frozen):
         return ", ".join(names) or None
 
 
+def beside_shared_work(settings: Settings) -> Settings:
+    """Return the settings of the cluster of a rebuild, whose results no other run finds.
+
+    They lie on a disk of this machine: where workers elsewhere share no disk with it, its own take their place.
+    """
+    return settings if settings.work is None else settings.model_copy(update={"work": None, "dask_scheduler": None})
+
+
 def rebuild_version(ref: VersionRef, cluster: Cluster, settings: Settings) -> Rebuilt:
     """Make a version again from the snapshot, config and as-of date of its manifest, and compare every bit.
 
@@ -68,7 +76,7 @@ def rebuild_version(ref: VersionRef, cluster: Cluster, settings: Settings) -> Re
     ref : VersionRef
         Which one.
     cluster : Cluster
-        Where fits run.
+        Where fits run; opened by what `beside_shared_work` gives.
     settings : Settings
         Where it is published. Everything is made in a folder of its own below the root.
 
@@ -161,7 +169,7 @@ def _elsewhere(space: Workspace, settings: Settings) -> Iterator[Settings]:
     """Give settings with the same cubes and versions, and a folder of intermediate results that is empty."""
     with staging(space.layout.rebuilds) as scratch:
         here = {} if settings.store else {"store": f"file://{settings.root}", "allowed_schemes": SCHEMES}
-        yield settings.model_copy(update={"root": scratch, **here})
+        yield settings.model_copy(update={"root": scratch, "work": None, **here})
 
 
 def _differing(published_state: _State, state: _State) -> Iterator[ArrayDifference]:

@@ -1,7 +1,8 @@
 """What a step needs to find its inputs and to keep its results, made from the settings alone.
 
 Here belongs the opening of stores. In the process of the flow, `Workspace.of` opens all of them. What travels to Dask
-workers is the path of the root: ``Workspace(root)`` reaches intermediate results there, and no object store.
+workers is the path of the root, or, where machines share no disk, the URL of the object store of intermediate results:
+a worker opens it by its own settings and credentials, and keeps copies in its own root.
 """
 
 from __future__ import annotations
@@ -9,18 +10,21 @@ from __future__ import annotations
 import os
 import stat
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from schemas.errors import ConfigError, ExecutionError
-from schemas.settings import Settings
+from schemas.settings import Settings, load_settings
 from schemas.stores import S3Access
 from storage.files import user
 from storage.layout import Layout
 from storage.stores import Store
-from storage.stores.opening import open_store
+from storage.stores.opening import open_store, open_work
 from storage.work import WorkStore
+
+if TYPE_CHECKING:
+    from storage.shared_work import SharedWork
 
 
 @dataclass(frozen=True)
@@ -33,10 +37,17 @@ class Workspace:
         Folder of everything but, maybe, cubes and published versions.
     store : Store or None
         Where those lie, if not in the root. One that holds credentials refuses to be pickled, and so does this.
+    shared : SharedWork or None
+        Where intermediate results lie that machines share.
+    away : str or None
+        URL of `shared`, in another process that this was sent to. `work` opens it by the settings there, with the root
+        there, and raises `ConfigError` if they name another one; what only passes this on needs no settings.
     """
 
     root: Path
     store: Store | None = field(default=None, repr=False, compare=False)
+    shared: SharedWork | None = field(default=None, repr=False, compare=False)
+    away: str | None = field(default=None, repr=False, compare=False)
 
     @classmethod
     def of(cls, settings: Settings) -> Workspace:
@@ -50,7 +61,14 @@ class Workspace:
             If Prefect's server does not give them.
         """
         _require_folder(settings.root)
-        return cls(settings.root, None if settings.store is None else open_store(settings, lambda: _access(settings)))
+        access = cache(lambda: _access(settings))
+        store = None if settings.store is None else open_store(settings, access)
+        return cls(settings.root, store, open_work(settings, access))
+
+    @classmethod
+    def of_workers(cls, settings: Settings) -> Workspace:
+        """Open intermediate results alone, which is what Dask workers look at: it may travel. Raises as `of` does."""
+        return cls(settings.root, shared=open_work(settings, lambda: _access(settings)))
 
     @cached_property
     def layout(self) -> Layout:
@@ -60,7 +78,38 @@ class Workspace:
     @cached_property
     def work(self) -> WorkStore:
         """The store of intermediate results."""
-        return WorkStore(self.layout)
+        return WorkStore(self.layout, self.shared) if self.away is None else _on_worker(self.away).work
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        away = self.away if self.shared is None else self.shared.locate("")
+        return Workspace, (self.root, self.store, None, away)
+
+
+def reach_work(url: str) -> None:
+    """Find the intermediate results that a run keeps at a URL, from a process of another machine.
+
+    Raises
+    ------
+    ConfigError
+        If the settings of this process name another place, or none.
+    StoreError
+        If it does not answer, or refuses the credentials of this process.
+    """
+    shared = _on_worker(url).shared
+    if shared is not None:
+        shared.check()
+
+
+@cache
+def _on_worker(url: str) -> Workspace:
+    space = Workspace.of_workers(load_settings())
+    found = None if space.shared is None else space.shared.locate("")
+    if found != url:
+        raise ConfigError(
+            f"FACTORCUBE_WORK is {found or 'not set'} there and {url} in the run; set it alike on every Dask worker, "
+            "with AWS_... variables that may use it"
+        )
+    return space
 
 
 def _require_folder(root: Path) -> None:

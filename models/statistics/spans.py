@@ -77,6 +77,15 @@ def spans(n_dates: int) -> Iterator[tuple[int, int]]:
         start += size
 
 
+def halves(start: int, stop: int) -> Iterator[tuple[int, int]]:
+    """Yield an aligned span, its halves, theirs, and so on: the spans that `pieces` asks for."""
+    yield start, stop
+    if stop - start > 1:
+        middle = (start + stop) // 2
+        yield from halves(start, middle)
+        yield from halves(middle, stop)
+
+
 def pieces(start: int, stop: int, known: Callable[[int, int], bool]) -> Iterator[tuple[int, int, bool]]:
     """Cut a span into the largest aligned spans that are known, and whatever lies between them."""
     begin = start

@@ -1,4 +1,4 @@
-"""Cubes and published versions in an S3 object store.
+"""Cubes, published versions and the files of intermediate results in an S3 object store.
 
 Here belong conditional puts and the order of uploads. There are no locks, links or renames: S3 itself refuses a write
 that comes too late (``If-Match``, ``If-None-Match``).
@@ -14,12 +14,12 @@ completed by publishing again.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
-from datetime import timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn, cast
+from typing import TYPE_CHECKING, NamedTuple, NoReturn, cast
 
 import icechunk
 import obstore
@@ -36,8 +36,16 @@ from storage.stores import MANIFEST, ROOT, SEAL, Document, Shared, Store
 if TYPE_CHECKING:
     from obstore.store import RetryConfig, S3Config
 
-_UPLOADS = 8
+_TRANSFERS = 8
 _RETRY: RetryConfig = {"max_retries": 5, "retry_timeout": timedelta(seconds=60)}
+
+
+class Object(NamedTuple):
+    """An object as a listing names it: its size in bytes, and when it was last written (UTC)."""
+
+    name: str
+    size: int
+    written_at: datetime
 
 
 class ObjectStore(Store):
@@ -144,7 +152,7 @@ class ObjectStore(Store):
                 return False
             write_atomic(folder / SEAL, f"{hashlib.sha256(theirs).hexdigest()}  {MANIFEST}\n")
         names = (path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
-        with ThreadPoolExecutor(_UPLOADS) as pool:
+        with ThreadPoolExecutor(_TRANSFERS) as pool:
             list(pool.map(lambda name: self._put(folder, key, name), set(names) - {MANIFEST, ROOT, SEAL}))
             if shared is not None:
                 list(pool.map(lambda name: self._copy(shared.key, key, name), shared.checksums))
@@ -194,6 +202,34 @@ class ObjectStore(Store):
     def point(self, key: str, target: str) -> None:
         """Do nothing: readers ask the pointer document."""
 
+    # Beyond the port: what `storage.shared_work` needs.
+
+    def listed(self, key: str) -> Iterator[Object]:
+        """Yield the objects below a key in the order of their names, which are relative to it."""
+        with self._told(key):
+            for batch in obstore.list(self._objects, f"{key}/", chunk_size=1000):
+                for item in batch:
+                    yield Object(item["path"].removeprefix(f"{key}/"), item["size"], item["last_modified"])
+
+    def written_at(self, key: str) -> datetime | None:
+        """Return when an object was last written (UTC); None if there is none."""
+        try:
+            with self._told(key):
+                return obstore.head(self._objects, key)["last_modified"]
+        except FileNotFoundError:
+            return None
+
+    def upload(self, folder: Path, key: str) -> None:
+        """Copy all files of a folder to objects below a key, in no order."""
+        names = [path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()]
+        with ThreadPoolExecutor(_TRANSFERS) as pool:
+            list(pool.map(lambda name: self._put(folder, key, name), names))
+
+    def download(self, key: str, names: Iterable[str], folder: Path) -> None:
+        """Copy objects below a key to files of a folder, which are new; `FileNotFoundError` if one is missing."""
+        with ThreadPoolExecutor(_TRANSFERS) as pool:
+            list(pool.map(lambda name: self._get(key, name, folder / name), names))
+
     def _open(self, prefix: str) -> S3Store:
         config: dict[str, str] = {"region": self._access.region, "checksum_algorithm": "SHA256", **self._access.keys}
         if self._access.endpoint is not None:
@@ -225,6 +261,12 @@ class ObjectStore(Store):
     def _copy(self, source: str, key: str, name: str) -> None:
         with self._told(f"{source}/{name}"):
             obstore.copy(self._objects, f"{source}/{name}", f"{key}/{name}")
+
+    def _get(self, key: str, name: str, path: Path) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("xb") as file, self._told(f"{key}/{name}"):
+            for part in obstore.get(self._objects, f"{key}/{name}"):
+                file.write(part)
 
     @contextmanager
     def _told(self, key: str) -> Iterator[None]:

@@ -17,6 +17,7 @@ from deploy import doctor
 from deploy.cli import app
 from deploy.doctor import Finding, examine
 from models.blas import arithmetic
+from schemas.settings import Settings
 from tasks.provenance import source_version
 
 SECRET = "hunter2-of-the-test"
@@ -112,6 +113,20 @@ def test_a_store_that_cannot_be_read(installation: Path, monkeypatch: pytest.Mon
     assert state == "FAIL"
     assert "bucket" in said
     assert SECRET not in str(findings)
+
+
+def test_a_store_of_intermediate_results_is_looked_at(
+    installation: Path, s3: tuple[str, dict[str, str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = Settings(root=installation / "root", work=s3[0])
+    assert list(doctor._work(settings)) == [
+        Finding("ok", "work", f"{s3[0]}/work can be read; copies lie below {installation / 'root'}")
+    ]
+    monkeypatch.setattr("storage.stores.objects._RETRY", {"max_retries": 0})
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
+    (found,) = doctor._work(settings)
+    assert found.state == "FAIL"
+    assert found.said == f"{s3[0]}/work cannot be read: StoreError; see FACTORCUBE_WORK and AWS_..."
 
 
 def test_a_server_that_asks_for_a_password(installation: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,7 +8,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -53,10 +53,20 @@ def tls_options(pem: Path) -> list[str]:
 
 
 class scheduler:  # noqa: N801  # reads as a context manager
-    """A Dask scheduler and workers as processes of their own, as somebody else would run them."""
+    """A Dask scheduler and workers as processes of their own, as somebody else would run them; logs lie in a folder.
 
-    def __init__(self, folder: Path, *, workers: int, path: Path | None = None) -> None:
-        self.folder, self.workers = folder, workers
+    `own` gives variables of the environment of a worker by its number, as machines differ in theirs.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        workers: int,
+        path: Path | None = None,
+        own: Callable[[int], Mapping[str, str]] = lambda _: {},
+    ) -> None:
+        self.folder, self.workers, self.own = folder, workers, own
         self.path = path or _REPOSITORY
         self.processes: list[subprocess.Popen[bytes]] = []
 
@@ -65,19 +75,17 @@ class scheduler:  # noqa: N801  # reads as a context manager
         environment = {**os.environ, "PYTHONPATH": str(self.path)}
         command = [sys.executable, "-m", "distributed.cli.dask_scheduler", "--host", address, "--no-dashboard"]
         self._start(command, environment)
-        for _ in range(self.workers):
+        for number in range(self.workers):
             worker = [sys.executable, "-m", "distributed.cli.dask_worker", address, "--nthreads", "1", "--no-nanny"]
-            worker += ["--host", "127.0.0.1"]
-            self._start([*worker, "--no-dashboard", "--local-directory", str(self.folder)], environment)
+            where = ["--host", "127.0.0.1", "--no-dashboard", "--local-directory", str(self.folder)]
+            self._start([*worker, *where], {**environment, **self.own(number)})
         _wait_for(address)
         return address
 
     def _start(self, command: list[str], environment: dict[str, str]) -> None:
-        self.processes.append(
-            subprocess.Popen(
-                command, cwd=self.path, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-            )
-        )
+        with (self.folder / f"dask-{len(self.processes)}.log").open("wb") as log:
+            process = subprocess.Popen(command, cwd=self.path, env=environment, stdout=log, stderr=log)
+        self.processes.append(process)
 
     def __exit__(self, *_: object) -> None:
         for process in self.processes:

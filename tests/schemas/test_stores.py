@@ -72,6 +72,22 @@ def test_other_stores_are_refused_and_never_repeated(url, monkeypatch):
     assert "\n" not in str(failure.value)
 
 
+@pytest.mark.parametrize(
+    ("url", "told"),
+    [("file:///srv/x", "use s3://"), ("s3://key:password@bucket/x", "without credentials"), ("work", "use s3://")],
+)
+def test_intermediate_results_are_shared_in_a_bucket_alone(url, told, monkeypatch):
+    monkeypatch.setenv("FACTORCUBE_WORK", url)
+    with pytest.raises(ConfigError, match=f"FACTORCUBE_WORK: .*{told}") as failure:
+        load_settings()
+    assert "password" not in str(failure.value)
+    monkeypatch.setenv("FACTORCUBE_WORK", "s3://bucket/x")
+    assert load_settings().work == "s3://bucket/x"
+    monkeypatch.setenv("FACTORCUBE_ALLOWED_SCHEMES", '["file"]')
+    with pytest.raises(ConfigError, match=r"FACTORCUBE_WORK: .*use none at all"):
+        load_settings()
+
+
 def test_settings_may_allow_fewer_schemes_and_never_more(monkeypatch):
     monkeypatch.setenv("FACTORCUBE_STORE", "s3://bucket")
     monkeypatch.setenv("FACTORCUBE_ALLOWED_SCHEMES", '["file", "gs"]')

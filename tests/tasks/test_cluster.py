@@ -8,9 +8,11 @@ from pathlib import Path
 import pytest
 from distributed import Client, LocalCluster
 
-from schemas.errors import ExecutionError
+from schemas.errors import ConfigError, ExecutionError
 from schemas.settings import Settings
-from tasks.cluster import Cluster
+from storage.work import Kind
+from tasks.cluster import Cluster, open_cluster
+from tasks.workspace import Workspace, _on_worker
 
 
 def test_a_warning_that_every_refit_gives_is_said_once(tmp_path: Path) -> None:
@@ -46,3 +48,43 @@ def test_workers_that_are_gone_for_good_are_not_waited_for(tmp_path: Path, monke
         threading.Timer(1.5, nobody.scale, [1]).start()
         assert others.gather([waiting], str) == [0]
     assert lines == ["  warning: no Dask worker at tcp://127.0.0.1:1; waiting for one", "[1/1] 0"]
+
+
+def _found(space: Workspace) -> bool:
+    return space.work.has(Kind.FITS, "x")
+
+
+def test_workers_that_look_for_intermediate_results_elsewhere_are_refused_at_the_start(
+    tmp_path: Path, s3: tuple[str, dict[str, str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    url, _ = s3
+    monkeypatch.setattr("storage.stores.objects._RETRY", {"max_retries": 0})
+    monkeypatch.delenv("FACTORCUBE_WORK", raising=False)
+    with LocalCluster(n_workers=1, processes=False, protocol="tcp", dashboard_address=None, silence_logs=50) as others:
+        settings = Settings(root=tmp_path, work=url, dask_scheduler=others.scheduler_address)
+
+        def told() -> str:
+            with (
+                pytest.raises(ExecutionError, match=r"^Dask worker tcp://\S+ cannot reach the intermediate") as failure,
+                open_cluster(settings, print) as cluster,
+            ):
+                cluster.submit(int, key="int")
+            return str(failure.value)
+
+        assert f"FACTORCUBE_WORK is not set there and {url} in the run; set it alike on every Dask worker" in told()
+        monkeypatch.setenv("FACTORCUBE_WORK", f"{url}/other")
+        assert f"FACTORCUBE_WORK is {url}/other there" in told()
+        monkeypatch.setenv("FACTORCUBE_WORK", url)
+        with open_cluster(settings, print) as cluster:
+            assert cluster.client is not None, "it opens"
+            _on_worker.cache_clear()
+            monkeypatch.delenv("FACTORCUBE_WORK")  # as of a worker that joined later
+            space = Workspace.of_workers(settings)
+            with pytest.raises(ConfigError, match="FACTORCUBE_WORK is not set there"):
+                cluster.gather([cluster.submit(_found, space, key="found")], str)
+        monkeypatch.setenv("FACTORCUBE_WORK", url)
+        monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
+        said = told()
+        assert f"{url}/work" in said
+        assert "\n" not in said
+        assert "planted-secret" not in said

@@ -70,7 +70,7 @@ class Store:
 
     def known(self, as_of: pd.Timestamp | None) -> Sample:
         day = None if as_of is None else as_of.date()
-        return Sample(self.root, build_panel(self.spec, self.snapshot, day, Settings(root=self.root)), self.spec)
+        return Sample(self.space, build_panel(self.spec, self.snapshot, day, Settings(root=self.root)), self.spec)
 
     def grams(self, design: Design = PLAIN, until: pd.Timestamp = DATES[-1]) -> GramStatistics:
         grams._assembled.cache_clear()

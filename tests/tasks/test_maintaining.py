@@ -23,7 +23,7 @@ from typer.testing import CliRunner
 
 from deploy.cli import app
 from schemas.errors import CorruptionError, CubeError
-from schemas.retention import Candidate, Plan, RetentionRule, kept_versions
+from schemas.retention import DEFAULT, Candidate, Plan, RetentionRule, kept_versions
 from schemas.settings import Settings
 from storage import catalog, checksums, cube_upkeep, leftovers, published
 from storage.catalog import refresh_catalog
@@ -31,6 +31,7 @@ from storage.cube import Cube
 from storage.files import staging
 from storage.layout import Layout
 from storage.work import WorkStore
+from tasks.committing import ingest_record
 from tasks.maintaining import carry_out, plan
 from tasks.verifying import verify_stores
 from tasks.workspace import Workspace
@@ -549,3 +550,29 @@ def test_upkeep_verify_and_catalog_work_on_an_object_store(tmp_path, s3, monkeyp
     layout.store.discard(key)
     (damage,) = verify_stores(layout).damages
     assert key in damage.problem
+
+
+def test_what_machines_share_goes_by_its_last_use_and_what_a_living_version_names_stays(tmp_path, s3):
+    space = Workspace.of(Settings(root=tmp_path / "one", work=s3[0]))
+    version = publish(space.root, "2023-05-31")
+    manifest = published.read_manifest(space.layout, published.list_versions(space.layout, "us")[0])
+    record = ingest_record(manifest.ingest_key, manifest.snapshot_id)
+    space.work.put_json("ingests", record, {})
+    space.work.put_arrays("fits", "old", STATE, {})
+    half = tmp_path / "half"
+    half.mkdir()
+    (half / "value.json").write_text("half")
+    space.shared._store.upload(half, "work/fits/never/0123")
+    shutil.rmtree(space.root / "work")
+    assert not plan(space, DEFAULT).remove
+    later = NOW + timedelta(days=DEFAULT.work_days + 1)
+    made = plan(space, DEFAULT, later)
+    shared = {"work": f"{s3[0]}/work/fits/old", "staging": f"{s3[0]}/work/fits/never/0123"}
+    assert {item.kind: item.name for item in made.remove} == shared
+    assert all(item.size_bytes for item in made.remove)
+    done = carry_out(space, made)
+    assert done.remove == made.remove
+    assert not space.work.has("fits", "old")
+    assert space.work.has("ingests", record)
+    assert not plan(space, DEFAULT, later).remove
+    assert versions(space.root) == [version[:10]]

@@ -133,7 +133,7 @@ def test_the_name_of_a_fit_holds_those_of_all_models_that_it_is_fitted_on(retrai
     as_of = pd.Timestamp("2016-09-30")
 
     def named(spec: RunSpec, model: ModelSpec) -> str:
-        return fit_key(Sample(retrained.settings.root, panel, spec), model, as_of)
+        return fit_key(Sample(Workspace.of(retrained.settings), panel, spec), model, as_of)
 
     for model, below in ((mean, {"few", "many"}), (mixed, {"pca"})):
         assert {name for name, other in changed.items() if named(other, model) != named(spec, model)} == below

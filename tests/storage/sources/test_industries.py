@@ -116,7 +116,7 @@ def test_a_panel_sees_the_industries_known_before_its_date(tmp_path: Path) -> No
     first = ingested(spec, settings)
     assert ingested(spec, settings) == first.model_copy(update={"changed": False})
     before = build_panel(spec, first, None, settings)
-    seen = Sample(space.root, before, spec).known()
+    seen = Sample(space, before, spec).known()
     assert seen.industries == ["bank", "tech"]
     assert (seen.industry.sel(ticker="S000")[-20:] == 0).all()
     late = seen.industry.sel(ticker="S023")
@@ -129,12 +129,12 @@ def test_a_panel_sees_the_industries_known_before_its_date(tmp_path: Path) -> No
     stored = Cube.open(space.layout, spec.universe).open_dataset()
     assert stored["industry_name"].values.tolist() == ["bank", "tech", "<b>oil"]
     after = build_panel(spec, second, None, settings)
-    assert Sample(space.root, after, spec).known().industries == ["bank", "tech", "<b>oil"]
+    assert Sample(space, after, spec).known().industries == ["bank", "tech", "<b>oil"]
     for ref in (before, after):
-        assert Sample(space.root, ref, spec).past(date(2016, 5, 31)).industries == ["bank", "tech"]
+        assert Sample(space, ref, spec).past(date(2016, 5, 31)).industries == ["bank", "tech"]
     xr.testing.assert_identical(
-        Sample(space.root, before, spec).past(date(2016, 5, 31)).data,
-        Sample(space.root, after, spec).past(date(2016, 5, 31)).data,
+        Sample(space, before, spec).past(date(2016, 5, 31)).data,
+        Sample(space, after, spec).past(date(2016, 5, 31)).data,
     )
     early = [plan_versions(spec, spec.models, ref, date(2016, 5, 31), settings) for ref in (first, second)]
     assert early[0] == early[1], "a change of June leaves the versions as of May as they are"
