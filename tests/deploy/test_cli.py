@@ -98,7 +98,7 @@ BAD = {
     "too many factors": ("config.yaml", {"models": [{"kind": "ipca", "n_factors": 20}]}, "n_factors"),
 }
 
-LONG = ("too many factors", "percent as decimals")
+LONG = ("too many factors", "percent as decimals", "missing column")
 
 
 @pytest.mark.parametrize("case", [pytest.param(case, marks=[pytest.mark.slow] * (case in LONG)) for case in BAD])
@@ -123,6 +123,7 @@ def test_a_mistake_is_one_message_without_a_traceback(case: str, tmp_path: Path)
     assert not list((tmp_path / "out" / "published").rglob("manifest.json"))
 
 
+@pytest.mark.slow
 def test_an_unknown_setting_is_named(tmp_path: Path) -> None:
     make_market().write_parquet(tmp_path / "prices.parquet")
     write_config(tmp_path, {})

@@ -221,6 +221,7 @@ def test_a_file_that_grows_while_it_is_read_is_refused(folder: Path, monkeypatch
     assert days()[-1] == "2016-04-29"
 
 
+@pytest.mark.slow
 def test_an_older_file_delivered_again_takes_no_later_day_away(folder: Path) -> None:
     deliver(folder, "2016-04.csv", APRIL)
     load(folder)

@@ -249,17 +249,23 @@ def test_workers_with_other_code_are_refused(small: Path, tmp_path: Path, monkey
 
 def test_the_local_cluster_listens_on_loopback_only(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("FACTORCUBE_DASK_SCHEDULER")
+    before = set(listening())
     with open_cluster(load_settings(), print) as cluster:
         assert cluster.client.nthreads()
-        us = psutil.Process()
-        listening = [
-            connection.laddr.ip
-            for process in (us, *us.children(recursive=True))
-            for connection in process.net_connections()
-            if connection.status == psutil.CONN_LISTEN
-        ]
-    assert listening
-    assert set(listening) <= {"127.0.0.1", "::1"}
+        opened = set(listening()) - before
+    assert opened
+    assert {address for address, _ in opened} <= {"127.0.0.1", "::1"}
+
+
+def listening() -> list[tuple[str, int]]:
+    """Addresses and ports at which this process and those that it started wait for others."""
+    us = psutil.Process()
+    return [
+        (connection.laddr.ip, connection.laddr.port)
+        for process in (us, *us.children(recursive=True))
+        for connection in process.net_connections()
+        if connection.status == psutil.CONN_LISTEN
+    ]
 
 
 @pytest.mark.slow

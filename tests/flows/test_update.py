@@ -135,6 +135,7 @@ def test_an_update_that_runs_twice_changes_nothing(champions: Champions, setting
     assert [one.version for one in published.promotions(layout, "small", "market")] == [parent.version, first.version]
 
 
+@pytest.mark.slow
 def test_a_parent_that_is_not_the_champion_is_continued_but_not_promoted(
     champions: Champions, settings: Settings
 ) -> None:

@@ -143,6 +143,7 @@ def unshared(layout: Layout, step: int) -> set[str]:
     return {name for name in files_of(one) if not (other / name).exists() or not (one / name).samefile(other / name)}
 
 
+@pytest.mark.slow
 def test_the_same_in_an_object_store_where_chunks_are_copied_inside_it(
     tmp_path: Path, s3: tuple[str, dict[str, str]], s3_server: Any
 ) -> None:

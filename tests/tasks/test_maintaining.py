@@ -168,9 +168,11 @@ def test_upkeep_and_the_catalog_read_each_manifest_once_and_open_only_what_is_ne
         publish(tmp_path, f"2023-{month:02d}-28")
     refresh_catalog(Layout(tmp_path))
     publish(tmp_path, "2023-07-28")
-    reads, opened, manifest_in, described = [], [], checksums.manifest_in, catalog.open_version
+    reads, opened, manifest_in, described = [], [], checksums.manifest_in, catalog._described
     monkeypatch.setattr(checksums, "manifest_in", lambda store, key: reads.append(key) or manifest_in(store, key))
-    monkeypatch.setattr(catalog, "open_version", lambda layout, ref: opened.append(ref) or described(layout, ref))
+    monkeypatch.setattr(
+        catalog, "_described", lambda layout, ref, *more: opened.append(ref) or described(layout, ref, *more)
+    )
     plan(Workspace(tmp_path), STRICT)
     assert (len(reads), len(set(reads))) == (7, 7)
     assert CliRunner().invoke(app, ["catalog"], env={"FACTORCUBE_ROOT": str(tmp_path)}).exit_code == 0

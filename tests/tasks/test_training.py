@@ -261,6 +261,7 @@ def test_a_champion_that_changed_meanwhile_is_a_conflict_and_the_rerun_decides_a
     assert promoted(early)[-1] == again.version
 
 
+@pytest.mark.slow
 def test_an_ingest_of_a_span_commits_that_span_as_the_whole_source_gives_it(trained: Trained, tmp_path: Path) -> None:
     market = listing_market()
     spec = deliver(tmp_path, market)

@@ -281,6 +281,7 @@ def test_a_reader_that_loops_while_the_pointer_moves_sees_whole_versions(layout,
     assert len(published.promotions(layout, "us", "ipca")) == 12
 
 
+@pytest.mark.slow
 def test_damage_is_named_and_an_unreachable_store_is_not_called_damage(layout, s3, s3_server, monkeypatch):
     ref = publish(layout)
     key = f"published/us/ipca/{ref.version}"

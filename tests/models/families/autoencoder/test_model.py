@@ -131,6 +131,7 @@ def test_beats_linear_loadings_where_loadings_are_not_linear():
     assert ours > peer + 0.05
 
 
+@pytest.mark.slow
 def test_one_ahead_predicts_persistent_factors():
     train, test = split(simulate("linear", seed=2, persistence=0.7)[0])
     ahead = ConditionalAutoencoder(n_factors=3, target="one_ahead").fit(train)
@@ -348,6 +349,7 @@ def test_stocks_that_keep_their_characteristics_carry_the_factors_themselves():
 # Invariance, timing and missing values
 
 
+@pytest.mark.slow
 def test_parameters_have_no_units(linear):
     """In float64: rounding returns to float32 differently is a perturbation, which training amplifies."""
     train, _ = split(linear[0])

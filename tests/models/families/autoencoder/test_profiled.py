@@ -63,6 +63,7 @@ def test_collinear_and_vanishing_loadings_have_finite_errors_and_gradients() -> 
     assert torch.isfinite(loadings.grad).all()
 
 
+@pytest.mark.slow
 def test_linear_loadings_are_those_of_ipca() -> None:
     """The same criterion: total R2 on the dates that are learnt from within .0005, and the same factors."""
     panel = simulate("a", 0, 8).train

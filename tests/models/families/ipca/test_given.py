@@ -60,6 +60,7 @@ def test_the_true_alpha_is_found_and_tested_and_none_is_not_invented() -> None:
     assert found[0.0].statistics()["alpha_p_value"].item() > 0.05
 
 
+@pytest.mark.slow
 def test_bootstrap_tells_a_needless_characteristic_from_the_others() -> None:
     returns, characteristics, _ = instrumented(n_dates=120, n_stocks=60)
     noise = np.random.default_rng(5).uniform(-0.5, 0.5, (*returns.shape, 1))
