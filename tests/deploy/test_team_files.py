@@ -207,6 +207,7 @@ def _running(
         process.wait(timeout=60)
 
 
+@pytest.mark.slow
 def test_dask_takes_certificates_from_the_environment_as_the_values_give_them(tmp_path: Path) -> None:
     pem = make_authority(tmp_path / "team")
     environment = {

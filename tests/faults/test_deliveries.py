@@ -194,6 +194,7 @@ def test_half_the_tickers_missing_on_the_last_day_keep_that_day_out(folder: Path
     assert np.isfinite(cube().open_dataset()["returns"][-1]).all()
 
 
+@pytest.mark.slow
 def test_a_day_without_a_single_number_is_kept_out(folder: Path) -> None:
     day = pl.datetime(2016, 4, 15)
     numbers = [pl.when(pl.col("date") != day).then(pl.col(name)).alias(name) for name in APRIL.columns[2:]]

@@ -45,6 +45,7 @@ def bytes_of(folder: Path) -> dict[str, str]:
     return {str(path.relative_to(folder)): sha256_file(path) for path in folder.rglob("*") if path.is_file()}
 
 
+@pytest.mark.slow
 def test_restated_and_late_data_leave_old_versions_and_snapshots_as_they_were(tmp_path: Path, spec: RunSpec) -> None:
     root = load_settings().root
     first = deliver(tmp_path, spec, MARKET.filter(pl.col("date") < pl.datetime(2016, 11, 1)))

@@ -283,6 +283,7 @@ def test_the_frontier_is_drawn_beside_portfolios_and_the_weights_made_from_the_v
     assert "Efficient frontier by market, with portfolios as points" not in pictures
 
 
+@pytest.mark.slow
 def test_monthly_numbers_are_annualised_by_twelve(html):
     monthly = render_report(make_versions(("ipca",), n_dates=120, frequency="monthly"), None, title="monthly")
     assert "√12" in monthly

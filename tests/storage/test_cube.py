@@ -201,6 +201,7 @@ def test_what_does_not_align_is_refused_whole(cube, message):
     assert cube.open_dataset().equals(data)
 
 
+@pytest.mark.slow
 def test_memory_is_bounded_by_blocks_of_dates(tmp_path):
     dates = pd.bdate_range("2000-01-03", periods=1536)
     tickers = [f"T{i}" for i in range(400)]

@@ -307,6 +307,7 @@ def test_a_factor_that_comes_after_the_first_refit_is_refused_by_name() -> None:
         check_axis("barra", fits, ["market", "industry:bank", "industry:oil"])
 
 
+@pytest.mark.slow
 def test_the_number_of_factors_is_that_which_the_rule_chose_at_the_first_refit(
     trained: Trained, early: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:

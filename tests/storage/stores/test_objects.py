@@ -73,6 +73,7 @@ def _months(root: Path, where, year: int) -> None:
         cube.upsert(cube_data(dates, seed=100 * year + month), message="m", metadata={})
 
 
+@pytest.mark.slow
 def test_writers_of_one_cube_lose_nothing_without_a_lock(layout, tmp_path, s3, start):
     cube = Cube.open_or_create(layout, "us")
     cube.upsert(cube_data(["2020-01-01"]), message="first", metadata={})

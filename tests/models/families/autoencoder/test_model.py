@@ -142,6 +142,7 @@ def test_one_ahead_predicts_persistent_factors():
     assert np.isfinite(ahead.expected_returns(test).values[1:]).all()
 
 
+@pytest.mark.slow
 def test_real_daily_returns_of_twenty_stocks():
     """Volatility, beta-like and momentum ranks explain about a third of daily variance out of sample, mostly market."""
     datasets = pytest.importorskip("skfolio.datasets")
