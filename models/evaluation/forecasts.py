@@ -212,6 +212,13 @@ def evaluate(
     return result
 
 
+def with_errors(version: xr.Dataset) -> xr.Dataset:
+    """Give the R2 of a version their ``sse`` (date) again, which are not published, for `summary`."""
+    return version.assign(
+        {f"{kind}_sse": (1.0 - version[f"{kind}_r2"]) * version[f"{kind}_sst"] for kind in ("total", "predictive")}
+    )
+
+
 def summary(evaluation: xr.Dataset, where: xr.DataArray | None = None) -> xr.Dataset:
     """Totals of an evaluation: one number per R2, and per portfolio and statistic.
 

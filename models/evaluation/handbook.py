@@ -10,12 +10,14 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from statistics import NormalDist
 
 import numpy as np
 import pandas as pd
 import xarray as xr
 
 from models.arrays import BoolArray, Float64Array
+from models.evaluation.forecasts import bias_statistic, summary, with_errors
 from models.evaluation.structure import factor_stability, variance_inflation
 from schemas.errors import ModelError
 
@@ -23,7 +25,10 @@ _MONTH = {252: 21, 12: 1}
 """Periods of a month, by those of a year."""
 _LEADING = 10
 """Factors whose correlations are shown."""
-_ARRAYS = ("loadings", "imputed", "factor_returns", "specific_variance", "total_r2", "total_sst", "out_of_sample")
+_ARRAYS = (
+    "loadings", "imputed", "factor_returns", "specific_variance", "out_of_sample",
+    "total_r2", "total_sst", "predictive_r2", "predictive_sst",
+)  # fmt: skip
 
 
 @dataclass(frozen=True, eq=False)
@@ -103,13 +108,14 @@ def _coverage(version: xr.Dataset, outside: BoolArray, covered: BoolArray) -> pd
 def _explanatory_power(version: xr.Dataset, outside: BoolArray, covered: BoolArray, year: int) -> pd.DataFrame:
     years, n_stocks = _years(version, outside), np.roll(covered.sum(axis=1), 1)[outside]
     total = pd.Series(version["total_sst"].values[outside], index=years)
-    found: dict[str, pd.Series] = {}
-    for name, weight in (("total_r2", "total_sst"), ("predictive_r2", "predictive_sst")):
-        if name in version:
-            sst = pd.Series(version[weight].values[outside], index=years)
-            missed = pd.Series((1.0 - version[name].values[outside]) * sst.to_numpy(), index=years)
-            of_known = sst.where(missed.notna()).groupby(level="year").sum()
-            found[name] = 1.0 - missed.groupby(level="year").sum() / of_known
+    series = with_errors(version[["total_r2", "total_sst", "predictive_r2", "predictive_sst"]].load())
+    totals = {
+        one: summary(series, version["out_of_sample"] & (version["date"].dt.year == one)) for one in years.unique()
+    }
+    found: dict[str, pd.Series] = {
+        name: pd.Series({one: float(total[name]) for one, total in totals.items()}).rename_axis("year")
+        for name in ("total_r2", "predictive_r2")
+    }
     squares = (total / np.maximum(n_stocks, 1)).groupby(level="year").mean()
     specific = version["specific_variance"].transpose("date", "ticker").values
     known = np.isfinite(specific).any(axis=1) & outside
@@ -183,9 +189,9 @@ def _portfolios(version: xr.Dataset, outside: BoolArray, year: int) -> pd.DataFr
         {
             "forecast": np.sqrt(variance.where(judged).mean() * year),
             "realised": returns.where(judged).std() * math.sqrt(year),
-            "bias": z.std(),
-            "var_95": (z < -1.6448536269514722).sum() / judged.sum(),
-            "var_99": (z < -2.3263478740408408).sum() / judged.sum(),
+            "bias": bias_statistic(version["standardised_return"].isel(date=outside)).to_series(),
+            "var_95": (z < -NormalDist().inv_cdf(0.95)).sum() / judged.sum(),
+            "var_99": (z < -NormalDist().inv_cdf(0.99)).sum() / judged.sum(),
             "specific": specific.where(judged).sum() / variance.where(judged).sum(),
         }
     )

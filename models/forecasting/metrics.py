@@ -28,10 +28,7 @@ def metrics_of(version: xr.Dataset, in_sample: Mapping[str, float | None], perio
         By which volatilities are annualised.
     """
     outside = version["out_of_sample"]
-    series = version.assign(
-        {f"{kind}_sse": (1.0 - version[f"{kind}_r2"]) * version[f"{kind}_sst"] for kind in ("total", "predictive")}
-    )
-    totals = forecasts.summary(series, outside)
+    totals = forecasts.summary(forecasts.with_errors(version), outside)
     metrics: dict[str, float] = {
         "total_r2_in_sample": np.nan if in_sample["total_r2"] is None else in_sample["total_r2"],
         "total_r2_out_of_sample": float(totals["total_r2"]),

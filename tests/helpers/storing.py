@@ -12,6 +12,7 @@ from typing import Any
 
 import icechunk
 import numpy as np
+import obstore
 import pandas as pd
 import xarray as xr
 
@@ -195,6 +196,20 @@ def dying_in_icechunk(act: Callable[[Any], None], argument: Any, method: str, la
 
     setattr(owner, name, deadly)
     act(argument)
+
+
+def kill_at_put(last: int) -> None:
+    """Kill this process when it begins to put its last object into a store."""
+    put, puts = obstore.put, 0
+
+    def deadly(*arguments: Any, **options: Any) -> Any:
+        nonlocal puts
+        puts += 1
+        if puts >= last:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return put(*arguments, **options)
+
+    obstore.put = deadly
 
 
 def on_every_write(root: Path, since: str, note: Callable[[int], None]) -> Callable[[], int]:

@@ -17,7 +17,7 @@ import pandas as pd
 import pytest
 from obstore.store import S3Store
 from s3_server import S3Server
-from storing import STATE, cube_data
+from storing import STATE, cube_data, kill_at_put
 
 from schemas.base import digest
 from schemas.errors import CorruptionError, ExecutionError, StoreError
@@ -28,6 +28,7 @@ from storage.work import WorkStore
 from tasks.workspace import Workspace
 
 KEY = digest("anything")
+FIT, METRIC = f"work/fits/{KEY}", f"work/metrics/{KEY}"
 Where = tuple[str, dict[str, str]]
 
 
@@ -108,23 +109,14 @@ def test_of_twins_one_wins_and_both_read_the_same(
 
 
 def test_a_document_whose_answer_was_lost_is_recognised(one: Workspace, other: Workspace, s3_server: S3Server) -> None:
-    s3_server.lose("PUT", f"/work/fits/{KEY}/entry.json")
+    s3_server.lose("PUT", f"/{FIT}/entry.json")
     one.work.put_arrays("fits", KEY, STATE, {})
     np.testing.assert_array_equal(other.work.get_arrays("fits", KEY)[0]["gamma"], STATE["gamma"])
 
 
 def _die_at_put(root: Path, where: Where, last: int) -> None:
     os.environ.update(where[1])
-    put, puts = obstore.put, 0
-
-    def deadly(*arguments: Any, **options: Any) -> Any:
-        nonlocal puts
-        puts += 1
-        if puts >= last:
-            os.kill(os.getpid(), signal.SIGKILL)
-        return put(*arguments, **options)
-
-    obstore.put = deadly
+    kill_at_put(last)
     machine(root, where[0]).work.put_arrays("fits", KEY, STATE, {})
 
 
@@ -167,7 +159,8 @@ def test_damage_on_the_way_is_named_and_nothing_of_it_is_kept(one: Workspace, ot
     store, keys = objects(s3)
     document = bytes(obstore.get(store, keys["entry.json"]).bytes())
     sound = bytes(obstore.get(store, keys["arrays.safetensors"]).bytes())
-    told = rf"{s3[0]}/work/fits/{KEY}.*; remove all objects below {s3[0]}/work/fits/{KEY} and run again"
+    entry = f"{s3[0]}/{FIT}"
+    told = rf"{entry}.*; remove all objects below {entry} and run again"
 
     def refused(what: str) -> None:
         with pytest.raises(CorruptionError, match=what) as failure:
@@ -201,11 +194,12 @@ def test_a_store_that_does_not_answer_is_one_sentence_and_nothing_is_kept(
         lambda work: work.get_json("metrics", KEY),
         lambda work: work.put_json("metrics", KEY, 1),
     ]
+    told = rf"^{s3[0]}/{METRIC}/[^\n]*$"
     for way in ways:
-        with pytest.raises(StoreError, match=rf"^{s3[0]}/work/metrics/{KEY}/[^\n]*$") as failure:
+        with pytest.raises(StoreError, match=told) as failure:
             way(silent.work)
         assert "planted-secret" not in repr(failure.value)
     monkeypatch.setattr(SharedWork, "has", lambda *_: False)  # it fell silent only now
-    with pytest.raises(StoreError, match=rf"^{s3[0]}/work/metrics/{KEY}/[^\n]*$"):
+    with pytest.raises(StoreError, match=told):
         silent.work.put_json("metrics", KEY, 1)
     assert files(one) == []

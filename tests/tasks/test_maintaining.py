@@ -569,7 +569,7 @@ def test_what_machines_share_goes_by_its_last_use_and_what_a_living_version_name
     assert not plan(space, DEFAULT).remove
     later = NOW + timedelta(days=DEFAULT.work_days + 1)
     made = plan(space, DEFAULT, later)
-    shared = {"work": f"{s3[0]}/work/fits/old", "staging": f"{s3[0]}/work/fits/never/0123"}
+    shared = {one: f"{s3[0]}/{name}" for one, name in (("work", "work/fits/old"), ("staging", "work/fits/never/0123"))}
     assert {item.kind: item.name for item in made.remove} == shared
     assert all(item.size_bytes for item in made.remove)
     done = carry_out(space, made)

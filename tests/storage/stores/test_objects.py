@@ -17,7 +17,7 @@ import xarray as xr
 import zarr
 from obstore.store import S3Store
 from small_market import SMALL, write_config
-from storing import ONE, STATE, TWO, cube_data, manifest_of, version_data
+from storing import ONE, STATE, TWO, cube_data, kill_at_put, manifest_of, version_data
 
 from schemas.errors import ConflictError, CorruptionError, CubeError, FactorcubeError, PublishError, StoreError
 from schemas.refs import VersionRef
@@ -166,16 +166,8 @@ def test_of_two_publishers_at_once_both_succeed_or_one_is_refused_whole(layout, 
 
 
 def _die_at_put(root: Path, where, last: int) -> None:
-    layout, put, puts = opened(root, where), obstore.put, 0
-
-    def deadly(*arguments, **options):
-        nonlocal puts
-        puts += 1
-        if puts >= last:
-            os.kill(os.getpid(), signal.SIGKILL)
-        return put(*arguments, **options)
-
-    obstore.put = deadly
+    layout = opened(root, where)
+    kill_at_put(last)
     publish(layout)
 
 
