@@ -6,6 +6,7 @@ have them are in `models.risk`.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal, Self
 
@@ -18,6 +19,8 @@ from schemas.risk_presets import PRESETS, Preset, over
 HalfLife = Annotated[float, Field(gt=1.0)]
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
 _OF_MOMENTS = ("volatility", "correlation", "shrinkage")
+_HALVINGS = 20
+"""Half-lives after which an observation counts less than a millionth of what it did at first."""
 
 
 class MemorySpec(Frozen):
@@ -43,6 +46,11 @@ class MemorySpec(Frozen):
     def shares(self) -> tuple[float, ...]:
         """Weight of each half-life."""
         return self.weights or (1.0 / len(self.halflives),) * len(self.halflives)
+
+    @property
+    def remembered(self) -> int:
+        """Observations after which one counts less than a millionth."""
+        return math.ceil(_HALVINGS * max(self.halflives)) + self.newey_west_lags
 
 
 class CorrelationSpec(MemorySpec):
@@ -114,6 +122,11 @@ class RegimeSpec(Frozen):
             raise ValueError("bounds must hold 1 between them, and the least be above 0")
         return self
 
+    @property
+    def remembered(self) -> int:
+        """Observations after which one counts less than a millionth."""
+        return math.ceil(_HALVINGS * self.halflife)
+
 
 class CombinationSpec(Frozen):
     """CM-IEWMA: iterated EWMA predictors, weighed daily by their likelihood."""
@@ -126,6 +139,11 @@ class CombinationSpec(Frozen):
     window: int = Field(default=10, ge=1, description="Dates whose likelihood gives the weights.")
     ridge: float = Field(default=0.05, ge=0.0, description="Added to the variances of the first pair, as a share.")
     min_observations: int = Field(default=63, ge=2, description="Before them no correlation is updated.")
+
+    @property
+    def remembered(self) -> int:
+        """Observations after which one counts less than a millionth."""
+        return math.ceil(_HALVINGS * max(map(max, self.halflives))) + self.window
 
 
 class CovarianceSpec(Frozen):
@@ -198,6 +216,24 @@ class CovarianceSpec(Frozen):
         """Half-lives of volatilities, one or several."""
         return self.volatility or MemorySpec(halflives=(self.halflife,), newey_west_lags=self.newey_west_lags)
 
+    @property
+    def remembered(self) -> int | None:
+        """Observations after which one counts less than a millionth; None if all count for ever.
+
+        A sample has its window twice over, for factors that are not seen on every date.
+        """
+        if self.oracle is not None:
+            return None
+        if self.method == "ewma":
+            base = max(each.remembered for each in (self.volatilities, self.correlation) if each is not None)
+        elif self.method == "cm_iewma":
+            base = self.combination.remembered
+        elif self.window is not None:
+            base = 2 * self.window
+        else:
+            return None
+        return max(base, 0 if self.regime is None else self.regime.remembered)
+
 
 class StructuralSpec(Frozen):
     """Structural model of specific volatility, for stocks with a thin history."""
@@ -241,6 +277,12 @@ class SpecificSpec(Frozen):
     )
     regime: RegimeSpec | None = Field(default=None, description="Volatility regime adjustment; off if left out.")
 
+    @property
+    def remembered(self) -> int:
+        """Observations after which one counts less than a millionth."""
+        own = math.ceil(_HALVINGS * self.halflife) + self.newey_west_lags
+        return max(own, 0 if self.regime is None else self.regime.remembered)
+
 
 class RiskSpec(Frozen):
     """How the risk of every model is estimated, from its factor returns and residuals.
@@ -255,6 +297,12 @@ class RiskSpec(Frozen):
     )
     covariance: CovarianceSpec = Field(default=CovarianceSpec(), description="How Omega is estimated.")
     specific: SpecificSpec = Field(default=SpecificSpec(), description="How specific variance is estimated.")
+    history: int | None = Field(
+        default=None,
+        ge=64,
+        description="Dates up to a fit from which its Omega and specific variance are estimated. If left out, as many "
+        "as still count for a millionth by the half-lives, or all where every date counts for ever.",
+    )
     own: bool = Field(
         default=True,
         description="Take Omega and specific variance from a model that states its own, such as factor_analysis.",
@@ -272,3 +320,10 @@ class RiskSpec(Frozen):
             key: one.model_dump(exclude_unset=True) if isinstance(one, Frozen) else one for key, one in given.items()
         }
         return over(next((PRESETS[one] for one in PRESETS if one == values.get("preset")), {}), values)
+
+    @property
+    def remembered(self) -> int | None:
+        """Dates up to a fit from which its Omega and specific variance are estimated; None if all."""
+        if self.history is not None or self.covariance.remembered is None:
+            return self.history
+        return max(self.covariance.remembered, self.specific.remembered)

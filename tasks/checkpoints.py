@@ -52,21 +52,23 @@ class KeptStates:
             "risk": estimated(spec),
         }
 
-    def find(self, n_dates: int) -> RiskState | None:
-        """Return the last state that is kept with at most so many dates behind it."""
+    def find(self, n_dates: int, since: int) -> RiskState | None:
+        """Return the last state that is kept of at most so many dates, of those from a position on."""
         block = n_dates // KEPT_DATES * KEPT_DATES
-        for count in (*range(n_dates, block, -1), *range(block, 0, -KEPT_DATES)):
-            if self._space.work.has(Kind.RISK_STATES, self._name(count)):
-                arrays, meta = self._space.work.get_arrays(Kind.RISK_STATES, self._name(count))
+        for count in (*range(n_dates, block, -1), *range(block, since, -KEPT_DATES)):
+            name = self._name(count, since)
+            if self._space.work.has(Kind.RISK_STATES, name):
+                arrays, meta = self._space.work.get_arrays(Kind.RISK_STATES, name)
                 parts = {part: under(f"{part}.", arrays) for part in ("covariance", "specific")}
-                return RiskState(n_dates=count, tickers=tuple(meta["tickers"]), **parts)
+                return RiskState(n_dates=count, since=since, tickers=tuple(meta["tickers"]), **parts)
         return None
 
     def keep(self, state: RiskState) -> None:
         """Keep a state, unless it is there."""
         arrays = {f"covariance.{name}": array for name, array in state.covariance.items()}
         arrays |= {f"specific.{name}": array for name, array in state.specific.items()}
-        self._space.work.put_arrays(Kind.RISK_STATES, self._name(state.n_dates), arrays, {"tickers": state.tickers})
+        self._space.work.put_arrays(Kind.RISK_STATES, self._name(state.n_dates, state.since), arrays, {"tickers": state.tickers})
 
-    def _name(self, n_dates: int) -> Key:
-        return key(Stage.STATES.code(), inputs=self._inputs.digests[n_dates - 1], dates=n_dates, **self._facts)
+    def _name(self, n_dates: int, since: int) -> Key:
+        data = self._inputs.digests[n_dates - 1]
+        return key(Stage.STATES.code(), inputs=data, dates=n_dates, since=since, **self._facts)

@@ -232,6 +232,7 @@ class Continuation:
                 begin,
                 last + 1,
                 RiskEstimators.of(self.spec.risk),
+                fitted=self.inputs.position(self.manifest.refits[-1]),
                 checkpoints=kept_states(self.space, self.spec, model, self.state, self.inputs),
             )
             new = reader.rows(begin, last + 1)

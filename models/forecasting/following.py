@@ -7,7 +7,7 @@ rows of several fits become a version belongs in `joining` and `rows`.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import numpy as np
@@ -33,7 +33,9 @@ class RiskState:
     Attributes
     ----------
     n_dates : int
-        How many dates of the panel are behind it.
+        Position of the first date of the panel that it has not seen.
+    since : int
+        Position of the first one that it has.
     tickers : tuple of str
         Axis of ``specific``.
     covariance, specific : dict[str, numpy.ndarray]
@@ -41,6 +43,7 @@ class RiskState:
     """
 
     n_dates: int
+    since: int
     tickers: tuple[str, ...]
     covariance: NamedArrays
     specific: NamedArrays
@@ -56,7 +59,7 @@ class RiskState:
                 specific[name][at] = array
             else:
                 specific[name] = array
-        return RiskState(self.n_dates, tickers, self.covariance, specific)
+        return replace(self, tickers=tickers, specific=specific)
 
 
 @dataclass(frozen=True)
@@ -67,22 +70,28 @@ class RiskEstimators:
     specific: SpecificRisk
     own: bool = True
     """Whether a model that states its own Omega and specific variance is taken at its word."""
+    history: int | None = None
+    """Dates up to a fit that are followed for it; all if None."""
 
     @classmethod
     def of(cls, risk: RiskSpec) -> RiskEstimators:
         """Make the estimators that the risk part of a run spec describes."""
-        return cls(
-            FactorCovariance(**risk.covariance.model_dump()), SpecificRisk(**risk.specific.model_dump()), risk.own
-        )
+        covariance = FactorCovariance(**risk.covariance.model_dump())
+        return cls(covariance, SpecificRisk(**risk.specific.model_dump()), risk.own, risk.remembered)
 
-    def start(self, n_factors: int, tickers: tuple[str, ...]) -> RiskState:
-        """Return the state before the first date."""
-        return RiskState(0, tickers, self.covariance.start(n_factors), self.specific.start(len(tickers)))
+    def since(self, fitted: int) -> int:
+        """Return the position of the first date that is followed for a fit made as of a position."""
+        return 0 if self.history is None else max(0, fitted + 1 - self.history)
+
+    def start(self, n_factors: int, tickers: tuple[str, ...], since: int = 0) -> RiskState:
+        """Return the state before the first date that is followed."""
+        return RiskState(since, since, tickers, self.covariance.start(n_factors), self.specific.start(len(tickers)))
 
     def step(self, state: RiskState, factor_returns: Float64Array, residuals: FloatArray) -> RiskState:
         """Return the state after one more date: (factor,) returns and (ticker,) residuals, NaN where unknown."""
         covariance = self.covariance.step(state.covariance, factor_returns)
-        return RiskState(state.n_dates + 1, state.tickers, covariance, self.specific.step(state.specific, residuals))
+        specific = self.specific.step(state.specific, residuals)
+        return replace(state, n_dates=state.n_dates + 1, covariance=covariance, specific=specific)
 
     def read(
         self, state: RiskState, loadings: FloatArray, market_weight: FloatArray
@@ -99,25 +108,19 @@ class RiskEstimators:
         specific = self.specific.read(state.specific, everyone, loadings=loadings, size=market_weight)
         return self.covariance.read(state.covariance), specific
 
-    def require_enough(self, state: RiskState) -> None:
-        """Refuse a state from which no risk can be read.
-
-        Raises
-        ------
-        ModelError
-            The message says what is short.
-        """
+    def shortage(self, state: RiskState) -> str | None:
+        """Say why no risk can be read from a state; None if it can."""
         if not self.covariance.is_enough(state.covariance):
-            raise ModelError(self.covariance.shortage(state.covariance))
-        if not (state.specific["count"] >= self.specific.min_observations).any():
-            raise ModelError(self.specific.shortage())
+            return self.covariance.shortage(state.covariance)
+        enough = (state.specific["count"] >= self.specific.min_observations).any()
+        return None if enough else self.specific.shortage()
 
 
 class Checkpoints(Protocol):
     """Where states are kept between runs. Who keeps them knows which model and data they belong to."""
 
-    def find(self, n_dates: int) -> RiskState | None:
-        """Return the last state that is known with at most so many dates behind it."""
+    def find(self, n_dates: int, since: int) -> RiskState | None:
+        """Return the last state that is known of at most so many dates, of those from a position on."""
         ...
 
     def keep(self, state: RiskState) -> None:
@@ -126,9 +129,9 @@ class Checkpoints(Protocol):
 
 
 class NoCheckpoints:
-    """Keeps nothing: everything is followed from the first date."""
+    """Keeps nothing: everything is followed anew."""
 
-    def find(self, n_dates: int) -> RiskState | None:  # noqa: ARG002  # of the protocol
+    def find(self, n_dates: int, since: int) -> RiskState | None:  # noqa: ARG002  # of the protocol
         """There is none."""
         return None
 
@@ -211,9 +214,13 @@ def serve(
     end: int,
     estimators: RiskEstimators,
     *,
+    fitted: int | None = None,
     checkpoints: Checkpoints | None = None,
 ) -> Served:
     """Make the rows of the as-of dates from ``begin`` to ``end`` (exclusive, by position) of one fit.
+
+    Estimates of risk follow the dates from `RiskEstimators.since` on: what a fit costs does not grow with all that was
+    before. Where those are not enough, for instance since an industry was empty on each of them, they follow all.
 
     Row t of a panel holds X[t-1] beside r[t], so that the row after an as-of date has what is known at its close: the
     panel must reach to the row ``end``, which may be the next session, without a return.
@@ -227,6 +234,8 @@ def serve(
     begin, end : int
         Positions of as-of dates.
     estimators : RiskEstimators
+    fitted : int, optional
+        Position of the date that the fit was made as of; ``begin`` if left out.
     checkpoints : Checkpoints, optional
         Where states may be taken up from, and are kept.
 
@@ -249,9 +258,27 @@ def serve(
             later = place >= begin
             served.specific_variance[place[later] - begin] = _with_median(block.specific[later])
         return served
-    start = estimators.start(len(model.factors_), tickers)
-    found = kept.find(begin + 1)
-    state = start if found is None else found.on(tickers, start.specific)
+    fitted = begin if fitted is None else fitted
+    for since in dict.fromkeys((estimators.since(fitted), 0)):
+        state = estimators.start(len(model.factors_), tickers, since)
+        found = kept.find(begin + 1, since)
+        state = state if found is None else found.on(tickers, state.specific)
+        if _followed(model, panel, state, served, estimators, fitted, kept):
+            break
+    return served
+
+
+def _followed(
+    model: FactorModel,
+    panel: Rows,
+    state: RiskState,
+    served: Served,
+    estimators: RiskEstimators,
+    fitted: int,
+    kept: Checkpoints,
+) -> bool:
+    """Follow a state to the end of the rows that are served; say whether it had enough dates behind it at the fit."""
+    begin, end = served.begin, served.begin + len(served)
     for block in answers(model, panel, min(state.n_dates, begin), end + 1, expected_from=begin + 1):
         _show(served, block)
         for row in range(max(state.n_dates - block.first, 0), len(block.residuals)):
@@ -262,10 +289,14 @@ def serve(
             if state.n_dates == end:
                 break
             state = estimators.step(state, block.factor_returns[row], block.residuals[row])
-            if state.n_dates % KEPT_DATES == 0 or state.n_dates == end:
+            if state.n_dates == fitted + 1 and state.since and estimators.shortage(state):
+                return False
+            if state.n_dates > fitted and (state.n_dates % KEPT_DATES == 0 or state.n_dates == end):
                 kept.keep(state)
-    estimators.require_enough(state)
-    return served
+    shortage = estimators.shortage(state)
+    if shortage:
+        raise ModelError(shortage)
+    return True
 
 
 def _with_median(variance: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:

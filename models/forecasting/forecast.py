@@ -84,7 +84,10 @@ def forecast(
     ends = [*begins[1:], len(dates)]
     with threadpool_limits(1):  # as on a worker: BLAS rounds by the number of its threads
         fits = _fitted(model, panel, begins, schedule.window, bases)
-        histories = [Realised.of(fit, panel.known(end)) for fit, end in zip(fits, ends, strict=True)]
+        histories = [
+            Realised.of(fit, panel.known(end), estimators.since(begin))
+            for fit, begin, end in zip(fits, begins, ends, strict=True)
+        ]
         last = fits[-1]
         counts = [(f"{day:%Y-%m-%d}", len(fit.factors_)) for day, fit in zip(refits, fits, strict=True)]
         check_axis(type(model).__name__, counts, last.factors_)

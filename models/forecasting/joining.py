@@ -26,7 +26,7 @@ _BLOCK_DATES = 256
 
 @dataclass(frozen=True, eq=False)
 class Realised:
-    """Factor returns of a fit, in its own coordinates, over all dates up to the last that it serves.
+    """Factor returns of a fit, in its own coordinates, over the dates that risk follows and those that it serves.
 
     No date is there of a fit whose factors are given: it is turned towards no other.
 
@@ -42,12 +42,13 @@ class Realised:
     factor_returns: Float64Array
 
     @classmethod
-    def of(cls, model: FactorModel, panel: Panel) -> Realised:
-        """Ask a fitted model, if any of its factors are latent, for its factor returns on all dates of a panel."""
+    def of(cls, model: FactorModel, panel: Panel, since: int = 0) -> Realised:
+        """Ask a fitted model, if any of its factors are latent, for its factor returns from a position on."""
         if not model.latent_blocks:
             return cls(np.empty(0, dtype=np.int64), np.empty((0, len(model.factors_))))
-        values = [model.factor_returns(block).transpose("date", "factor").values for block in panel.blocks()]
-        days: IntArray = panel.dates.to_numpy().astype("datetime64[D]").astype(np.int64)
+        asked = Panel(panel.data.isel(date=slice(since, None)))
+        values = [model.factor_returns(block).transpose("date", "factor").values for block in asked.blocks()]
+        days: IntArray = asked.dates.to_numpy().astype("datetime64[D]").astype(np.int64)
         return cls(days, np.concatenate(values).astype(np.float64))
 
 

@@ -45,8 +45,8 @@ def test_a_path_is_the_fold_of_its_steps_wherever_it_is_taken_up(name: str) -> N
     state = model.start(N)
     for row in e.values[:50]:
         state = model.step(state, row)
-    kept = RiskState(50, tuple(e["ticker"].values[::-1]), {}, {key: array.copy() for key, array in state.items()})
-    kept = RiskState(50, kept.tickers, {}, {k: v[::-1] if v.ndim else v for k, v in kept.specific.items()})
+    kept = RiskState(50, 0, tuple(e["ticker"].values[::-1]), {}, {key: array.copy() for key, array in state.items()})
+    kept = RiskState(50, 0, kept.tickers, {}, {k: v[::-1] if v.ndim else v for k, v in kept.specific.items()})
     state = kept.on((*e["ticker"].values, "new"), model.start(N + 1)).specific  # other tickers, another order
     for date in range(50, 80):
         state = model.step(state, np.append(e.values[date], np.nan))
