@@ -67,7 +67,8 @@ class KeptStates:
         """Keep a state, unless it is there."""
         arrays = {f"covariance.{name}": array for name, array in state.covariance.items()}
         arrays |= {f"specific.{name}": array for name, array in state.specific.items()}
-        self._space.work.put_arrays(Kind.RISK_STATES, self._name(state.n_dates, state.since), arrays, {"tickers": state.tickers})
+        name = self._name(state.n_dates, state.since)
+        self._space.work.put_arrays(Kind.RISK_STATES, name, arrays, {"tickers": state.tickers})
 
     def _name(self, n_dates: int, since: int) -> Key:
         data = self._inputs.digests[n_dates - 1]
