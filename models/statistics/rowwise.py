@@ -95,12 +95,18 @@ def moments_by_pattern(
         (date,) position of each date's set.
     """
     _, first, pattern = np.unique(np.packbits(known, axis=1), axis=0, return_index=True, return_inverse=True)
-    none = np.zeros((len(first), known.shape[1]))
-    gram, _ = cross_sections(values, none, np.where(known[first], weights, 0.0))
-    moment = np.empty((len(known), values.shape[1]))
-    for date, inside in enumerate(known):
-        moment[date] = (values[inside] * weights[inside, None]).T @ returns[date, inside]
-    return gram, moment, pattern.reshape(-1)
+    pattern = pattern.reshape(-1)
+    gram, moment = np.empty((len(first), values.shape[1], values.shape[1])), np.empty((len(known), values.shape[1]))
+    before = -1
+    for date in np.argsort(pattern, kind="stable"):
+        inside = known[date]
+        if pattern[date] != before:
+            before = pattern[date]
+            rows = values[inside].astype(np.float64, copy=False)
+            weighted = (rows * weights[inside, None]).T
+            gram[before] = weighted @ rows
+        moment[date] = weighted @ returns[date, inside]
+    return gram, moment, pattern
 
 
 def cross_sections(values: FloatArray, returns: FloatArray, weights: FloatArray) -> tuple[Float64Array, Float64Array]:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from scipy.linalg import eigh
+from scipy.sparse.linalg import eigsh
 
 from models.arrays import BoolArray, Float64Array, IntArray
 from models.statistics.rowwise import moments_by_pattern
@@ -18,6 +19,8 @@ from models.statistics.rowwise import moments_by_pattern
 _STEPS = 2
 _ROUNDS = 3
 _FIRST_SPECIFIC = 0.5
+_WHOLLY = 1000
+"""Largest matrix that is reduced as a whole; of a larger one the leading vectors are iterated for, which costs n^2."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -92,28 +95,41 @@ def _decomposed(
     diagonal = np.sqrt(np.square(rows).sum(axis=0) + extra)
     rows, extra = rows / diagonal, extra / np.square(diagonal)
     specific = np.full(rows.shape[1], _FIRST_SPECIFIC)
+    correlation = rows.T @ rows + np.diag(extra) if rows.shape[1] <= rows.shape[0] else None
     for _ in range(_STEPS):
         root = np.sqrt(specific)
-        values, vectors = _leading(rows / root, extra / specific, n_factors)
+        if correlation is None:
+            values, vectors = _of_dates(rows / root, n_factors)
+        else:
+            values, vectors = _leading(correlation / np.outer(root, root), n_factors)
+        vectors = _signed(vectors)
         loadings = root[:, None] * vectors * np.sqrt(np.maximum(values - 1.0, 0.0))
         specific = np.clip(1.0 - np.square(loadings).sum(axis=1), floor, 1.0)
     return Factors(loadings * diagonal[:, None], specific * np.square(diagonal), values)
 
 
-def _leading(rows: Float64Array, extra: Float64Array, size: int) -> tuple[Float64Array, Float64Array]:
-    """Return the largest eigenvalues of rows'rows + diag(extra) and their vectors (ticker, factor)."""
-    n_rows, n_columns = rows.shape
-    if n_columns <= n_rows:
-        matrix = rows.T @ rows + np.diag(extra)
-        values, vectors = eigh(matrix, subset_by_index=(n_columns - size, n_columns - 1))
-        values, vectors = values[::-1], vectors[:, ::-1]
+def _of_dates(rows: Float64Array, size: int) -> tuple[Float64Array, Float64Array]:
+    """Return the largest eigenvalues of rows'rows and their vectors (ticker, factor), by the smaller matrix of dates."""
+    values, left = _leading(rows @ rows.T, size)
+    return values, rows.T @ left / np.sqrt(np.maximum(values, np.finfo(np.float64).tiny))
+
+
+def _leading(matrix: Float64Array, size: int) -> tuple[Float64Array, Float64Array]:
+    """Return the largest eigenvalues of a symmetric matrix, in descending order, and their vectors."""
+    n = len(matrix)
+    if n <= max(_WHOLLY, 8 * size):
+        values, vectors = eigh(matrix, subset_by_index=(n - size, n - 1))
     else:
-        values, left = eigh(rows @ rows.T, subset_by_index=(n_rows - size, n_rows - 1))
-        values, left = values[::-1], left[:, ::-1]
-        vectors = rows.T @ left / np.sqrt(np.maximum(values, np.finfo(np.float64).tiny))
-    largest = vectors[np.abs(vectors).argmax(axis=0), np.arange(size)]
-    signs = np.where(vectors.sum(axis=0) != 0.0, np.sign(vectors.sum(axis=0)), np.sign(largest))
-    return values, vectors * signs
+        values, vectors = eigsh(matrix, size, which="LA", v0=np.ones(n))
+    order = np.argsort(values)[::-1]
+    return values[order], vectors[:, order]
+
+
+def _signed(vectors: Float64Array) -> Float64Array:
+    """Turn each vector (ticker, factor) so that its sum is positive, or where that is zero its largest entry."""
+    largest = vectors[np.abs(vectors).argmax(axis=0), np.arange(vectors.shape[1])]
+    total = vectors.sum(axis=0)
+    return vectors * np.where(total != 0.0, np.sign(total), np.sign(largest))
 
 
 def _expected(
@@ -176,13 +192,12 @@ def slopes_of_others(z: Float64Array, scores: Scores, found: Factors) -> tuple[F
     mean: Float64Array = found.loadings.mean(axis=0)
     spread = np.maximum(found.loadings.var(axis=0), np.finfo(np.float64).tiny)
     square = found.loadings.T @ found.loadings / len(found.loadings)
+    unseen: Float64Array = np.tensordot(scores.variance, square, axes=2)[scores.pattern]
     loadings, total = np.empty((z.shape[1], len(mean))), np.empty(z.shape[1])
     for other in range(z.shape[1]):
         known = np.isfinite(z[:, other])
         f, own = scores.mean[known], z[known, other]
-        times = np.bincount(scores.pattern[known], minlength=len(scores.variance)).astype(np.float64)
-        unseen = np.tensordot(times / times.sum(), scores.variance, axes=1)
-        noise = found.specific.mean() + (unseen * square).sum()
+        noise = found.specific.mean() + unseen[known].mean()
         gram = f.T @ f
         precision = gram / noise + np.diag(1.0 / spread)
         loadings[other] = mean + np.linalg.solve(precision, (f.T @ own - gram @ mean) / noise)

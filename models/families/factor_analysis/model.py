@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar, Self
 
 import numpy as np
+import numpy.typing as npt
 import xarray as xr
 from annotated_types import Ge, Gt, Le, MinLen
 
@@ -28,6 +29,8 @@ from schemas.errors import ConfigError, ModelError
 
 _MEMORY = 512
 """Rows before a row of which its volatilities are made; a power of two."""
+_STOCKS = 64
+"""Stocks that are standardised at a time."""
 _LEAST_KNOWN = 5
 _STOCKS_PER_FACTOR = 4
 
@@ -134,38 +137,44 @@ class FactorAnalysis(FactorModel):
         """
         if len(self.halflives) != len(self.shares):
             raise ConfigError(f"{len(self.halflives)} halflives and {len(self.shares)} shares: give one of each.")
-        returns = panel.estimation_returns().astype(np.float64)
+        returns = panel.estimation_returns()
         returns = returns[np.isfinite(returns).any(axis=1)]
-        z = np.clip(returns / self._volatility(returns), -self.clip, self.clip)
-        weights = blended_weights(len(z), self.halflives, self.shares)
-        known = np.isfinite(z)
-        used = weights @ known >= self.min_observed
+        weights = blended_weights(len(returns), self.halflives, self.shares)
+        seen, counts = np.zeros(returns.shape[1]), np.zeros(returns.shape[1], dtype=np.int64)
+        for part in _parts(returns.shape[1]):
+            known = np.isfinite(self._standardised(returns[:, part]))
+            seen[part], counts[part] = weights @ known, known.sum(axis=0)
+        used = seen >= self.min_observed
         n_factors = min(self.n_factors, int(used.sum()) // _STOCKS_PER_FACTOR)
-        if not 1 <= n_factors < len(z):
+        if not 1 <= n_factors < len(returns):
             raise ModelError(
                 f"Factor analysis needs {_STOCKS_PER_FACTOR} stocks a factor and more dates than factors; the panel "
-                f"has {len(z)} dates, and {int(used.sum())} stocks observed on {self.min_observed:.0%} of their "
+                f"has {len(returns)} dates, and {int(used.sum())} stocks observed on {self.min_observed:.0%} of their "
                 "weight. Lower min_observed, or give more dates."
             )
-        found = factor_analysis(z[:, used], weights, n_factors, self.floor)
-        scores = posterior(found, z[:, used], known[:, used])
+        makers = np.flatnonzero(used)
+        z = np.concatenate([self._standardised(returns[:, makers[part]]) for part in _parts(len(makers))], axis=1)
+        found = factor_analysis(z, weights, n_factors, self.floor)
+        scores = posterior(found, z, np.isfinite(z))
         loadings, specific = np.full((len(used), n_factors), np.nan), np.full(len(used), np.nan)
         loadings[used], specific[used] = found.loadings, found.specific
-        others = ~used & (known.sum(axis=0) >= self.min_observations)
-        loadings[others], total = slopes_of_others(z[:, others], scores, found)
-        left = total - np.square(loadings[others]).sum(axis=1)
-        specific[others] = np.clip(left, self.floor * total, total)
-        self.unit_ = float(np.sqrt(np.nanmean(np.square(returns[:, used]))))
+        others = np.flatnonzero(~used & (counts >= self.min_observations))
+        for part in _parts(len(others)):
+            some = others[part]
+            loadings[some], total = slopes_of_others(self._standardised(returns[:, some]), scores, found)
+            left = total - np.square(loadings[some]).sum(axis=1)
+            specific[some] = np.clip(left, self.floor * total, total)
+        self.unit_ = float(np.sqrt(np.nanmean(np.square(returns[:, used], dtype=np.float64))))
         self.specific_, self._along = specific, np.diag(found.eigenvalues)
         self._name(loadings, panel.tickers)
-        factors = self.factor_returns(panel).values
+        factors = self._asked(panel)
         self.premia_ = factors[np.isfinite(factors).all(axis=1)].mean(axis=0)
         return self
 
     def loadings(self, panel: Panel) -> xr.DataArray:
         """Give s[t-1] B / c as (date, ticker, factor); NaN for stocks without B, or without enough returns before."""
         self._check_fitted()
-        volatility = self._volatility(panel.estimation_returns().astype(np.float64))
+        volatility = self._volatility(panel.estimation_returns())
         values = (volatility / self.unit_)[:, :, None] * self._aligned(panel)[0]
         coords = {"date": panel.dates, "ticker": panel.tickers, "factor": self.factors_}
         return xr.DataArray(values, coords, ("date", "ticker", "factor"), name="loadings")
@@ -173,10 +182,11 @@ class FactorAnalysis(FactorModel):
     def factor_returns(self, panel: Panel) -> xr.DataArray:
         """Regress returns on loadings at each date: (date, factor), NaN where stocks are too few or alike."""
         self._check_fitted()
-        returns = panel.estimation_returns().astype(np.float64)
+        returns = panel.estimation_returns()
         loadings, specific = self._aligned(panel)
-        has = np.isfinite(specific)
-        z = (returns / self._volatility(returns))[:, has]
+        has = np.isfinite(specific) & np.isfinite(returns).any(axis=0)
+        returns = returns[:, has].astype(np.float64)
+        z = returns / self._volatility(returns)
         known = np.isfinite(z)
         gram, moment, pattern = moments_by_pattern(loadings[has], z, known, 1.0 / specific[has])
         inverse, rank = solve_gram(gram, np.broadcast_to(np.eye(len(self.factors_)), gram.shape))
@@ -192,7 +202,7 @@ class FactorAnalysis(FactorModel):
 
     def own_specific_variance(self, panel: Panel) -> Float64Array:
         """Give s[t-1]^2 psi as (date, ticker), in the timing of the loadings."""
-        return np.square(self._volatility(panel.estimation_returns().astype(np.float64))) * self._aligned(panel)[1]
+        return np.square(self._volatility(panel.estimation_returns())) * self._aligned(panel)[1]
 
     @property
     def eigenvalues_(self) -> FloatArray:
@@ -233,6 +243,20 @@ class FactorAnalysis(FactorModel):
         model._name(state.arrays["loadings"], state.meta["tickers"])
         return model
 
+    def _asked(self, panel: Panel) -> Float64Array:
+        """Return the factor returns (date, factor) of a panel, of which some rows are in memory at a time."""
+        parts = []
+        for first in range(0, len(panel.dates), _MEMORY):
+            begin = max(first - _MEMORY, 0)
+            rows = panel.rows(begin, min(first + _MEMORY, len(panel.dates)))
+            parts.append(self.factor_returns(rows).values[first - begin :])
+        return np.concatenate(parts)
+
+    def _standardised(self, returns: FloatArray) -> Float64Array:
+        """Divide returns (date, ticker) by the volatility before them, and cut them."""
+        values = returns.astype(np.float64)
+        return np.clip(values / self._volatility(values), -self.clip, self.clip)
+
     def _name(self, loadings: FloatArray, tickers: list[str]) -> None:
         self.factors_ = [f"factor_{k + 1}" for k in range(loadings.shape[1])]
         coords = {"ticker": tickers, "factor": self.factors_}
@@ -244,25 +268,33 @@ class FactorAnalysis(FactorModel):
         loadings: Float64Array = self.loadings_.reindex(ticker=panel.tickers).values
         return loadings, specific.reindex(ticker=panel.tickers).values
 
-    def _volatility(self, returns: Float64Array) -> Float64Array:
+    def _volatility(self, returns: FloatArray) -> Float64Array:
         """Return s[t-1] (date, ticker) from the rows before each; NaN with fewer than five returns among them."""
+        volatility = np.full(returns.shape, np.nan)
+        there = np.flatnonzero(np.isfinite(returns).any(axis=0))
+        for part in _parts(len(there)):
+            volatility[:, there[part]] = self._volatility_of(returns[:, there[part]].astype(np.float64))
+        return volatility
+
+    def _volatility_of(self, returns: Float64Array) -> Float64Array:
         known = np.isfinite(returns)
-        squares = np.where(known, np.square(returns), 0.0)
-        decay = 0.5 ** (1.0 / self.volatility_halflife)
-        total, mass, count = squares, known.astype(np.float64), known.astype(np.float64)
-        span = 1
+        total, mass, count = np.where(known, np.square(returns), 0.0), known.astype(np.float64), known.astype(np.int16)
+        decay, span = 0.5 ** (1.0 / self.volatility_halflife), 1
         while span < _MEMORY:  # sums over 2, 4, 8 .. rows, so that a row has its bits in any panel
-            weight = decay**span
-            total, mass = total + weight * _later(total, span), mass + weight * _later(mass, span)
-            count = count + _later(count, span)
+            total[span:] += decay**span * total[:-span]
+            mass[span:] += decay**span * mass[:-span]
+            count[span:] += count[:-span].copy()
             span *= 2
-        total, mass, count = _later(total, 1), _later(mass, 1), _later(count, 1)
+        total, mass, count = _after(total), _after(mass), _after(count)
         enough: BoolArray = (count >= _LEAST_KNOWN) & (total > 0.0)
         return np.sqrt(np.where(enough, total / np.where(mass > 0.0, mass, 1.0), np.nan))
 
 
-def _later(values: Float64Array, by: int) -> Float64Array:
-    """Move rows down by so many; what comes in is zero."""
-    moved = np.zeros_like(values)
-    moved[by:] = values[:-by] if by < len(values) else values[:0]
-    return moved
+def _parts(n_stocks: int) -> list[slice]:
+    """Cut an axis of stocks into blocks that fit into a processor's cache."""
+    return [slice(start, start + _STOCKS) for start in range(0, n_stocks, _STOCKS)]
+
+
+def _after(values: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """Move rows down by one; what comes in is zero."""
+    return np.concatenate([np.zeros_like(values[:1]), values[:-1]])

@@ -113,7 +113,6 @@ class Completed:
         filled = self._filled(posterior)
         self.mean: FloatArray = filled.mean(axis=0)
         self._centred = filled - self.mean
-        self._squares = self._centred.T @ self._centred if filled.shape[1] <= filled.shape[0] else None
         self._specific = model.specific * (gaps.n_dates - gaps.known_count)
         spread = (gaps.missing.T @ self._spread.reshape(-1, size * size)).reshape(-1, size, size)
         systematic = np.einsum("nk,nkl,nl->n", model.loadings, spread, model.loadings, optimize=True)
@@ -127,9 +126,7 @@ class Completed:
 
     def times(self, vectors: FloatArray) -> FloatArray:
         """(ticker, column) product of the covariance with vectors (ticker, column)."""
-        centred = self._centred
-        squares = centred.T @ (centred @ vectors) if self._squares is None else self._squares @ vectors
-        product: FloatArray = squares + self._specific[:, None] * vectors
+        product: FloatArray = self._centred.T @ (self._centred @ vectors) + self._specific[:, None] * vectors
         loadings, missing = self._model.loadings, self._gaps.missing
         size, columns = loadings.shape[1], vectors.shape[1]
         joint = (loadings[:, :, None] * vectors[:, None, :]).reshape(-1, size * columns)

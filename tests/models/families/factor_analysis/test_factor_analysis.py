@@ -79,18 +79,21 @@ def test_gaps_cost_little_and_cover_what_zeros_in_their_place_would_spoil() -> N
     assert found[1].specific[late].mean() == pytest.approx(true.specific[late].mean(), rel=0.05)
 
 
+@pytest.mark.parametrize("whole", [1000, 10])
 @pytest.mark.parametrize("extra", [0.0, 0.3])
-def test_the_tall_path_is_the_dense_eigenproblem_and_the_wide_one_agrees(extra: float) -> None:
+def test_the_tall_path_is_the_dense_eigenproblem_and_the_wide_one_agrees(
+    extra: float, whole: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     rng = np.random.default_rng(2)
     wide = sampled(truth(150, 4, rng), 90, rng) / np.sqrt(90)
     tall = np.concatenate([wide, np.zeros((80, 150))])  # the same products, decomposed the other way
-    spare = np.full(150, extra)
-    values, vectors = np.linalg.eigh(wide.T @ wide + extra * np.eye(150))
+    product = wide.T @ wide + extra * np.eye(150)
+    values, vectors = np.linalg.eigh(product)
     vectors = vectors[:, :-7:-1] * np.sign(vectors[:, :-7:-1].sum(axis=0))
-    for rows in (tall, wide) if extra == 0.0 else (tall,):
-        found = fa._leading(rows, spare, 6)
+    monkeypatch.setattr(fa, "_WHOLLY", whole)
+    for found in (fa._leading(product, 6), *([fa._of_dates(wide, 6)] if extra == 0.0 else [])):
         np.testing.assert_allclose(found[0], values[:-7:-1], rtol=1e-10)
-        np.testing.assert_allclose(found[1], vectors, atol=1e-9)
+        np.testing.assert_allclose(fa._signed(found[1]), vectors, atol=1e-9)
     one, other = (fa._decomposed(rows, np.zeros(150), np.ones(len(rows)), 6, FLOOR) for rows in (tall, wide))
     np.testing.assert_allclose(one.loadings, other.loadings, atol=1e-9)
     np.testing.assert_allclose(one.specific, other.specific, rtol=1e-9)
