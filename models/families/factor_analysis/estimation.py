@@ -109,7 +109,7 @@ def _decomposed(
 
 
 def _of_dates(rows: Float64Array, size: int) -> tuple[Float64Array, Float64Array]:
-    """Return the largest eigenvalues of rows'rows and their vectors (ticker, factor), by the smaller matrix of dates."""
+    """Return the largest eigenvalues of rows'rows and their vectors (ticker, factor), by the matrix of dates."""
     values, left = _leading(rows @ rows.T, size)
     return values, rows.T @ left / np.sqrt(np.maximum(values, np.finfo(np.float64).tiny))
 
@@ -129,7 +129,8 @@ def _signed(vectors: Float64Array) -> Float64Array:
     """Turn each vector (ticker, factor) so that its sum is positive, or where that is zero its largest entry."""
     largest = vectors[np.abs(vectors).argmax(axis=0), np.arange(vectors.shape[1])]
     total = vectors.sum(axis=0)
-    return vectors * np.where(total != 0.0, np.sign(total), np.sign(largest))
+    signed: Float64Array = vectors * np.where(total != 0.0, np.sign(total), np.sign(largest))
+    return signed
 
 
 def _expected(
