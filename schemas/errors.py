@@ -71,7 +71,8 @@ class ModelsError(FactorcubeError):
 
     def __init__(self, failures: Mapping[str, str], versions: Sequence[VersionRef] = ()) -> None:
         reasons = "; ".join(f"{name}: {why}" for name, why in failures.items())
-        done = f"the other {len(versions)} are published" if versions else "nothing is published"
+        others = "the other one is published" if len(versions) == 1 else f"the other {len(versions)} are published"
+        done = others if versions else "nothing is published"
         super().__init__(
             f"{len(failures)} of {len(failures) + len(versions)} models failed, {done}; run again to make what is "
             f"missing: {reasons}"

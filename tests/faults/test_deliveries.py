@@ -249,6 +249,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[date, str], xr
 RENAMED = MARKET.with_columns(pl.col("ticker").replace("S023", "S023.N"))
 
 
+@pytest.mark.slow
 def test_a_renamed_ticker_is_there_once_whoever_renames_it(
     folder: Path, whole: tuple[dict[date, str], xr.Dataset]
 ) -> None:

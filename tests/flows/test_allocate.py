@@ -138,6 +138,7 @@ def test_the_flow_publishes_weights_that_anybody_can_check_and_feeds_them_back(
     assert np.isnan(risk.sel(date=slice(None, f"{KNOWN}"))).all()
 
 
+@pytest.mark.slow
 def test_every_run_makes_the_weights_that_its_config_declares_and_one_that_fails_takes_nothing_along(
     installed: tuple[Settings, VersionRef],
     settings: Settings,

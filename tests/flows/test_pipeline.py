@@ -39,7 +39,7 @@ from storage.cube import Cube
 from tasks.cluster import open_cluster
 from tasks.workspace import Workspace
 
-SOME = [model for model in SMALL["models"] if model["kind"] not in ("fama_macbeth", "pca")]
+SOME = [model for model in SMALL["models"] if model["kind"] in ("market", "autoencoder")]
 """The others are trained and published in `tests/tasks/test_training.py`."""
 
 pytestmark = pytest.mark.usefixtures("prefect_api", "dask_scheduler")
@@ -77,7 +77,7 @@ def done(tmp_path_factory: pytest.TempPathFactory, prefect_api: None):
 
 def test_every_model_is_published_and_read_without_factorcube(done) -> None:
     config, versions = done
-    assert [v.model for v in versions] == ["market", "ipca", "autoencoder"]
+    assert [v.model for v in versions] == ["market", "autoencoder"]
     assert all(v.changed and v.promoted for v in versions)
     script = (
         "import sys, warnings; warnings.simplefilter('error'); import xarray as xr\n"
@@ -210,7 +210,7 @@ def test_a_run_of_which_one_model_fails_is_failed_and_says_which(done) -> None:
     assert state.is_failed()
     error = state.result(raise_on_failure=False)
     assert str(error).startswith(
-        "1 of 4 models failed, the other 3 are published; run again to make what is missing: too_"
+        "1 of 3 models failed, the other 2 are published; run again to make what is missing: too_"
     )
     assert [(ref.version, ref.promoted) for ref in error.versions] == [(ref.version, True) for ref in first]
     assert len(list(config.parent.glob("out/reports/small/*.html"))) == 2, "theirs is there too"

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Callable
 from datetime import date, timedelta
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -28,21 +30,21 @@ from tasks.workspace import Workspace
 KNOWN = date(2016, 11, 30)
 UNTIL = date(2016, 12, 5)
 DAYS = [date(2016, 12, 1), date(2016, 12, 2), UNTIL]
+QUICK = ("market", "ipca")
 SLOW = [pytest.param(name, marks=pytest.mark.slow) for name in ("fama_macbeth", "pca", "autoencoder")]
-MODELS = ["market", "ipca", *SLOW]
+MODELS = [*QUICK, *SLOW]
 BENCHMARKED = [SMALL["portfolios"][0], SMALL["portfolios"][1] | {"benchmark": "equal_weight"}]
 
 
 class Champions:
     """An installation whose champions are as of a date, and whose cube knows four weeks more."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, slow: bool) -> None:
         market = listing_market()
         self.settings = Settings(root=folder / "out")
         spec = deliver(folder, market, KNOWN, portfolios=BENCHMARKED)
-        refs = train(
-            spec, spec.models, ingested(spec, self.settings), None, Inline(), self.settings, promote_first=True
-        )
+        chosen = [model for model in spec.models if (model.name in QUICK) != slow]
+        refs = train(spec, chosen, ingested(spec, self.settings), None, Inline(), self.settings, promote_first=True)
         self.parents = {ref.model: ref for ref in refs}
         self.spec = deliver(folder, market, portfolios=BENCHMARKED)
         self.snapshot = ingested(self.spec, self.settings)
@@ -53,8 +55,19 @@ class Champions:
 
 
 @pytest.fixture(scope="module")
-def champions(tmp_path_factory: pytest.TempPathFactory) -> Champions:
-    return Champions(tmp_path_factory.mktemp("champions"))
+def installations(tmp_path_factory: pytest.TempPathFactory) -> Callable[[bool], Champions]:
+    return cache(lambda slow: Champions(tmp_path_factory.mktemp("champions"), slow))
+
+
+@pytest.fixture
+def champions(request: pytest.FixtureRequest, installations: Callable[[bool], Champions]) -> Champions:
+    """Those of the models that are quick to make, unless the test is about another one."""
+    return installations(getattr(request.node, "callspec", None) is not None and model_of(request) not in QUICK)
+
+
+def model_of(request: pytest.FixtureRequest) -> str:
+    name: str = request.node.callspec.params["model"]
+    return name
 
 
 @pytest.fixture
@@ -223,9 +236,10 @@ def test_the_flow_continues_every_champion_and_names_those_without(
 ) -> None:
     monkeypatch.setenv("FACTORCUBE_ROOT", str(settings.root))
     extra = champions.spec.models[0].model_copy(update={"name": "newcomer"})
-    spec = champions.spec.model_copy(update={"models": (*champions.spec.models[:2], extra)})
+    quick = [model for model in champions.spec.models if model.name in QUICK]
+    spec = champions.spec.model_copy(update={"models": (*quick, extra)})
     refs = update(spec, until=DAYS[0])
-    assert [(ref.model, ref.promoted) for ref in refs] == [("market", True), ("fama_macbeth", True)]
+    assert [(ref.model, ref.promoted) for ref in refs] == [("market", True), ("ipca", True)]
     assert "small/newcomer has no champion" in caplog.text
     with pytest.raises(PublishError, match="newcomer has no champion"):
         update_version("small", "newcomer", champions.snapshot, None, settings)

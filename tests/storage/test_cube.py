@@ -247,7 +247,7 @@ UPSERT = st.tuples(
 BLANK = {"returns": np.nan, "characteristics": np.nan, "estimation": False, "weights": 0.0}
 
 
-@settings(max_examples=8, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=5, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(upserts=st.lists(UPSERT, min_size=1, max_size=5))
 def test_any_sequence_of_upserts_equals_a_table_of_cells(tmp_path_factory, monkeypatch, upserts):
     monkeypatch.setattr(arrays, "MAX_CHUNK_DATES", 2)  # many chunks, so that their borders are met everywhere

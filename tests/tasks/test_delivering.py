@@ -147,7 +147,7 @@ def deliveries(draw: st.DrawFn) -> Parts:
 
 
 @settings(
-    max_examples=8,
+    max_examples=5,
     deadline=None,
     phases=[Phase.explicit, Phase.generate],
     suppress_health_check=[HealthCheck.function_scoped_fixture],

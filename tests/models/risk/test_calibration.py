@@ -323,7 +323,12 @@ def scored(result: xr.Dataset, family: str, name: str = "bias_statistic") -> flo
     return float(result[name].sel(family=family, horizon=1))
 
 
-WORLDS = [(estimator, degrees) for estimator in ESTIMATORS for degrees in (None, 6.0)]
+WORLDS = [
+    pytest.param(estimator, degrees, marks=[pytest.mark.slow] * (degrees is None))
+    for estimator in ESTIMATORS
+    for degrees in (None, 6.0)
+]
+"""Normal returns are the easier world."""
 
 
 @pytest.mark.parametrize(("estimator", "degrees"), WORLDS)

@@ -237,7 +237,9 @@ def bias_of_eigenportfolios(spec: dict, tails: float | None, worlds: int = 60) -
     return np.sqrt(ratios)
 
 
-@pytest.mark.parametrize(("tails", "scale", "within"), [(None, 1.0, 0.05), (5.0, 1.4, 0.12)])
+@pytest.mark.parametrize(
+    ("tails", "scale", "within"), [pytest.param(None, 1.0, 0.05, marks=pytest.mark.slow), (5.0, 1.4, 0.12)]
+)
 def test_eigenfactors_bring_the_bias_of_eigenportfolios_to_one(
     tails: float | None, scale: float, within: float
 ) -> None:

@@ -37,10 +37,10 @@ def assert_agrees(panel: Panel, n_latent: int, *, intercept: bool, observed: boo
         assert model.score(panel)[name] == pytest.approx(theirs, abs=1e-6)
 
 
-SLOW = [pytest.param(*one, marks=pytest.mark.slow) for one in ((0, 1), (1, 2))]
+SLOW = [pytest.param(*one, marks=pytest.mark.slow) for one in ((1, 2), (2, 3))]
 
 
-@pytest.mark.parametrize(("seed", "n_factors"), [*SLOW, (2, 3)])
+@pytest.mark.parametrize(("seed", "n_factors"), [(0, 1), *SLOW])
 def test_random_unbalanced_panels_agree(seed: int, n_factors: int) -> None:
     returns, characteristics, _ = instrumented(n_factors=3, seed=seed)
     rng = np.random.default_rng(seed)
