@@ -375,7 +375,7 @@ def test_loadings_follow_the_tickers_of_the_panel(case: Case) -> None:
 
 @cache
 def said(case: Case) -> tuple[np.ndarray, np.ndarray]:
-    """Loadings and factor returns on the panel of all tests."""
+    """Return loadings and factor returns on the panel of all tests."""
     model = fitted(case)
     return model.loadings(base_panel()).values, model.factor_returns(base_panel()).values
 
