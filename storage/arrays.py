@@ -42,6 +42,8 @@ from storage.damage import Guard, GuardedStore, naming
 
 CHUNK_BYTES = 4 * 2**20
 MAX_CHUNK_DATES = 256
+_BLOCK_BYTES, _MOST_DATES = 32 * 2**20, 4096
+"""Of what goes through memory at a time: a small universe has few blocks, since each costs as much as a large one."""
 TILE_TICKERS, TILE_DATES = 256, 64
 """Of what is read by blocks of tickers and by spans of dates alike: tickers of a chunk, and dates that hold whole ones
 however many characteristics there are."""
@@ -115,13 +117,21 @@ def same_bits(one: npt.NDArray[Any], other: npt.NDArray[Any]) -> bool:
     return bool(np.array_equal(np.ascontiguousarray(one).view(bits), np.ascontiguousarray(other).view(bits)))
 
 
+def dates_at_once(row_bytes: float) -> int:
+    """Return how many dates of so many bytes each go through memory at a time: whole chunks, and at least one."""
+    chunk_bytes = MAX_CHUNK_DATES * max(1.0, row_bytes)
+    return min(_MOST_DATES, MAX_CHUNK_DATES * max(1, int(_BLOCK_BYTES / chunk_bytes)))
+
+
 def date_blocks(dataset: xr.Dataset) -> Iterator[xr.Dataset]:
     """Cut a dataset, lazy or not, into consecutive spans of dates; itself if it has no dates."""
-    if not dataset.sizes.get("date"):
+    n_dates = dataset.sizes.get("date", 0)
+    if not n_dates:
         yield dataset
         return
-    for start in range(0, dataset.sizes["date"], MAX_CHUNK_DATES):
-        yield dataset.isel(date=slice(start, start + MAX_CHUNK_DATES))
+    size = dates_at_once(dataset.nbytes / n_dates)
+    for start in range(0, n_dates, size):
+        yield dataset.isel(date=slice(start, start + size))
 
 
 def write_dataset(

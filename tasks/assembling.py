@@ -28,7 +28,7 @@ from schemas.families import ModelSpec, model_spec
 from schemas.refs import FitRef, Key, PanelRef, RiskRef
 from schemas.settings import Settings
 from schemas.spec import RunSpec
-from storage.arrays import date_blocks
+from storage.arrays import date_blocks, dates_at_once
 from storage.work import Kind
 from tasks.artifacts import publish_metrics_table
 from tasks.checkpoints import KeptStates, estimated, fit_identity
@@ -42,8 +42,8 @@ from tasks.stages import Stage
 from tasks.steps import step
 from tasks.workspace import Workspace
 
-_BLOCK_DATES = 256
-"""Rows before the first fit that are made at a time."""
+_COLUMNS = 16
+"""Numbers of a stock on a date, about, where it has so many loadings, or beside them."""
 
 
 @step("estimate covariance", "covariance of {panel.universe} as of {panel.as_of}")
@@ -55,13 +55,14 @@ def estimate_covariance(
     Beside them stands why other models failed.
     """
     sample, futures = Sample(Workspace.of_workers(settings), panel, spec), {}
+    size = dates_at_once(_COLUMNS * len(sample.inputs.tickers) * np.float32().itemsize)
     for model in models:
         own = tuple(fit for fit in fits if fit.model == model.name)
         about = f"{model.name}-{panel.key[:8]}"
         turns = cluster.submit(turn_fits, sample, model, own, key=f"turns-{about}")
         rows = [
-            cluster.submit(show_in_sample, sample, model, own[:1], turns, begin, key=f"in-sample-{begin}-{about}")
-            for begin in range(0, sample.inputs.position(own[0].as_of), _BLOCK_DATES)
+            cluster.submit(show_in_sample, sample, model, own[:1], turns, begin, size, key=f"in-sample-{begin}-{about}")
+            for begin in range(0, sample.inputs.position(own[0].as_of), size)
         ]
         rows += [
             cluster.submit(serve_fit, sample, model, own[: place + 1], turns, key=f"rows-{own[place].as_of}-{about}")
@@ -109,12 +110,14 @@ def turn_fits(sample: Sample, model: ModelSpec, fits: tuple[FitRef, ...]) -> Key
     return name
 
 
-def show_in_sample(sample: Sample, model: ModelSpec, first: tuple[FitRef, ...], turns: Key, begin: int) -> Key:
+def show_in_sample(
+    sample: Sample, model: ModelSpec, first: tuple[FitRef, ...], turns: Key, begin: int, size: int
+) -> Key:
     """Make a block of the rows before the first fit; return their key. Runs on a worker."""
     space, inputs, (fit,) = sample.space, sample.inputs, first
-    name = key(Stage.ROWS.code(), fits=[fit.realised], begin=begin)
+    end = min(begin + size, inputs.position(fit.as_of))
+    name = key(Stage.ROWS.code(), fits=[fit.realised], begin=begin, end=end)
     if not space.work.has(Kind.ROWS, name):
-        end = min(begin + _BLOCK_DATES, inputs.position(fit.as_of))
         _keep(space, name, in_sample(_turned(space, model, first, turns), sample.until(fit.until), begin, end))
     return name
 
@@ -178,7 +181,8 @@ def _assembled(
     dates, tickers = held.indexes["date"], held.indexes["ticker"]
     first = pd.Timestamp(fits[0].as_of).to_datetime64()
     reached: NamedArrays | None = None
-    for joined in join_blocks((_served(space, each) for each in rows), dates, tickers, last.factors_):
+    size = dates_at_once((len(last.factors_) + _COLUMNS) * len(tickers) * np.float32().itemsize)
+    for joined in join_blocks((_served(space, each) for each in rows), dates, tickers, last.factors_, size):
         days = slice(*joined.indexes["date"][[0, -1]])
         block = Panel(known.data.sel(date=days))
         whole, reached = completed(

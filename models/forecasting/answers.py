@@ -17,7 +17,7 @@ from models.arrays import BoolArray, Float64Array, FloatArray
 from models.families.base import FactorModel, contributing
 from models.panel import Panel
 
-_BLOCK_ROWS = 256
+_BLOCK_ROWS = 1024
 _BLOCK_LOADINGS = 2**23
 """Most loadings of a block: a universe of many stocks and factors is asked in shorter ones."""
 
@@ -76,12 +76,17 @@ def answers(
     any, and has the same bits in any block. Expected returns are asked of blocks that reach the row ``expected_from``,
     and its own specific variance if ``own``. Of blocks before that row factor returns and residuals count alone.
     """
-    cross_section = max(1, len(panel.tickers) * len(model.factors_))
-    size = max(1, min(_BLOCK_ROWS, _BLOCK_LOADINGS // cross_section))
+    size = rows_at_once(model, panel)
     for first in range(start, stop, size):
         last = min(first + size, stop)
         begin = max(first - model.row_memory, 0)
         yield _asked(model, panel.rows(begin, last), first - begin, first, expected=last > expected_from, own=own)
+
+
+def rows_at_once(model: FactorModel, panel: Rows) -> int:
+    """Return how many rows a fitted model is asked about at a time: fewer of many stocks and factors."""
+    cross_section = max(1, len(panel.tickers) * len(model.factors_))
+    return max(1, min(_BLOCK_ROWS, _BLOCK_LOADINGS // cross_section))
 
 
 def _asked(model: FactorModel, rows: Panel, before: int, first: int, *, expected: bool, own: bool) -> Answers:

@@ -17,6 +17,7 @@ import xarray as xr
 from models.arrays import Float64Array, IntArray
 from models.families.base import FactorModel
 from models.families.rotation import align
+from models.forecasting.answers import rows_at_once
 from models.forecasting.following import Served
 from models.panel import Panel
 from schemas.errors import ModelError
@@ -47,7 +48,10 @@ class Realised:
         if not model.latent_blocks:
             return cls(np.empty(0, dtype=np.int64), np.empty((0, len(model.factors_))))
         asked = Panel(panel.data.isel(date=slice(since, None)))
-        values = [model.factor_returns(block).transpose("date", "factor").values for block in asked.blocks()]
+        values = [
+            model.factor_returns(block).transpose("date", "factor").values
+            for block in asked.blocks(rows_at_once(model, panel))
+        ]
         days: IntArray = asked.dates.to_numpy().astype("datetime64[D]").astype(np.int64)
         return cls(days, np.concatenate(values).astype(np.float64))
 
