@@ -182,6 +182,7 @@ def test_a_delivery_that_holds_nothing_new_changes_nothing(folder: Path) -> None
     assert cube().head() == before
 
 
+@pytest.mark.slow
 def test_half_the_tickers_missing_on_the_last_day_keep_that_day_out(folder: Path) -> None:
     day = pl.datetime(2016, 4, 29)
     deliver(folder, "2016-04.csv", APRIL.filter((pl.col("date") < day) | (pl.col("ticker") < "S011")))

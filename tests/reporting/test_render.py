@@ -236,6 +236,7 @@ def explained(version: PublishedVersion, *, bent: bool) -> PublishedVersion:
     return replace(version, dataset=dataset)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("no_panels")
 def test_what_moves_nonlinear_loadings_is_drawn_and_linear_ones_are_not(versions, html):
     market, ipca = versions
@@ -293,6 +294,7 @@ def test_monthly_numbers_are_annualised_by_twelve(html):
     assert "No check report was given" in monthly
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("no_panels")
 def test_what_is_missing_is_left_out_or_shown_as_missing(versions):
     full = versions[1]
@@ -407,6 +409,7 @@ def test_the_gate_section_shows_criteria_champion_and_held_out_dates(versions, h
     assert "Criteria" not in render_report(without, None, title="t")
 
 
+@pytest.mark.slow
 def test_active_risk_is_shown_as_of_the_last_forecast_of_portfolios_that_have_a_benchmark(versions, html):
     assert "Beside a benchmark" not in html
     dataset = versions[1].dataset
@@ -421,6 +424,7 @@ def test_active_risk_is_shown_as_of_the_last_forecast_of_portfolios_that_have_a_
     assert ["long_short", "equal_weight", "ipca", last, "8.3%", "0.52"] in rows
 
 
+@pytest.mark.slow
 def test_bias_by_rank_is_drawn_of_the_dates_out_of_sample_with_its_interval(versions, html):
     assert "By rank of eigenportfolios" not in html
     version, rng = versions[1], np.random.default_rng(0)

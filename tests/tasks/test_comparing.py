@@ -129,6 +129,7 @@ def test_omega_is_compared_in_risk_terms(layout: Layout) -> None:
     assert difference.covariance.mean == pytest.approx(1.0, rel=1e-6)
 
 
+@pytest.mark.slow
 def test_observed_factors_are_compared_by_name(layout: Layout) -> None:
     observed = {"kind": "fama_macbeth"}
     one = publish(layout, BASE.dataset, "a", **observed)

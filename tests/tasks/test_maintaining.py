@@ -162,6 +162,7 @@ def test_every_line_of_the_rule_keeps_what_it_says(tmp_path):
     assert not plan(Workspace(tmp_path), rule).remove
 
 
+@pytest.mark.slow
 def test_upkeep_and_the_catalog_read_each_manifest_once_and_open_only_what_is_new(tmp_path, monkeypatch):
     """So that the cost of a thousand versions is a thousand times that of one."""
     for month in range(1, 7):

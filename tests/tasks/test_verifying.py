@@ -105,7 +105,7 @@ def large(year: int) -> xr.Dataset:
     return cube_data(pd.bdate_range(f"{2025 + year}-01-01", periods=200), [f"T{n}" for n in range(20)], seed=year)
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_any_damage_to_any_file_of_a_version_is_named_or_harmless(tmp_path_factory, data):
     root = tmp_path_factory.getbasetemp() / "version"

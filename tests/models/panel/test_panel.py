@@ -332,7 +332,7 @@ class TestBlocks:
         }
     )
 
-    @settings(max_examples=40, deadline=None)
+    @settings(max_examples=20, deadline=None)
     @given(options=options, block=st.integers(1, N_DATES + 3))
     def test_block_size_changes_no_bit(self, options, block):
         whole = join(make_cube(), **options, block=1000)
@@ -341,7 +341,7 @@ class TestBlocks:
         for name in whole:
             assert whole[name].values.tobytes() == parts[name].values.tobytes()
 
-    @settings(max_examples=40, deadline=None)
+    @settings(max_examples=20, deadline=None)
     @given(options=options, row=st.integers(0, N_DATES - 1), seed=st.integers(1, 99))
     def test_the_future_changes_nothing(self, options, row, seed):
         cube, other = make_cube(), make_cube(seed)

@@ -100,7 +100,7 @@ def test_contributions_sum_and_the_published_names_are_met() -> None:
     np.testing.assert_array_equal(model.specific(weights), specific_part)
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=12, deadline=None)
 @given(
     seed=st.integers(0, 999),
     tickers=st.permutations(range(N_TICKERS)),
@@ -116,7 +116,7 @@ def test_labels_decide_not_positions(seed: int, tickers: list[int], factors: lis
     xr.testing.assert_allclose(by_factor, straight.factor_contributions(weights), rtol=1e-9, atol=1e-14)
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=12, deadline=None)
 @given(seed=st.integers(0, 999), unit=st.sampled_from([1e-2, 1.0, 100.0]), leverage=st.floats(0.1, 10.0))
 def test_risk_survives_rotation_and_scales_with_units(seed: int, unit: float, leverage: float) -> None:
     """Loadings X R against R' Omega R say the same; percent instead of decimals multiply variance by 10^4."""

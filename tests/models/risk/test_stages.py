@@ -73,7 +73,7 @@ def test_a_path_is_the_fold_of_its_steps_wherever_it_is_taken_up(name: str) -> N
     assert all(isinstance(array, np.ndarray) and array.dtype.kind in "if" for array in kept.values())
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=20, deadline=None)
 @given(cut=st.integers(40, 98), seed=st.integers(0, 99), name=st.sampled_from(sorted(EVERY)))
 def test_the_future_does_not_change_omega(cut: int, seed: int, name: str) -> None:
     x = correlated(100, 3, seed)

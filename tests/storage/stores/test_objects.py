@@ -130,6 +130,7 @@ def test_anybody_reads_the_champion_with_zarr_and_obstore_alone(layout, s3):
     assert dataset["loadings"].load().equals(version_data(end=ONE)["loadings"])
 
 
+@pytest.mark.slow
 def test_other_content_under_one_name_is_refused_before_a_byte_is_written(layout):
     ref = publish(layout)
     dataset = version_data(end=ONE, seed=5)
@@ -207,6 +208,7 @@ def test_what_a_killed_upload_left_can_be_removed_for_other_content(layout, tmp_
     published.verify(layout, ref)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("promotions", "times"),
     [(0, 1), pytest.param(1, 1, marks=pytest.mark.slow), (1, 2)],

@@ -331,7 +331,7 @@ def requests(draw: st.DrawFn) -> BackfillRequest:
     )
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(worlds(), requests())
 def test_any_plan_is_complete_consistent_and_never_depends_on_the_future(state: World, asked: BackfillRequest) -> None:
     state = replace(state, models=asked.models or MODELS)
