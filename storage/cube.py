@@ -19,7 +19,7 @@ from __future__ import annotations
 import random
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -31,7 +31,7 @@ import pandas as pd
 import xarray as xr
 import zarr
 
-from schemas.contracts import FORMAT_VERSION, RECORD
+from schemas.contracts import CUBE, FORMAT_VERSION, RECORD
 from schemas.errors import ConflictError, CubeError
 from storage.arrays import read_dataset
 from storage.damage import Guard, GuardedStore, metadata_seal, naming, panicked
@@ -307,6 +307,39 @@ class Cube:
         with told(f"{self._what}, snapshot {snapshot_id}"), guard.told():
             return zarr.open_group(GuardedStore(self._store(snapshot_id), guard), mode="r")
 
+    def before(self, snapshot_id: str) -> Iterator[str]:
+        """Yield the snapshots from which one was made, the last one first."""
+        with told(f"{self._what}, snapshot {snapshot_id}"):
+            for item in islice(self.repository.ancestry(snapshot_id=snapshot_id), 1, None):
+                if item.parent_id is not None:
+                    yield item.id
+
+    def dates(self, snapshot_id: str) -> pd.DatetimeIndex:
+        """Return the dates of a snapshot; raises as `open_dataset` does."""
+        return pd.DatetimeIndex(_labels(self.open_group(snapshot_id))["date"])
+
+    def rows_in_common(self, before: str, after: str) -> int:
+        """Return how many dates from the first on surely have the same cells in a snapshot and in one made from it.
+
+        It is known by the chunks that the commits between them wrote, and nothing is read; none, if labels of the
+        earlier one stand elsewhere. Tickers that came later have nothing on these dates.
+        """
+        with told(f"{self._what}, snapshots {before} and {after}"):
+            written = self.repository.diff(from_snapshot_id=before, to_snapshot_id=after)
+        group = self.open_group(after)
+        old, new = _labels(self.open_group(before)), _labels(group)
+        kept = all(dim in new and new[dim][: len(index)].equals(index) for dim, index in old.items() if dim != "date")
+        if not kept or _outermost(written.new_arrays) or _outermost(written.deleted_arrays):
+            return 0
+        size = min(len(old["date"]), len(new["date"]))
+        same = old["date"][:size] == new["date"][:size]
+        count = size if same.all() else int(same.argmin())
+        for name in _outermost(written.updated_chunks) - set(new):
+            at, array = CUBE[name].dims.index("date"), group[name]
+            dates = array.chunks[at] if isinstance(array, zarr.Array) else 0
+            count = min(count, *(chunk[at] * dates for chunk in written.updated_chunks[f"/{name}"]))
+        return count
+
     def head(self) -> SnapshotInfo | None:
         """Return the newest state; None while the cube is empty."""
         return next(self._ancestry(), None)
@@ -368,6 +401,11 @@ def told(what: str) -> Iterator[None]:
             raise
         first = next((line.strip(" x×") for line in str(error).splitlines() if line.strip()), type(error).__name__)
         raise CubeError(f"{what}: {first}") from error
+
+
+def _outermost(paths: Iterable[str]) -> set[str]:
+    """Names of the arrays that readers see, without those of the record."""
+    return {path[1:] for path in paths if "/" not in path[1:]}
 
 
 def _labels(root: zarr.Group, group: str | None = None) -> Labels:

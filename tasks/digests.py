@@ -6,19 +6,24 @@ What they are, and how they are chained, belongs in `models.panel.digests`.
 from __future__ import annotations
 
 from datetime import date
+from itertools import islice
 
 import numpy as np
 import pandas as pd
 import xarray as xr
 
-from models.panel.digests import DataDigests, digest_chain
+from models.panel.digests import Chain, DataDigests, digest_chain
 from schemas.refs import Key, SnapshotRef
 from schemas.spec import RunSpec
+from storage.cube import Cube
 from storage.work import Kind
 from tasks.provenance import key
 from tasks.snapshots import open_span
 from tasks.stages import Stage
 from tasks.workspace import Workspace
+
+_LOOKED_BACK = 32
+"""Snapshots before one among which those whose rows were hashed are looked for."""
 
 
 def input_digests(space: Workspace, spec: RunSpec, snapshot: SnapshotRef) -> dict[date, str]:
@@ -32,21 +37,41 @@ def input_digests(space: Workspace, spec: RunSpec, snapshot: SnapshotRef) -> dic
 
 def read_inputs(space: Workspace, spec: RunSpec, snapshot: SnapshotRef) -> DataDigests:
     """Hash the span of a snapshot that a spec uses, block by block; kept in the work store."""
-    portfolios = [item.name for item in spec.portfolios]
-    span = spec.panel.model_dump(mode="json", include={"start", "end", "characteristics"})
-    name = key(
-        Stage.DIGESTS.code(), universe=spec.universe, snapshot=snapshot.snapshot_id, span=span, portfolios=portfolios
-    )
+    name = _key(spec, snapshot.snapshot_id)
     if not space.work.has(Kind.DIGESTS, name):
         cube = open_span(space, spec, snapshot)
-        digests, first_seen = digest_chain(cube, _characteristics(cube, spec), portfolios)
+        portfolios = [item.name for item in spec.portfolios]
+        chain = digest_chain(cube, _characteristics(cube, spec), portfolios, _known(space, spec, snapshot, cube))
         facts = {
             "dates": [f"{day:%Y-%m-%d}" for day in cube.indexes["date"]],
-            "digests": digests,
+            "start": chain.start,
+            "digests": chain.digests,
             "tickers": [str(ticker) for ticker in cube["ticker"].values],
         }
-        space.work.put_arrays(Kind.DIGESTS, name, {"first_seen": first_seen}, facts)
+        arrays = {"first_seen": chain.first_seen, "named": np.array(chain.named, dtype=np.int64)}
+        space.work.put_arrays(Kind.DIGESTS, name, arrays, facts)
     return stored_inputs(space, name)
+
+
+def _key(spec: RunSpec, snapshot_id: str) -> Key:
+    portfolios = [item.name for item in spec.portfolios]
+    span = spec.panel.model_dump(mode="json", include={"start", "end", "characteristics"})
+    return key(Stage.DIGESTS.code(), universe=spec.universe, snapshot=snapshot_id, span=span, portfolios=portfolios)
+
+
+def _known(space: Workspace, spec: RunSpec, snapshot: SnapshotRef, span: xr.Dataset) -> Chain | None:
+    """Return the digests of the rows that a span has in common with the last earlier snapshot that was hashed."""
+    stored = Cube.open(space.layout, spec.universe)
+    for earlier in islice(stored.before(snapshot.snapshot_id), _LOOKED_BACK):
+        name = _key(spec, earlier)
+        if space.work.has(Kind.DIGESTS, name):
+            arrays, facts = space.work.get_arrays(Kind.DIGESTS, name)
+            outside = int(stored.dates(earlier).searchsorted(span.indexes["date"][0]))
+            count = min(max(0, stored.rows_in_common(earlier, snapshot.snapshot_id) - outside), len(facts["dates"]))
+            place = pd.Index(facts["tickers"]).get_indexer(span.indexes["ticker"])
+            first_seen = np.where(place < 0, span.sizes["date"], arrays["first_seen"][place])
+            return Chain(facts["start"], tuple(facts["digests"][:count]), first_seen, tuple(arrays["named"][:count]))
+    return None
 
 
 def stored_inputs(space: Workspace, name: Key) -> DataDigests:

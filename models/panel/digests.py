@@ -93,7 +93,31 @@ class DataDigests:
         return np.flatnonzero(self.first_seen <= position)
 
 
-def digest_chain(cube: xr.Dataset, characteristics: list[str], portfolios: list[str]) -> tuple[list[str], IntArray]:
+@dataclass(frozen=True, eq=False)
+class Chain:
+    """The digests of consecutive rows, and what the next one goes on from.
+
+    Attributes
+    ----------
+    start : str
+        Hash of what they are rows of; none is behind it.
+    digests : tuple of str
+        Of each date: the hash of all rows up to it.
+    first_seen : numpy.ndarray
+        (ticker,) position of the first date on which it has anything; the number of dates, or more, if none.
+    named : tuple of int
+        Of each date: industries whose names the hashes up to it hold.
+    """
+
+    start: str
+    digests: tuple[str, ...]
+    first_seen: IntArray
+    named: tuple[int, ...]
+
+
+def digest_chain(
+    cube: xr.Dataset, characteristics: list[str], portfolios: list[str], known: Chain | None = None
+) -> Chain:
     """Hash the rows of a cube one after the other, block by block.
 
     Parameters
@@ -102,24 +126,21 @@ def digest_chain(cube: xr.Dataset, characteristics: list[str], portfolios: list[
         Span of a cube, possibly opened lazily (`schemas.contracts.CUBE`).
     characteristics, portfolios : list of str
         Which of them count.
-
-    Returns
-    -------
-    digests : list of str
-        Of each date: the hash of all rows up to it, and of what they are rows of.
-    first_seen : numpy.ndarray
-        (ticker,) position of the first date on which it has anything; the number of dates if none.
+    known : Chain, optional
+        Of the first rows, over the same tickers: they are not read. Left aside if it is of other things.
     """
     names = cube["ticker"].values.astype(np.str_)
-    seen = np.zeros(len(names), dtype=np.bool_)
-    first_seen = np.full(len(names), cube.sizes["date"], dtype=np.int64)
     observed = [str(name) for name in cube["observed_factor"].values] if "factors" in cube else []
     industries = [str(name) for name in cube["industry_name"].values] if "industry" in cube else []
     header = [characteristics, portfolios, observed, "risk_free" in cube, *(["industry"] if industries else [])]
-    link = hashlib.blake2b(json.dumps(header).encode(), digest_size=32).digest()
-    digests: list[str] = []
-    named = 0
-    for row in _rows(cube, characteristics, portfolios):
+    start = hashlib.blake2b(json.dumps(header).encode(), digest_size=32).hexdigest()
+    if known is None or known.start != start:
+        known = Chain(start, (), np.full(len(names), cube.sizes["date"], dtype=np.int64), ())
+    digests, named_by = [*known.digests], [*known.named]
+    seen = known.first_seen < len(digests)
+    first_seen = np.where(seen, known.first_seen, cube.sizes["date"])
+    link, named = bytes.fromhex(digests[-1] if digests else start), named_by[-1] if named_by else 0
+    for row in _rows(cube.isel(date=slice(len(digests), None)), characteristics, portfolios):
         entry = hashlib.blake2b(link, digest_size=32)
         entry.update(row.day.encode())
         new = row.present & ~seen
@@ -140,7 +161,8 @@ def digest_chain(cube: xr.Dataset, characteristics: list[str], portfolios: list[
             entry.update(values[row.present].tobytes())
         link = entry.digest()
         digests.append(link.hex())
-    return digests, first_seen
+        named_by.append(named)
+    return Chain(start, tuple(digests), first_seen, tuple(named_by))
 
 
 @dataclass(frozen=True, eq=False)

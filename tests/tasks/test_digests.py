@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from datetime import date
 from pathlib import Path
 
@@ -12,8 +13,10 @@ import xarray as xr
 from small_market import SMALL
 from storing import cube_data
 
+from models.panel import digests as digests_of_rows
 from schemas.refs import SnapshotRef
 from schemas.spec import RunSpec
+from storage import arrays
 from storage.cube import Cube
 from storage.layout import Layout
 from tasks.digests import input_digests, read_inputs
@@ -57,6 +60,33 @@ def test_a_ticker_that_is_added_later_changes_nothing_before_it(data: xr.Dataset
     assert list(before.values()) == list(after.values())[:100]
     inputs = read_inputs(Workspace(tmp_path), SPEC, snapshot(tmp_path, rest))
     assert dict(zip(inputs.tickers, inputs.first_seen, strict=True))["NEW"] == 100
+
+
+def test_rows_that_no_commit_has_touched_are_not_read_again(
+    data: xr.Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An appended date costs its own chunk, a restated one the rows from its chunk on; the digests are those of all.
+
+    Tickers that come later have a weight of zero on all dates, which is written.
+    """
+    monkeypatch.setattr(arrays, "MAX_CHUNK_DATES", 16)
+    read: list[int] = []
+    rows_of = digests_of_rows._rows
+
+    def counted(cube: xr.Dataset, *more: list[str]) -> Iterator[object]:
+        read.append(cube.sizes["date"])
+        return rows_of(cube, *more)
+
+    monkeypatch.setattr(digests_of_rows, "_rows", counted)
+    late = data.isel(date=[100]).copy(deep=True)
+    late["returns"][0, 0] = 0.5
+    other = data.isel(date=[149]).assign_coords(ticker=["A0", "B0", "C0"])  # they come before all others, by name
+    steps = [data.isel(date=slice(0, 140)), data.isel(date=slice(140, 149)), data.isel(date=[149]), late, other]
+    spec = SPEC.model_copy(update={"panel": SPEC.panel.model_copy(update={"start": DATES[20].date()})})
+    for place, unread in enumerate((0, 128 - 20, 144 - 20, 96 - 20, 0)):
+        found = digests(tmp_path / "a", steps[place], spec=spec)
+        assert read[-1] == len(found) - unread, place
+        assert found == digests(tmp_path / f"fresh{place}", *steps[: place + 1], spec=spec), place
 
 
 RESTATED = ["returns", "characteristics", "estimation", "refuted", "risk_free", "factors", "weights", "industry"]
