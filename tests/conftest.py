@@ -31,9 +31,16 @@ LONGEST = ("test_training.py", "test_cli.py", "test_foreign_family.py", "test_pi
 """Files that begin first: of two processes that share the files, one would else end minutes after the other."""
 
 
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Put the tests of the longest files before all others."""
-    items.sort(key=lambda item: item.path.name not in LONGEST)
+    """Keep the tests of a file in one process, all that need Prefect in the same, and the longest files in front.
+
+    A Prefect server that waits takes a tenth of a processor and more: one is enough.
+    """
+    needing = {item.path for item in items if "prefect_api" in getattr(item, "fixturenames", ())}
+    for item in items:
+        item.add_marker(pytest.mark.xdist_group("prefect" if item.path in needing else str(item.path)))
+    items.sort(key=lambda item: (item.path not in needing, item.path.name not in LONGEST))
 
 
 @pytest.fixture(scope="session")
