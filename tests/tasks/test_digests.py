@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator
 from datetime import date
 from pathlib import Path
@@ -69,7 +70,7 @@ def test_rows_that_no_commit_has_touched_are_not_read_again(
 
     Tickers that come later have a weight of zero on all dates, which is written.
     """
-    monkeypatch.setattr(arrays, "MAX_CHUNK_DATES", 16)
+    monkeypatch.setattr(arrays, "MAX_CHUNK_DATES", 32)
     read: list[int] = []
     rows_of = digests_of_rows._rows
 
@@ -83,10 +84,13 @@ def test_rows_that_no_commit_has_touched_are_not_read_again(
     other = data.isel(date=[149]).assign_coords(ticker=["A0", "B0", "C0"])  # they come before all others, by name
     steps = [data.isel(date=slice(0, 140)), data.isel(date=slice(140, 149)), data.isel(date=[149]), late, other]
     spec = SPEC.model_copy(update={"panel": SPEC.panel.model_copy(update={"start": DATES[20].date()})})
-    for place, unread in enumerate((0, 128 - 20, 144 - 20, 96 - 20, 0)):
-        found = digests(tmp_path / "a", steps[place], spec=spec)
-        assert read[-1] == len(found) - unread, place
-        assert found == digests(tmp_path / f"fresh{place}", *steps[: place + 1], spec=spec), place
+    for part, unread in zip(steps, (0, 128 - 20, 128 - 20, 96 - 20, 0), strict=True):
+        ref = snapshot(tmp_path, part)
+        found = input_digests(Workspace(tmp_path), spec, ref)
+        assert read[-1] == len(found) - unread
+        shutil.rmtree(tmp_path / "work")
+        assert found == input_digests(Workspace(tmp_path), spec, ref)
+        assert read[-1] == len(found), "nothing is known without the work store"
 
 
 RESTATED = ["returns", "characteristics", "estimation", "refuted", "risk_free", "factors", "weights", "industry"]
