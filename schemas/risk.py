@@ -327,3 +327,12 @@ class RiskSpec(Frozen):
         if self.history is not None or self.covariance.remembered is None:
             return self.history
         return max(self.covariance.remembered, self.specific.remembered)
+
+    def since(self, fitted: int) -> int:
+        """Return the position of the first date that the risk of a fit made as of a position follows."""
+        return first_followed(self.remembered, fitted)
+
+
+def first_followed(history: int | None, fitted: int) -> int:
+    """Return the position of the first of so many dates up to one; of the first of all if the number is None."""
+    return 0 if history is None else max(0, fitted + 1 - history)

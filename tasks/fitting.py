@@ -16,7 +16,6 @@ from models.families import registry
 from models.families.base import FactorModel, ModelState
 from models.families.linear import GramModel
 from models.families.registry import build
-from models.forecasting.following import RiskEstimators
 from models.forecasting.joining import Realised
 from models.forecasting.schedule import refit_dates, training
 from models.panel import Panel
@@ -166,7 +165,7 @@ def fit_model(
         state = estimator.state()
         space.work.put_arrays(Kind.FITS, name, state.arrays, {"state": state.meta, "in_sample": in_sample})
     inputs = sample.inputs.digest(min(until.date(), sample.panel.as_of))
-    since = RiskEstimators.of(sample.spec.risk).since(sample.inputs.position(as_of))
+    since = sample.spec.risk.since(sample.inputs.position(as_of))
     realised_key = key(Stage.ROWS.code(), fit=name, inputs=inputs, until=f"{until:%Y-%m-%d}", since=since)
     if not space.work.has(Kind.REALISED, realised_key):
         found = Realised.of(restore(space, model, name), sample.until(until), since)

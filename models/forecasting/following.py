@@ -20,7 +20,7 @@ from models.forecasting.answers import Answers, Rows, answers
 from models.risk.covariance import FactorCovariance
 from models.risk.specific import SpecificRisk
 from schemas.errors import ModelError
-from schemas.risk import RiskSpec
+from schemas.risk import RiskSpec, first_followed
 
 KEPT_DATES = 64
 """A state is kept after each so many dates, and after the last one."""
@@ -81,7 +81,7 @@ class RiskEstimators:
 
     def since(self, fitted: int) -> int:
         """Return the position of the first date that is followed for a fit made as of a position."""
-        return 0 if self.history is None else max(0, fitted + 1 - self.history)
+        return first_followed(self.history, fitted)
 
     def start(self, n_factors: int, tickers: tuple[str, ...], since: int = 0) -> RiskState:
         """Return the state before the first date that is followed."""
