@@ -40,7 +40,7 @@ serve: $(READY) ## Start a Prefect server, the deployments and a worker on this 
 	FACTORCUBE_CONFIGS=$${FACTORCUBE_CONFIGS:-examples} $(BIN)/factorcube serve --promote-first --port $(or $(PORT),4200)
 
 test: $(READY) ## Run the tests
-	$(BIN)/python -m pytest -n 3 --dist loadgroup --no-loadscope-reorder -m "not slow"
+	$(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder -m "not slow"
 
 bench: $(READY) ## Time the linear family against its peers (ARGS="ipca --quick" for one, small; ARGS=scale for whole runs)
 	$(BIN)/python -m benchmarks $(ARGS)

@@ -7,6 +7,7 @@ import os
 import sys
 import uuid
 from collections.abc import Callable, Iterator
+from functools import cache
 from multiprocessing import forkserver
 from multiprocessing.context import ForkServerContext
 from pathlib import Path
@@ -14,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from small_market import make_market, write_config
+from xdist.scheduler import LoadFileScheduling
 
 if TYPE_CHECKING:
     from s3_server import S3Server
@@ -31,16 +33,31 @@ LONGEST = ("test_training.py", "test_cli.py", "test_foreign_family.py", "test_pi
 """Files that begin first: of two processes that share the files, one would else end minutes after the other."""
 
 
-@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Keep the tests of a file in one process, all that need Prefect in the same, and the longest files in front.
+    """Put the tests that need Prefect, and those of the longest files, before all others."""
+    items.sort(key=lambda item: (not _needs_prefect(item.path), item.path.name not in LONGEST))
 
-    A Prefect server that waits takes a tenth of a processor and more: one is enough.
+
+class OnePrefect(LoadFileScheduling):
+    """Keeps the tests of a file in one process, and all files that need Prefect in the same.
+
+    A server that waits takes a tenth of a processor and more, and each process starts its own.
     """
-    needing = {item.path for item in items if "prefect_api" in getattr(item, "fixturenames", ())}
-    for item in items:
-        item.add_marker(pytest.mark.xdist_group("prefect" if item.path in needing else str(item.path)))
-    items.sort(key=lambda item: (item.path not in needing, item.path.name not in LONGEST))
+
+    def _split_scope(self, nodeid: str) -> str:
+        file: str = super()._split_scope(nodeid)
+        return "prefect" if _needs_prefect(self.config.rootpath / file) else file
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> OnePrefect | None:
+    """Share out files as `OnePrefect` does, where files are shared out."""
+    return OnePrefect(config, log) if config.getvalue("dist") == "loadfile" else None
+
+
+@cache
+def _needs_prefect(path: Path) -> bool:
+    return "prefect_api" in path.read_text(encoding="utf-8")
 
 
 @pytest.fixture(scope="session")
