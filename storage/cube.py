@@ -314,12 +314,8 @@ class Cube:
                 if item.parent_id is not None:
                     yield item.id
 
-    def dates(self, snapshot_id: str) -> pd.DatetimeIndex:
-        """Return the dates of a snapshot; raises as `open_dataset` does."""
-        return pd.DatetimeIndex(_labels(self.open_group(snapshot_id))["date"])
-
-    def rows_in_common(self, before: str, after: str) -> int:
-        """Return how many dates from the first on surely have the same cells in a snapshot and in one made from it.
+    def dates_in_common(self, before: str, after: str) -> pd.DatetimeIndex:
+        """Return the dates, from the first on, that surely have the same cells in a snapshot and in one made from it.
 
         It is known by the chunks that the commits between them wrote, and nothing is read; none, if labels of the
         earlier one stand elsewhere. Tickers that came later have nothing on these dates.
@@ -330,7 +326,7 @@ class Cube:
         old, new = _labels(self.open_group(before)), _labels(group)
         kept = all(dim in new and new[dim][: len(index)].equals(index) for dim, index in old.items() if dim != "date")
         if not kept or _outermost(written.new_arrays) or _outermost(written.deleted_arrays):
-            return 0
+            return pd.DatetimeIndex([])
         size = min(len(old["date"]), len(new["date"]))
         same = old["date"][:size] == new["date"][:size]
         count = size if same.all() else int(same.argmin())
@@ -338,7 +334,7 @@ class Cube:
             at, array = CUBE[name].dims.index("date"), group[name]
             dates = array.chunks[at] if isinstance(array, zarr.Array) else 0
             count = min(count, *(chunk[at] * dates for chunk in written.updated_chunks[f"/{name}"]))
-        return count
+        return pd.DatetimeIndex(old["date"][:count])
 
     def head(self) -> SnapshotInfo | None:
         """Return the newest state; None while the cube is empty."""

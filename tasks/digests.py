@@ -66,8 +66,8 @@ def _known(space: Workspace, spec: RunSpec, snapshot: SnapshotRef, span: xr.Data
         name = _key(spec, earlier)
         if space.work.has(Kind.DIGESTS, name):
             arrays, facts = space.work.get_arrays(Kind.DIGESTS, name)
-            outside = int(stored.dates(earlier).searchsorted(span.indexes["date"][0]))
-            count = min(max(0, stored.rows_in_common(earlier, snapshot.snapshot_id) - outside), len(facts["dates"]))
+            common = stored.dates_in_common(earlier, snapshot.snapshot_id)
+            count = min(len(common) - int(common.searchsorted(span.indexes["date"][0])), len(facts["dates"]))
             place = pd.Index(facts["tickers"]).get_indexer(span.indexes["ticker"])
             first_seen = np.where(place < 0, span.sizes["date"], arrays["first_seen"][place])
             return Chain(facts["start"], tuple(facts["digests"][:count]), first_seen, tuple(arrays["named"][:count]))
