@@ -62,12 +62,8 @@ def installations(tmp_path_factory: pytest.TempPathFactory) -> Callable[[bool], 
 @pytest.fixture
 def champions(request: pytest.FixtureRequest, installations: Callable[[bool], Champions]) -> Champions:
     """Those of the models that are quick to make, unless the test is about another one."""
-    return installations(getattr(request.node, "callspec", None) is not None and model_of(request) not in QUICK)
-
-
-def model_of(request: pytest.FixtureRequest) -> str:
-    name: str = request.node.callspec.params["model"]
-    return name
+    callspec = getattr(request.node, "callspec", None)
+    return installations(callspec is not None and callspec.params["model"] not in QUICK)
 
 
 @pytest.fixture

@@ -36,27 +36,28 @@ from tasks.updating import update_version
 from tasks.workspace import Workspace
 
 KNOWN = date(2016, 11, 30)
-MODELS = [model for model in SMALL["models"] if model["kind"] not in ("fama_macbeth", "pca")]
-"""One of each way: given factors, latent ones, and one of pieces. What all families promise is tested with them."""
+OTHERS = [model for model in SMALL["models"] if model["kind"] in ("fama_macbeth", "pca")]
+MODELS = [model for model in SMALL["models"] if model not in OTHERS]
+"""One of each way: given factors, latent ones, and one of pieces; the others are slow."""
 
 
 class Trained:
     """Two installations: one knew the market up to a date and then got the rest, the other got all of it at once."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, models: list[dict[str, Any]]) -> None:
         market = listing_market()
-        self.spec = deliver(folder, market, KNOWN, models=MODELS)
+        self.spec = deliver(folder, market, KNOWN, models=models)
         self.early, self.whole = Settings(root=folder / "early"), Settings(root=folder / "whole")
         self.short = ingested(self.spec, self.early)
         self.first = train(self.spec, self.spec.models, self.short, None, Inline(), self.early)
-        deliver(folder, market, models=MODELS)
+        deliver(folder, market, models=models)
         self.long = ingested(self.spec, self.early)
         self.all_at_once = ingested(self.spec, self.whole)
 
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Trained:
-    return Trained(tmp_path_factory.mktemp("trained"))
+    return Trained(tmp_path_factory.mktemp("trained"), MODELS)
 
 
 @pytest.fixture
@@ -82,10 +83,19 @@ def files(settings: Settings) -> dict[str, int]:
 
 def test_a_longer_snapshot_gives_the_same_bits_as_of_a_date(trained: Trained, caplog: pytest.LogCaptureFixture) -> None:
     """No look-ahead: not even a stock that is listed later changes a rounding."""
-    later = train(trained.spec, trained.spec.models, trained.all_at_once, KNOWN, Inline(), trained.whole)
-    assert [ref.version for ref in later] == [ref.version for ref in trained.first]
+    assert_the_same_as_of_a_date(trained)
     left_out = [record.getMessage() for record in caplog.records if "left out" in record.getMessage()]
     assert len([line for line in left_out if line.startswith("ipca: up to ")]) == 1, "once for all refits"
+
+
+@pytest.mark.slow
+def test_so_do_the_other_models(tmp_path: Path) -> None:
+    assert_the_same_as_of_a_date(Trained(tmp_path, OTHERS))
+
+
+def assert_the_same_as_of_a_date(trained: Trained) -> None:
+    later = train(trained.spec, trained.spec.models, trained.all_at_once, KNOWN, Inline(), trained.whole)
+    assert [ref.version for ref in later] == [ref.version for ref in trained.first]
     for one, other in zip(trained.first, later, strict=True):
         before, after = opened(trained.early, one), opened(trained.whole, other)
         assert "S003" not in before["ticker"]
