@@ -13,10 +13,10 @@ from typing import Any
 import numpy as np
 from scipy import sparse
 
-from models.arrays import FloatArray, IntArray
+from models.arrays import BoolArray, FloatArray, IntArray
 from models.families.pca.matrices import spans
 
-_FEW = 0.03  # share of missing cells, on dates with gaps, below which sparse products are faster
+_FEW = 0.03  # share of cells that differ from the pattern before, below which sparse products are faster
 _LEAST_SPECIFIC = 1e-10  # of the mean variance, which keeps returns without any noise solvable
 
 
@@ -51,6 +51,41 @@ class ReturnModel:
         return weighted
 
 
+class Missing:
+    """Which stocks the patterns of a panel lack: a (pattern, ticker) matrix of zeros and ones, applied to vectors.
+
+    Stocks come and go, and few do so from one pattern to the next. Where that holds the matrix is kept as what changes:
+    its row p is D summed over patterns from the first to p. Products then cost what changes, not patterns x stocks.
+
+    Parameters
+    ----------
+    lacks : numpy.ndarray
+        (pattern, ticker) true where missing, patterns in the order in which they come up.
+    """
+
+    def __init__(self, lacks: BoolArray) -> None:
+        self._last: FloatArray = lacks[-1:].sum(axis=0).astype(np.float64)  # zeros without a pattern
+        changes = np.diff(lacks.astype(np.int8), axis=0, prepend=np.int8(0))
+        few = not changes.size or np.count_nonzero(changes) < _FEW * changes.size
+        self._changes: Any = sparse.csr_array(changes, dtype=np.float64) if few else None
+        self._dense: FloatArray | None = None if few else lacks.astype(np.float64)
+
+    def times(self, columns: FloatArray) -> FloatArray:
+        """(pattern, column) sums of (ticker, column) over the stocks that a pattern lacks."""
+        if self._dense is not None:
+            return self._dense @ columns
+        return np.cumsum(self._changes @ columns, axis=0)
+
+    def transposed_times(self, columns: FloatArray) -> FloatArray:
+        """(ticker, column) sums of (pattern, column) over the patterns that lack a stock."""
+        if self._dense is not None:
+            return self._dense.T @ columns
+        until = np.cumsum(columns, axis=0)
+        earlier = np.vstack([np.zeros((1, columns.shape[1])), until[:-1]])
+        total: FloatArray = self._last[:, None] * until[-1:].sum(axis=0) - self._changes.T @ earlier[: len(columns)]
+        return total
+
+
 class Gaps:
     """Where a panel of returns has gaps: dates that lack the same stocks are one pattern, and computed once.
 
@@ -66,13 +101,13 @@ class Gaps:
         known = np.isfinite(returns)
         self.observed: FloatArray = np.where(known, returns / scale, 0.0)  # (date, ticker), zero where missing
         self.dates: IntArray = np.flatnonzero(~known.all(axis=1))  # those with gaps
-        packed, index = np.unique(np.packbits(~known[self.dates], axis=1), axis=0, return_inverse=True)
-        bits = np.unpackbits(packed, axis=1, count=returns.shape[1])
-        self.known: FloatArray = (1 - bits).astype(np.float64)  # (pattern, ticker) one where known
-        few = bits.mean() < _FEW if bits.size else True
-        self.missing: Any = sparse.csr_array(bits, dtype=np.float64) if few else 1.0 - self.known  # its complement
-        self.pattern: IntArray = index.ravel()  # (date with gaps,) position of its pattern
-        self.count: FloatArray = np.bincount(self.pattern, minlength=len(bits)).astype(np.float64)  # dates of a pattern
+        self.lacks: BoolArray = ~known[self.dates]  # (date with gaps, ticker)
+        _, first, index = np.unique(np.packbits(self.lacks, axis=1), axis=0, return_index=True, return_inverse=True)
+        order = np.argsort(first)  # as they come up, so that few stocks change from one to the next
+        self.missing = Missing(self.lacks[first[order]])
+        self.pattern: IntArray = np.argsort(order)[index.ravel()]  # (date with gaps,) position of its pattern
+        dates = np.bincount(self.pattern, minlength=len(first))
+        self.count: FloatArray = dates.astype(np.float64)  # dates of a pattern
         self.known_count: FloatArray = known.sum(axis=0).astype(np.float64)  # (ticker,) returns at hand
 
     @property
@@ -107,16 +142,17 @@ class Completed:
         self._gaps, self._model = gaps, model
         size = model.loadings.shape[1]
         outer = (model.loadings[:, :, None] * model.weighted[:, None, :]).reshape(-1, size * size)
-        information = (gaps.known @ outer).reshape(-1, size, size) + np.eye(size)
+        known = outer.sum(axis=0) - gaps.missing.times(outer)
+        information = known.reshape(-1, size, size) + np.eye(size)
         posterior = np.linalg.inv(information)
         self._spread: FloatArray = (posterior + posterior.transpose(0, 2, 1)) / 2.0 * gaps.count[:, None, None]
-        filled = self._filled(posterior)
-        self.mean: FloatArray = filled.mean(axis=0)
-        self._centred = filled - self.mean
+        self._centred = self._filled(posterior)
+        self.mean: FloatArray = self._centred.mean(axis=0)
+        self._centred -= self.mean
         self._specific = model.specific * (gaps.n_dates - gaps.known_count)
-        spread = (gaps.missing.T @ self._spread.reshape(-1, size * size)).reshape(-1, size, size)
+        spread = gaps.missing.transposed_times(self._spread.reshape(-1, size * size)).reshape(-1, size, size)
         systematic = np.einsum("nk,nkl,nl->n", model.loadings, spread, model.loadings, optimize=True)
-        own = np.square(self._centred).sum(axis=0)
+        own = np.einsum("dn,dn->n", self._centred, self._centred)
         self.variance: FloatArray = (own + systematic + self._specific) / gaps.n_dates
 
     @property
@@ -128,23 +164,23 @@ class Completed:
         """(ticker, column) product of the covariance with vectors (ticker, column)."""
         product: FloatArray = self._centred.T @ (self._centred @ vectors) + self._specific[:, None] * vectors
         loadings, missing = self._model.loadings, self._gaps.missing
-        size, columns = loadings.shape[1], vectors.shape[1]
-        joint = (loadings[:, :, None] * vectors[:, None, :]).reshape(-1, size * columns)
-        total = np.zeros_like(joint)
-        for span in spans(len(self._spread), size * columns):
-            along = self._spread[span] @ (missing[span] @ joint).reshape(-1, size, columns)
-            total += missing[span].T @ along.reshape(-1, size * columns)
-        product += np.einsum("nk,nkc->nc", loadings, total.reshape(-1, size, columns))
+        size, n_columns = loadings.shape[1], vectors.shape[1]
+        for span in spans(n_columns, len(self._spread) * size):
+            joint = (loadings[:, :, None] * vectors[:, None, span]).reshape(len(loadings), -1)
+            along = self._spread @ missing.times(joint).reshape(len(self._spread), size, -1)
+            total = missing.transposed_times(along.reshape(len(along), -1)).reshape(len(loadings), size, -1)
+            product[:, span] += np.einsum("nk,nkc->nc", loadings, total)
         return product / self._gaps.n_dates
 
     def _filled(self, posterior: FloatArray) -> FloatArray:
         """(date, ticker) returns over their scale, the mean of what is missing in its place."""
         gaps, model = self._gaps, self._model
         explained = gaps.observed[gaps.dates] @ model.weighted
-        expected = (gaps.known @ (model.mean[:, None] * model.weighted))[gaps.pattern]
+        mean = model.mean[:, None] * model.weighted
+        expected = (mean.sum(axis=0) - gaps.missing.times(mean))[gaps.pattern]
         factors = np.einsum("dkl,dl->dk", posterior[gaps.pattern], explained - expected)
         filled = gaps.observed.copy()
         for span in spans(len(gaps.dates), len(model.mean)):
             fill = model.mean + factors[span] @ model.loadings.T
-            filled[gaps.dates[span]] += (1.0 - gaps.known[gaps.pattern[span]]) * fill
+            filled[gaps.dates[span]] = np.where(gaps.lacks[span], fill, gaps.observed[gaps.dates[span]])
         return filled
