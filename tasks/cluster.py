@@ -92,7 +92,7 @@ class Cluster:
         done already is recognised by its content, in the work store.
         """
         unique = f"{key}-{uuid.uuid4().hex[:12]}"
-        return self.client.submit(_single_threaded, function, *arguments, key=unique, pure=False)
+        return self.client.submit(_by_same_sources, source_version(), function, *arguments, key=unique, pure=False)
 
     def gather(
         self,
@@ -220,7 +220,7 @@ class Cluster:
         client.subscribe_topic(PROGRESS_TOPIC, lambda event: self.tell(str(event[1])))
         workers = len(client.scheduler_info(n_workers=-1)["workers"])
         where = self._settings.dask_scheduler or "started on this machine"
-        self._log(f"Dask: {workers} worker(s), {where}")
+        self._log(f"Dask: {workers} worker(s), {where}" if workers else f"Dask: no worker yet at {where}")
         return client
 
     def _start(self) -> LocalCluster:
@@ -257,8 +257,11 @@ class Cluster:
         self._log(line)
 
     def _refuse_other_code(self, client: Client) -> None:
+        """Refuse workers with other sources; each task asks again, since workers come later where their number adapts.
+
+        A plugin of Dask would stay with a scheduler that outlives the run, and turn away the workers of a new release.
+        """
         try:
-            client.wait_for_workers(1, timeout=60)
             versions = client.run(source_version)
         except Exception as error:  # noqa: BLE001  # what a worker cannot import comes back as a bare Exception
             raise ExecutionError(
@@ -267,10 +270,7 @@ class Cluster:
         other = {address: found for address, found in versions.items() if found != source_version()}
         if other:
             address, found = next(iter(other.items()))
-            raise ExecutionError(
-                f"{len(other)} Dask worker(s) run another version of the code (worker {address}: {found}, here: "
-                f"{source_version()}); install the same version on them"
-            )
+            raise ExecutionError(_other_code(f"{len(other)} Dask worker(s) run", address, found, source_version()))
 
     def _refuse_other_work(self, client: Client) -> None:
         for worker, why in workers_without(client, self._settings).items():
@@ -313,8 +313,19 @@ def report_progress(message: str) -> None:
         get_worker().log_event(PROGRESS_TOPIC, message)
 
 
-def _single_threaded(function: Callable[..., Result], *arguments: Any) -> Result:
+def _other_code(who: str, address: str, there: str, here: str) -> str:
+    return (
+        f"{who} another version of the code (worker {address}: {there}, here: {here}); install the same version on them"
+    )
+
+
+def _by_same_sources(code: str, function: Callable[..., Result], *arguments: Any) -> Result:
+    """Call a function by the sources of the run, in one thread; its warnings are told to the run."""
     import torch
+    from distributed import get_worker
+
+    if code != source_version():
+        raise ExecutionError(_other_code("a Dask worker runs", get_worker().address, source_version(), code))
 
     torch.set_num_threads(1)
     with threadpool_limits(1), warnings.catch_warnings(record=True) as caught:

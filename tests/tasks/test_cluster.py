@@ -50,6 +50,27 @@ def test_workers_that_are_gone_for_good_are_not_waited_for(tmp_path: Path, monke
     assert lines == ["  warning: no Dask worker at tcp://127.0.0.1:1; waiting for one", "[1/1] 0"]
 
 
+def test_a_run_may_come_before_the_workers_and_each_of_them_is_asked_for_its_sources(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As where a scheduler adapts their number to the work: none before it, and some while it is done."""
+    lines: list[str] = []
+    nobody = LocalCluster(n_workers=0, processes=False, protocol="tcp", dashboard_address=None, silence_logs=50)
+    with (
+        nobody,
+        open_cluster(Settings(root=tmp_path, dask_scheduler=nobody.scheduler_address), lines.append) as cluster,
+    ):
+        with monkeypatch.context() as patch:
+            patch.setattr("tasks.cluster.source_version", lambda: "an older release")
+            by_others = cluster.submit(divmod, 7, 2, key="divmod")
+        by_own = cluster.submit(divmod, 7, 2, key="divmod")
+        nobody.scale(1)
+        assert cluster.gather([by_own], str) == [(3, 1)]
+        with pytest.raises(ExecutionError, match=r"runs another version .* here: an older release\); install the same"):
+            cluster.gather([by_others], str)
+    assert lines[0].startswith("Dask: no worker yet at tcp://127.0.0.1:")
+
+
 def _found(space: Workspace) -> bool:
     return space.work.has(Kind.FITS, "x")
 
