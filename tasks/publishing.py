@@ -11,7 +11,6 @@ import xarray as xr
 
 from models.blas import arithmetic
 from models.forecasting.metrics import Metrics
-from reporting import PublishedVersion, render_report
 from schemas.base import digest
 from schemas.checks import CheckReport
 from schemas.contracts import Manifest, validate
@@ -151,6 +150,8 @@ def _checks(space: Workspace, checks_key: str) -> CheckReport | None:
 
 def report_of(space: Workspace, versions: list[VersionRef], checks: CheckReport | None, shown: ReportSpec) -> str:
     """Render the report of published versions, read back as any reader reads them."""
+    from reporting import PublishedVersion, render_report  # libraries that draw load when something is drawn
+
     loaded = [
         PublishedVersion(
             dataset=published.open_version(space.layout, ref),

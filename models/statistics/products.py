@@ -10,7 +10,7 @@ independent of how many there are.
 
 The product is torch's: its BLAS multiplies tall, narrow matrices two to three times faster than numpy's. Its sums
 depend on the number of threads and, as far as is promised, on where rows begin in a cache line: so it runs in one
-thread, and every row begins a line.
+thread, and every row begins a line. It is loaded by the first product: a process that makes none does without.
 """
 
 from __future__ import annotations
@@ -20,7 +20,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-import torch
 from scipy import sparse
 
 from models.arrays import FloatArray
@@ -87,6 +86,8 @@ def cross_products(
     cap : numpy.ndarray, optional
         (date, ticker) capitalisation, summed by industry where it is positive. Default: no sums.
     """
+    import torch
+
     returns, known = np.ascontiguousarray(returns), np.ascontiguousarray(known)  # rows are picked date by date
     weight, industry, cap = (None if each is None else np.ascontiguousarray(each) for each in (weight, industry, cap))
     n_dates, first = len(returns), int(intercept)
@@ -129,6 +130,8 @@ def _known_rows(
     characteristics: FloatArray, returns: FloatArray, known: npt.NDArray[np.bool_], first: int
 ) -> Iterator[_Rows]:
     """Copy the known rows of a few dates at a time to one buffer; it may be changed until the next are asked for."""
+    import torch
+
     n_dates, n_stocks, n_chars = characteristics.shape
     width = first + n_chars + 1
     pitch = -(-width // _CELLS_IN_LINE) * _CELLS_IN_LINE
