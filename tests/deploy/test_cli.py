@@ -58,7 +58,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def test_run_show_report_and_run_again(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_run_show_and_report(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     first = factorcube(folder, "run", "config.yaml")
     assert first.returncode == 0, first.stderr[-2000:]
     for expected in ("Checks", "market", "ipca", "equal_weight", "realised", "xr.open_zarr(", ".html"):
@@ -80,6 +80,11 @@ def test_run_show_report_and_run_again(folder: Path, monkeypatch: pytest.MonkeyP
     assert str(folder) not in json.dumps(manifest), "a manifest names no folder of this machine"
     said("report", "small/ipca/latest", "--output", str(folder / "one.html"))
     assert "<html" in (folder / "one.html").read_text()
+
+
+@pytest.mark.slow
+def test_run_again_starts_no_cluster(folder: Path) -> None:
+    assert factorcube(folder, "run", "config.yaml").returncode == 0
     again = factorcube(folder, "run", "config.yaml")
     assert again.returncode == 0
     assert "Nothing changed" in again.stdout

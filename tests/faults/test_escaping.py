@@ -68,6 +68,7 @@ def pages(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     return [report, *sorted((folder / "out/data_docs/small").glob("*.html"))]
 
 
+@pytest.mark.slow
 def test_no_page_has_anything_that_runs_and_the_names_are_there_as_text(pages: list[Path]) -> None:
     assert len(pages) > 5
     texts = [page.read_text(encoding="utf-8") for page in pages]

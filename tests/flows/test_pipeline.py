@@ -237,6 +237,7 @@ def test_numbers_do_not_depend_on_the_number_of_workers_nor_on_whose_cluster_it_
         xr.testing.assert_identical(one, two)
 
 
+@pytest.mark.slow
 def test_workers_with_other_code_are_refused(small: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     old = tmp_path / "old"
     here = Path(__file__).resolve().parents[2]

@@ -87,7 +87,7 @@ def champion(settings: Settings, model: str = "market") -> str:
     return ref.version
 
 
-@pytest.mark.parametrize("model", MODELS)
+@pytest.mark.parametrize("model", [QUICK[0], pytest.param(QUICK[1], marks=pytest.mark.slow), *SLOW])
 def test_one_by_one_is_all_at_once_and_the_past_stays(
     model: str, champions: Champions, settings: Settings, tmp_path: Path
 ) -> None:

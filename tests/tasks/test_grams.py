@@ -112,7 +112,7 @@ def test_the_store_gives_the_bits_of_the_panel_as_of_any_date(design: Design, da
     assert "industry:oil" in store.grams(WIDE, DATES[131]).chars
 
 
-@pytest.mark.parametrize("design", [PLAIN, WIDE], ids=["plain", "industries"])
+@pytest.mark.parametrize("design", [PLAIN, pytest.param(WIDE, marks=pytest.mark.slow)], ids=["plain", "industries"])
 def test_extended_date_by_date_and_built_at_once_are_the_same_bits(
     design: Design, data: xr.Dataset, tmp_path: Path, computed: list[tuple[int, int]]
 ) -> None:

@@ -100,7 +100,10 @@ def test_a_string_after_an_assignment_and_what_type_checkers_see_do_not_count(so
     assert source.codes(edits) != source.codes({})
 
 
-@pytest.mark.parametrize("kind", FAMILIES)
+@pytest.mark.parametrize(
+    "kind",
+    [pytest.param(kind, marks=[pytest.mark.slow] * (kind not in {*BUILT_ON, "market", "ipca"})) for kind in FAMILIES],
+)
 def test_an_edit_of_a_family_changes_its_fits_alone(kind: str, source: Source) -> None:
     edited = family(kind).__module__.replace(".", "/") + ".py"
     kinds = {kind} | BUILT_ON.get(kind, set())

@@ -29,8 +29,8 @@ from tasks.training import train
 from tasks.updating import update_version
 from tasks.workspace import Workspace
 
-SLOW = ("market", "fama_macbeth", "pca", "autoencoder", "mean", "clustered", "learnt")
-MODELS = ("ipca", "mixed", *(pytest.param(name, marks=pytest.mark.slow) for name in SLOW))
+SLOW = ("market", "fama_macbeth", "pca", "autoencoder", "mixed", "mean", "clustered", "learnt")
+MODELS = ("ipca", *(pytest.param(name, marks=pytest.mark.slow) for name in SLOW))
 OF_CHARACTERISTICS = ("fama_macbeth", "ipca", "autoencoder")
 """Those whose loadings are functions of characteristics alone."""
 REFITS: dict[str, Any] = {"first": "2016-09-30", "every": "quarter"}

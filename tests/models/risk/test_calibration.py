@@ -346,7 +346,7 @@ def test_known_truth_biased_estimates_become_right(estimator: str, degrees: floa
     assert float(mended["log_likelihood"]) > float(raw["log_likelihood"]) + 0.02
 
 
-@pytest.mark.parametrize("estimator", ESTIMATORS)
+@pytest.mark.parametrize("estimator", [pytest.param("pca", marks=pytest.mark.slow), "factor_analysis"])
 def test_known_truth_the_budget_factor_brings_minimum_variance_towards_one(estimator: str) -> None:
     raw, without, full = (
         scored(judged(estimator, None, stages), "minimum_variance") for stages in ("estimates", "no budget", "all")
