@@ -2,7 +2,7 @@
 
 Each benchmark has a process of its own whose numeric libraries use one thread, so that neither memory nor warm caches
 of one enter another. With ``--write`` the table replaces what stands between the two marks of a Markdown file. `scale`,
-which takes an hour, runs if it is named alone, and has marks of its own.
+which takes half an hour, and `machines`, which takes some minutes, run if named alone, and have marks of their own.
 """
 
 from __future__ import annotations
@@ -21,8 +21,9 @@ from benchmarks.harness import Row, environment, table
 NAMES = (
     "gram_pass", "ipca", "walk_forward", "fama_macbeth", "cross_section", "penalised", "portfolio_risk", "risk_history",
 )  # fmt: skip
-_ALONE = "scale"
-"""Runs only if it is the one that is named."""
+_ALONE = ("scale", "machines")
+"""Each runs only if it is the one that is named."""
+_EITHER = " or ".join(_ALONE)
 _ONE_THREAD = {f"{library}_NUM_THREADS": "1" for library in ("OMP", "OPENBLAS", "MKL", "NUMEXPR")}
 
 
@@ -30,16 +31,19 @@ def main() -> int:
     """Run what is asked for, print one table, and say which benchmarks failed."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument(
-        "names", nargs="*", metavar="name", help=f"which ones: {', '.join(NAMES)}; all if left out; or {_ALONE}"
+        "names",
+        nargs="*",
+        metavar="name",
+        help=f"which ones: {', '.join(NAMES)}; all if left out; or {_EITHER}",
     )
     parser.add_argument("--quick", action="store_true", help="small sizes, to see that everything runs")
     parser.add_argument("--write", type=Path, help="write the table into this Markdown file, between its marks")
     parser.add_argument("--rows", type=Path, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
-    alone = arguments.names == [_ALONE]
+    alone = len(arguments.names) == 1 and arguments.names[0] in _ALONE
     unknown = [] if alone else sorted(set(arguments.names) - set(NAMES))
     if unknown:
-        parser.error(f"no benchmark {', '.join(unknown)}; choose among {', '.join(NAMES)}, or {_ALONE} alone")
+        parser.error(f"no benchmark {', '.join(unknown)}; choose among {', '.join(NAMES)}, or {_EITHER} alone")
     if arguments.rows:
         _run_here(arguments.names[0], arguments.rows, quick=arguments.quick)
         return 0
@@ -55,7 +59,7 @@ def main() -> int:
     text = f"`{command}`, one thread\n\n{environment(row.peer for row in rows)}\n\n{table(rows)}"
     print(text)
     if arguments.write:
-        _write(arguments.write, text, _ALONE if alone else "benchmarks")
+        _write(arguments.write, text, arguments.names[0] if alone else "benchmarks")
     if failed:
         print(f"failed: {', '.join(failed)}", file=sys.stderr)
     return int(bool(failed))

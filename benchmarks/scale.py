@@ -240,19 +240,20 @@ def _trained(
         name = model.name
         begin(f"fit {name}")
         fits, failed = fit_models(spec, [model], panel, cluster, settings)
-        _refuse(failed)
+        refuse(failed)
         begin(f"rows and risk of {name}")
         risks, failed = estimate_covariance(spec, [model], panel, fits, cluster, settings)
-        _refuse(failed)
+        refuse(failed)
         begin(f"evaluate {name}")
         metrics, failed = evaluate_models(spec, panel, risks, cluster, settings)
-        _refuse(failed)
+        refuse(failed)
         begin(f"publish {name}")
         published = publish_version(spec, panel, risks[0], planned[name], metrics[name], settings)
         offer_version(spec, snapshot, published, settings, promote_first=True)
 
 
-def _refuse(failed: dict[str, Exception]) -> None:
+def refuse(failed: dict[str, Exception]) -> None:
+    """Raise the first error of models that failed."""
     for error in failed.values():
         raise error
 

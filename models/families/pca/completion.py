@@ -64,8 +64,8 @@ class Missing:
     """
 
     def __init__(self, lacks: BoolArray) -> None:
-        self._last: FloatArray = lacks[-1:].sum(axis=0).astype(np.float64)  # zeros without a pattern
-        changes = np.diff(lacks.astype(np.int8), axis=0, prepend=np.int8(0))
+        self._last: FloatArray = lacks[-1:].sum(axis=0, dtype=np.float64)  # zeros without a pattern
+        changes: Any = np.diff(lacks.astype(np.int8), axis=0, prepend=np.int8(0))
         few = not changes.size or np.count_nonzero(changes) < _FEW * changes.size
         self._changes: Any = sparse.csr_array(changes, dtype=np.float64) if few else None
         self._dense: FloatArray | None = None if few else lacks.astype(np.float64)
