@@ -49,7 +49,7 @@ def _print_axes(console: Console, found: VersionDifference) -> None:
                 more = "" if len(labels) <= _MOST_LABELS else ", ..."
                 listed = ", ".join(labels[:_MOST_LABELS]) + more
                 console.print(
-                    f"{name}: {len(labels)} {word}, {axis.common} in common: {listed}",
+                    f"{name}: {axis.common} in common, {len(labels)} {word}: {listed}",
                     markup=False, highlight=False, soft_wrap=True,
                 )  # fmt: skip
 

@@ -18,7 +18,7 @@ import numpy as np
 import pandas as pd
 from bokeh.core.json_encoder import serialize_json
 from bokeh.document import Document
-from bokeh.models import ColumnDataSource, DatetimeTickFormatter, HoverTool, Range1d
+from bokeh.models import ColumnDataSource, DatetimeTickFormatter, HoverTool, InlineStyleSheet, Range1d
 from bokeh.plotting import figure
 from bokeh.resources import Resources
 from markupsafe import Markup
@@ -109,6 +109,7 @@ def blank(**options: Any) -> Any:
     """Return an empty figure in the looks of the pictures; the dark theme is the style sheet's, which inverts both."""
     drawn: Any = figure(sizing_mode="stretch_width", **options)
     drawn.toolbar.logo = None
+    drawn.toolbar.stylesheets = [InlineStyleSheet(css="@media print { :host { display: none; } }")]
     for part in ("background_fill_color", "border_fill_color", "outline_line_color"):
         setattr(drawn, part, None)
     drawn.grid.grid_line_color = GRID

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import shutil
-import subprocess
 from pathlib import Path
 
 import numpy as np
 import polars as pl
 import pytest
+from browsing import BROWSER, Tab, browser_tab
 from pages import Page
 from running import Inline, ingested
 from small_market import make_market, write_config
@@ -81,27 +80,21 @@ def test_no_page_has_anything_that_runs_and_the_names_are_there_as_text(pages: l
     assert any("&lt;script&gt;document.title=" in text for text in texts[1:]), "Data Docs name the ticker"
 
 
-def opened(browser: str, page: Path, profile: Path) -> Page:
-    """Open a page in a browser of its own without any network, let it run, and return what became of it."""
-    arguments = [
-        "--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-extensions",
-        "--no-first-run", "--proxy-server=127.0.0.1:9", "--virtual-time-budget=2000", f"--user-data-dir={profile}",
-        "--dump-dom", page.as_uri(),
-    ]  # fmt: skip
-    ended = subprocess.run([browser, *arguments], capture_output=True, text=True, timeout=120, check=True)
-    return Page(ended.stdout)
+def opened(tab: Tab, page: Path) -> Page:
+    """Open a page in a browser, let it run, and return what became of it."""
+    tab.load(page)
+    return Page(tab.value("document.documentElement.outerHTML"))
 
 
 @pytest.mark.slow
+@pytest.mark.skipif(BROWSER is None, reason="there is no chromium here; the test beside this one reads with a parser")
 def test_no_page_runs_anything_in_a_browser(pages: list[Path], tmp_path: Path) -> None:
-    browser = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-    if browser is None:
-        pytest.skip("there is no chromium on this machine; the test beside this one reads the pages with a parser")
-    for place, attack in enumerate(NASTY[:3]):
-        control = tmp_path / f"control{place}.html"
-        control.write_text(f'<html><head></head><body><p title="{attack}">{attack}</p></body></html>')
-        assert opened(browser, control, tmp_path / "profile").title == "owned", "the attack works where nothing escapes"
-    for page in pages:
-        became = opened(browser, page, tmp_path / "profile")
-        assert became.live == [], page.name
-        assert became.title not in {"", "owned"}
+    with browser_tab(tmp_path / "profile") as tab:
+        for place, attack in enumerate(NASTY[:3]):
+            control = tmp_path / f"control{place}.html"
+            control.write_text(f'<html><head></head><body><p title="{attack}">{attack}</p></body></html>')
+            assert opened(tab, control).title == "owned", "the attack works where nothing escapes"
+        for page in pages:
+            became = opened(tab, page)
+            assert became.live == [], page.name
+            assert became.title not in {"", "owned"}

@@ -48,9 +48,14 @@ class Tab:
         """Open a page at a width and wait until it has stood still for a while."""
         self.ask("Emulation.setDeviceMetricsOverride", width=width, height=900, deviceScaleFactor=1, mobile=width < 500)
         self.ask("Emulation.setEmulatedMedia", features=[{"name": "prefers-color-scheme", "value": scheme}])
-        self.ask("Page.navigate", url=page.as_uri())
-        self.value("new Promise((done) => addEventListener('load', done))")
+        self.load(page)
         self.settle()
+
+    def load(self, page: Path) -> None:
+        """Open a page and wait until all that it has is there."""
+        self.ask("Page.navigate", url=page.as_uri())
+        there = "document.readyState === 'complete' ? done() : addEventListener('load', done)"
+        self.value(f"new Promise((done) => {there}).then(() => new Promise((done) => setTimeout(done, 500)))")
 
     def settle(self) -> None:
         """Wait until the figures of the panel that is shown have been drawn."""

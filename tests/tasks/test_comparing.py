@@ -172,7 +172,7 @@ def test_an_update_is_identical_where_common(layout: Layout) -> None:
     assert difference.identical_where_common
     shown = CliRunner().invoke(app, ["diff", difference.one, difference.other]).output
     assert "identical where both have rows" in shown
-    assert "date: 10 added in B, 290 in common" in shown
+    assert "date: 290 in common, 10 added in B: " in shown
 
 
 def test_nothing_in_common_is_no_failure(layout: Layout) -> None:
