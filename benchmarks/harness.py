@@ -5,8 +5,8 @@ product and its peer in the same process, and says what agreed. How modules are 
 `__main__`.
 
 Memory is the peak resident set while a function ran, less what was resident just before, so that its input does not
-count. It is read from the kernel's high-water mark (`/proc/self`), which misses nothing in between, and is None where
-there is no such file.
+count; `scale` says that of all processes. It is read from the kernel's high-water mark (`/proc/self`), which misses
+nothing in between, and is None where there is no such file.
 """
 
 from __future__ import annotations
@@ -116,24 +116,22 @@ def environment(peers: Iterable[str] = ()) -> str:
 
 
 def table(rows: Iterable[Row]) -> str:
-    """Rows as a Markdown table."""
-    lines = [
-        "| work | ours | against | theirs | ratio | aim | memory above input (ours / theirs) | note |",
-        "|---|---|---|---|---|---|---|---|",
-    ]
-    for row in rows:
-        cells = (
-            row.work,
-            _seconds(row.ours_seconds),
-            f"{row.peer} {_version(row.peer)}".strip(),
-            "" if row.peer_seconds is None else _seconds(row.peer_seconds),
-            "" if row.ratio is None else f"{row.ratio:.3g}x",
-            "" if row.target is None else f"{row.target:g}x",
-            f"{_megabytes(row.ours_peak_bytes)} / {_megabytes(row.peer_peak_bytes)}",
-            row.note,
-        )
-        lines.append(f"| {' | '.join(cells)} |")
-    return "\n".join(lines)
+    """Rows as a Markdown table, without columns in which nothing stands."""
+    rows = list(rows)
+    columns = {
+        "work": [row.work for row in rows],
+        "ours": [_seconds(row.ours_seconds) for row in rows],
+        "against": [f"{row.peer} {_version(row.peer)}".strip() for row in rows],
+        "theirs": ["" if row.peer_seconds is None else _seconds(row.peer_seconds) for row in rows],
+        "ratio": ["" if row.ratio is None else f"{row.ratio:.3g}x" for row in rows],
+        "aim": ["" if row.target is None else f"{row.target:g}x" for row in rows],
+        "memory (ours)": [_megabytes(row.ours_peak_bytes) for row in rows],
+        "memory (theirs)": [_megabytes(row.peer_peak_bytes) for row in rows],
+        "note": [row.note for row in rows],
+    }
+    shown = {title: cells for title, cells in columns.items() if any(cells)}
+    lines = [[*shown], ["---"] * len(shown), *zip(*shown.values(), strict=True)]
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
 
 
 def trim_heap() -> None:
@@ -179,4 +177,4 @@ def _seconds(value: float) -> str:
 
 
 def _megabytes(size: int | None) -> str:
-    return "-" if size is None else f"{size / 1e6:.0f} MB"
+    return "" if size is None else f"{size / 1e6:.0f} MB"

@@ -54,6 +54,8 @@ WINDOW = 126
 """Dates that a fit looks back on: with a window that grows, fits alone would be quadratic in dates."""
 WORKERS = 2
 IDLE = "idle processes"
+_LITTLE_BYTES = 100e6
+"""Memory above that of idle processes of which nothing can be told."""
 _MOST_BYTES = 5 * 2**30
 _SECONDS_BETWEEN_SAMPLES = 0.2
 _BLOCK_DATES = 256
@@ -119,8 +121,9 @@ def _exponents(name: str, found: list[Stages], sizes: tuple[Size, ...]) -> str:
     ratio = math.log(math.prod(sizes[-1]) / math.prod(sizes[-2]))
     above = [max(1, each[name].peak_bytes - each[IDLE].peak_bytes) for each in (before, after)]
     times = [max(0.01, each[name].processor_seconds) for each in (before, after)]
-    slopes = [math.log(after / before) / ratio for before, after in (times, above)]
-    return f"time^{slopes[0]:.2f}, memory^{slopes[1]:.2f}"
+    time, memory = (math.log(after / before) / ratio for before, after in (times, above))
+    little = max(above) < _LITTLE_BYTES
+    return f"time^{time:.2f}, " + ("hardly any memory" if little else f"memory^{memory:.2f}")
 
 
 def measured(size: Size) -> Stages:

@@ -153,7 +153,7 @@ class Sample:
 
 @dataclass(frozen=True, eq=False)
 class CubeRows:
-    """Rows of the panel of a snapshot, made when they are asked for (`models.forecasting.answers.Rows`).
+    """Rows of the panel of a snapshot, made when they are asked for (`models.panel.row_blocks.Rows`).
 
     Attributes
     ----------

@@ -17,6 +17,7 @@ from annotated_types import Ge
 from models.arrays import Float64Array
 from models.families.base import FactorModel, contributing
 from models.panel import Panel
+from models.panel.row_blocks import row_blocks
 from schemas.errors import DataError, ModelError
 
 _ROWS = 256
@@ -62,17 +63,15 @@ def characteristic_importance(model: FactorModel, panel: Panel) -> xr.DataArray:
     realised = model.factor_returns(panel).transpose("date", "factor").values
     factors = contributing(realised).astype(np.float64)
     left, total = np.zeros(1 + len(typical)), 0.0
-    for first in range(0, len(panel.dates), _ROWS):
-        stop, begin = min(first + _ROWS, len(panel.dates)), max(first - model.row_memory, 0)
-        block = panel.rows(begin, stop)
-        own = slice(first - begin, None)
-        returns: Float64Array = block.returns.values[own].astype(np.float64)
-        error = returns - _explained(model, block, own, factors[first:stop])
-        known = block.mask.values[own] & np.isfinite(error)
+    for block in row_blocks(panel, 0, len(panel.dates), _ROWS, model.row_memory):
+        rows, own, earned = block.panel, block.own, factors[block.first : block.last]
+        returns: Float64Array = rows.returns.values[own].astype(np.float64)
+        error = returns - _explained(model, rows, own, earned)
+        known = rows.mask.values[own] & np.isfinite(error)
         total += float(np.square(returns[known]).sum())
         left[0] += float(np.square(error[known]).sum())
         for place, value in enumerate(typical):
-            changed = _explained(model, _set(block, place, value), own, factors[first:stop])
+            changed = _explained(model, _set(rows, place, value), own, earned)
             left[1 + place] += float(np.square((returns - changed)[known]).sum())
     drop = (left[1:] - left[0]) / total if total > 0.0 else np.full(len(typical), np.nan)
     return xr.DataArray(drop, {"char": panel.chars}, ("char",), name="characteristic_importance")

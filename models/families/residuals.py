@@ -20,6 +20,7 @@ from models.families.base import FactorModel, ModelState
 from models.families.registry import packed, unpacked
 from models.inference.diebold_mariano import diebold_mariano
 from models.panel import Panel
+from models.panel.row_blocks import row_blocks
 from schemas.errors import ModelError
 
 Fraction = Annotated[float, Gt(0.0), Lt(0.9)]
@@ -117,9 +118,8 @@ class ModelOnResiduals(FactorModel):
         """
         base, n_dates = self._base, len(panel.dates)
         left = np.full((n_dates, len(panel.tickers)), np.nan)
-        for first in range(0, n_dates, _ROWS):
-            last, begin = min(first + _ROWS, n_dates), max(first - base.row_memory, 0)
-            left[first:last] = _values(base.residuals(panel.rows(begin, last)))[first - begin :]
+        for block in row_blocks(panel, 0, n_dates, _ROWS, base.row_memory):
+            left[block.first : block.last] = _values(base.residuals(block.panel))[block.own]
         inside = panel.mask.values & np.isfinite(left)
         dims = ("date", "ticker")
         return Panel(panel.data.assign(returns=(dims, np.where(inside, left, np.nan)), mask=(dims, inside)))

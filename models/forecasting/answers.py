@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -16,23 +15,11 @@ import numpy.typing as npt
 from models.arrays import BoolArray, Float64Array, FloatArray
 from models.families.base import FactorModel, contributing
 from models.panel import Panel
+from models.panel.row_blocks import RowBlock, Rows, row_blocks
 
 _BLOCK_ROWS = 1024
 _BLOCK_LOADINGS = 2**23
 """Most loadings of a block: a universe of many stocks and factors is asked in shorter ones."""
-
-
-class Rows(Protocol):
-    """Whatever gives rows of a panel by position: a `Panel`, or a reader that makes them when they are asked for."""
-
-    @property
-    def tickers(self) -> list[str]:
-        """Names of the stocks of every row, in order."""
-        ...
-
-    def rows(self, start: int, stop: int) -> Panel:
-        """Return consecutive rows, in memory and in one layout."""
-        ...
 
 
 @dataclass(frozen=True, eq=False)
@@ -76,11 +63,8 @@ def answers(
     any, and has the same bits in any block. Expected returns are asked of blocks that reach the row ``expected_from``,
     and its own specific variance if ``own``. Of blocks before that row factor returns and residuals count alone.
     """
-    size = rows_at_once(model, panel)
-    for first in range(start, stop, size):
-        last = min(first + size, stop)
-        begin = max(first - model.row_memory, 0)
-        yield _asked(model, panel.rows(begin, last), first - begin, first, expected=last > expected_from, own=own)
+    for block in row_blocks(panel, start, stop, rows_at_once(model, panel), model.row_memory):
+        yield _asked(model, block, expected=block.last > expected_from, own=own)
 
 
 def rows_at_once(model: FactorModel, panel: Rows) -> int:
@@ -89,23 +73,24 @@ def rows_at_once(model: FactorModel, panel: Rows) -> int:
     return max(1, min(_BLOCK_ROWS, _BLOCK_LOADINGS // cross_section))
 
 
-def _asked(model: FactorModel, rows: Panel, before: int, first: int, *, expected: bool, own: bool) -> Answers:
+def _asked(model: FactorModel, block: RowBlock, *, expected: bool, own: bool) -> Answers:
     """Ask about a block; of one that no row is shown of, leave out stocks that are neither covered nor have a return.
 
     They have no residual, and no say in a factor return.
     """
+    rows = block.panel
     there = (rows.coverage.values | rows.returns.notnull().values).any(axis=0)
     if expected or there.all() or not there.any():
-        return _asked_of_all(model, rows, before, first, expected=expected, own=own)
-    part = Panel(rows.data.isel(ticker=there)).load()
-    found = _asked_of_all(model, part, before, first, expected=False, own=own)
+        return _asked_of_all(model, block, expected=expected, own=own)
+    part = block._replace(panel=Panel(rows.data.isel(ticker=there)).load())
+    found = _asked_of_all(model, part, expected=False, own=own)
     return replace(
         found,
         loadings=_widened(found.loadings, there),
         expected_returns=_widened(found.expected_returns, there),
         residuals=_widened(found.residuals, there),
         specific=None if found.specific is None else _widened(found.specific, there),
-        market_weight=rows.market_weight.values[before:],
+        market_weight=rows.market_weight.values[block.own],
     )
 
 
@@ -116,15 +101,16 @@ def _widened(values: npt.NDArray[np.float32], there: BoolArray) -> npt.NDArray[n
     return wide
 
 
-def _asked_of_all(model: FactorModel, rows: Panel, before: int, first: int, *, expected: bool, own: bool) -> Answers:
-    loadings = model.loadings(rows).transpose("date", "ticker", "factor").values[before:].astype(np.float32)
-    realised = model.factor_returns(rows).transpose("date", "factor").values[before:].astype(np.float64)
+def _asked_of_all(model: FactorModel, block: RowBlock, *, expected: bool, own: bool) -> Answers:
+    rows, these = block.panel, block.own
+    loadings = model.loadings(rows).transpose("date", "ticker", "factor").values[these].astype(np.float32)
+    realised = model.factor_returns(rows).transpose("date", "factor").values[these].astype(np.float64)
     ahead = np.full(loadings.shape[:2], np.nan, dtype=np.float32)
     if expected:
-        ahead = model.expected_returns(rows).transpose("date", "ticker").values[before:].astype(np.float32)
+        ahead = model.expected_returns(rows).transpose("date", "ticker").values[these].astype(np.float32)
     explained = (loadings * contributing(realised)[:, np.newaxis]).sum(axis=2)
-    returns = np.where(rows.usable.values[before:], rows.returns.values[before:], np.nan)
+    returns = np.where(rows.usable.values[these], rows.returns.values[these], np.nan)
     residuals = (returns - explained).astype(np.float32)
     stated = model.own_specific_variance(rows) if own else None
-    specific = None if stated is None else stated[before:].astype(np.float32)
-    return Answers(first, loadings, ahead, realised, residuals, specific, rows.market_weight.values[before:])
+    specific = None if stated is None else stated[these].astype(np.float32)
+    return Answers(block.first, loadings, ahead, realised, residuals, specific, rows.market_weight.values[these])

@@ -16,7 +16,8 @@ import pandas as pd
 
 from models.arrays import Float64Array, FloatArray, NamedArrays
 from models.families.base import FactorModel
-from models.forecasting.answers import Answers, Rows, answers
+from models.forecasting.answers import Answers, answers
+from models.panel.row_blocks import Rows
 from models.risk.covariance import FactorCovariance
 from models.risk.specific import SpecificRisk
 from schemas.errors import ModelError

@@ -16,7 +16,7 @@ from typing import Any
 
 import httpx
 import pytest
-from browser import CHROMIUM, Tab, visit
+from browsing import BROWSER, browser_tab
 from fixtures_versions import make_versions
 from ports import free_port
 from storing import STATE
@@ -34,6 +34,13 @@ from tasks import books
 from tasks.books import open_risk, weights_of_upload
 
 ROOT = Path(__file__).resolve().parents[2]
+COMPARE = (
+    "(() => { const found = []; const look = (node) => node.querySelectorAll('*').forEach((one) => {"
+    " if (one.tagName === 'SELECT') found.push(one); if (one.shadowRoot) look(one.shadowRoot); }); look(document);"
+    " const choice = found.at(-1); choice.value = choice.options[1].value;"
+    " choice.dispatchEvent(new Event('change', { bubbles: true })); })()"
+)
+"""Chooses the first of the versions that one may be compared with."""
 
 
 @pytest.fixture(scope="module")
@@ -123,18 +130,8 @@ def test_the_websocket_is_for_its_own_page_and_for_who_was_let_in(
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(CHROMIUM is None, reason="there is no chromium on this machine")
+@pytest.mark.skipif(BROWSER is None, reason="there is no chromium on this machine")
 def test_a_person_sees_what_is_published_and_nothing_comes_from_elsewhere(root: Path, tmp_path: Path) -> None:
-    async def look(tab: Tab) -> tuple[str, str]:
-        await tab.open(entrance)
-        listed = await tab.shows("History of latest")
-        await tab.open(f"{url}/?version=us_large/ipca/latest&view=Portfolio")
-        portfolio = await tab.shows("by ticker")
-        requests, complaints = tab.requests, tab.complaints
-        assert [one for one in requests if not one.startswith((url, url.replace("http", "ws"), "data:", "blob:"))] == []
-        assert complaints == []
-        return listed, portfolio
-
     command = [sys.executable, "-m", "deploy.cli", "explore", "--port", str(free_port())]
     environment = {**os.environ, "FACTORCUBE_ROOT": str(root), "PYTHONPATH": str(ROOT)}
     with subprocess.Popen(command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, text=True) as process:
@@ -142,7 +139,22 @@ def test_a_person_sees_what_is_published_and_nothing_comes_from_elsewhere(root: 
             assert process.stdout is not None
             entrance = process.stdout.readline().split()[-1]
             url = entrance.partition("/enter")[0]
-            listed, portfolio = visit(tmp_path / "profile", look)
+            with browser_tab(tmp_path / "profile") as tab:
+                tab.load(entrance)
+                listed = tab.shows("History of latest")
+                tab.load(f"{url}/?version=us_large/ipca/latest&view=Portfolio")
+                portfolio = tab.shows("by ticker")
+                tab.load(f"{url}/?version=us_large/ipca/latest&view=Compare")
+                tab.shows("compared")
+                tab.value(COMPARE)
+                compared = tab.shows("Metrics that differ")
+                outside = {
+                    one
+                    for one in tab.requests
+                    if not one.startswith((url, url.replace("http", "ws"), "data:", "blob:"))
+                }
+                assert outside == set()
+                assert tab.complaints == []
         finally:
             process.send_signal(signal.SIGINT)
             assert process.wait(timeout=30) == 0
@@ -150,6 +162,8 @@ def test_a_person_sees_what_is_published_and_nothing_comes_from_elsewhere(root: 
         assert expected in listed
     for expected in ("Forecast and realised volatility", "What brings the volatility", "<img src=x onerror=a()>"):
         assert expected in portfolio
+    for expected in ("us_large/market/", "Numbers on common labels", "factor_returns"):
+        assert expected in compared
 
 
 def test_a_book_that_is_uploaded_has_the_risk_of_the_direct_computation(root: Path) -> None:

@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import subprocess
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,6 +18,16 @@ _FLAGS = (
     "--disable-background-networking", "--disable-component-update", "--disable-sync", "--proxy-server=127.0.0.1:9",
     "--remote-debugging-pipe",
 )  # fmt: skip
+
+_LOUD = {"error", "warning"}
+_TEXT = (
+    "(function read(node) { let said = '';"
+    " if (node.nodeType === 3) return node.data + ' ';"
+    " if (['STYLE', 'SCRIPT'].includes(node.nodeName)) return '';"
+    " for (const child of [...(node.shadowRoot?.childNodes ?? []), ...node.childNodes]) said += read(child);"
+    " return said })(document.body)"
+)
+"""All text that a page shows, that of shadow trees included."""
 
 
 class Tab:
@@ -51,11 +62,41 @@ class Tab:
         self.load(page)
         self.settle()
 
-    def load(self, page: Path) -> None:
-        """Open a page and wait until all that it has is there."""
-        self.ask("Page.navigate", url=page.as_uri())
+    def load(self, page: Path | str) -> None:
+        """Open a file or an address and wait until all that it has is there."""
+        self.ask("Page.navigate", url=page if isinstance(page, str) else page.as_uri())
         there = "document.readyState === 'complete' ? done() : addEventListener('load', done)"
         self.value(f"new Promise((done) => {there}).then(() => new Promise((done) => setTimeout(done, 500)))")
+
+    def shows(self, words: str, seconds: float = 30.0) -> str:
+        """Wait until the page shows some words, and return its text; whether it does is for the test to say."""
+        said, end = "", time.monotonic() + seconds
+        while words not in said and time.monotonic() < end:
+            time.sleep(0.2)
+            said = self.value(_TEXT) or ""
+        return said
+
+    @property
+    def requests(self) -> set[str]:
+        """Addresses that pages have asked for."""
+        sent = [event["params"] for event in self.events if event.get("method") == "Network.requestWillBeSent"]
+        sockets = [event["params"] for event in self.events if event.get("method") == "Network.webSocketCreated"]
+        return {one["request"]["url"] for one in sent} | {one["url"] for one in sockets}
+
+    @property
+    def complaints(self) -> list[dict[str, Any]]:
+        """Errors and warnings of pages and their scripts; how the browser renders without a GPU is its own affair."""
+        found = []
+        for event in self.events:
+            method, params = event.get("method"), event.get("params", {})
+            entry = params.get("entry", {"level": "", "source": ""})
+            if (
+                method == "Runtime.exceptionThrown"
+                or (method == "Runtime.consoleAPICalled" and params["type"] in _LOUD)
+                or (method == "Log.entryAdded" and entry["level"] in _LOUD and entry["source"] != "rendering")
+            ):
+                found.append(event)
+        return found
 
     def settle(self) -> None:
         """Wait until the figures of the panel that is shown have been drawn."""

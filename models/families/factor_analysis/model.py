@@ -23,6 +23,7 @@ from models.families.factor_analysis.estimation import (
     slopes_of_others,
 )
 from models.panel import Panel
+from models.panel.row_blocks import row_blocks
 from models.statistics.gram import solve_gram
 from models.statistics.rowwise import moments_by_pattern
 from schemas.errors import ConfigError, ModelError
@@ -245,12 +246,8 @@ class FactorAnalysis(FactorModel):
 
     def _asked(self, panel: Panel) -> Float64Array:
         """Return the factor returns (date, factor) of a panel, of which some rows are in memory at a time."""
-        parts = []
-        for first in range(0, len(panel.dates), _MEMORY):
-            begin = max(first - _MEMORY, 0)
-            rows = panel.rows(begin, min(first + _MEMORY, len(panel.dates)))
-            parts.append(self.factor_returns(rows).values[first - begin :])
-        return np.concatenate(parts)
+        blocks = row_blocks(panel, 0, len(panel.dates), _MEMORY, _MEMORY)
+        return np.concatenate([self.factor_returns(block.panel).values[block.own] for block in blocks])
 
     def _standardised(self, returns: FloatArray) -> Float64Array:
         """Divide returns (date, ticker) by the volatility before them, and cut them."""
