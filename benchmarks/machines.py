@@ -156,10 +156,10 @@ class _Recording(Cluster):
         from distributed import get_task_stream
 
         self.needs = {}
-        start = time.perf_counter()
         with get_task_stream(self.client) as stream:
+            start = time.perf_counter()
             result = call()
-        seconds = time.perf_counter() - start
+            seconds = time.perf_counter() - start
         took: defaultdict[str, float] = defaultdict(float)
         for task in stream.data:
             took[str(task["key"])] += sum(

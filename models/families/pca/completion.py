@@ -16,7 +16,7 @@ from scipy import sparse
 from models.arrays import BoolArray, FloatArray, IntArray
 from models.families.pca.matrices import spans
 
-_FEW = 0.03  # share of cells that differ from the pattern before, below which sparse products are faster
+_FEW = 0.03  # share of cells, up to which sparse products are faster
 _LEAST_SPECIFIC = 1e-10  # of the mean variance, which keeps returns without any noise solvable
 
 
@@ -56,6 +56,7 @@ class Missing:
 
     Stocks come and go, and few do so from one pattern to the next. Where that holds the matrix is kept as what changes:
     its row p is D summed over patterns from the first to p. Products then cost what changes, not patterns x stocks.
+    Where less is missing than changes, as with single cells, what is missing is kept, and all of it where it is much.
 
     Parameters
     ----------
@@ -66,23 +67,25 @@ class Missing:
     def __init__(self, lacks: BoolArray) -> None:
         self._last: FloatArray = lacks[-1:].sum(axis=0, dtype=np.float64)  # zeros without a pattern
         changes: Any = np.diff(lacks.astype(np.int8), axis=0, prepend=np.int8(0))
-        few = not changes.size or np.count_nonzero(changes) < _FEW * changes.size
-        self._changes: Any = sparse.csr_array(changes, dtype=np.float64) if few else None
-        self._dense: FloatArray | None = None if few else lacks.astype(np.float64)
+        least = min(np.count_nonzero(changes), np.count_nonzero(lacks))
+        few = least <= _FEW * lacks.size
+        self._summed = few and np.count_nonzero(changes) == least
+        kept: Any = (changes if self._summed else lacks).astype(np.float64)
+        self._kept: Any = sparse.csr_array(kept) if few else kept
 
     def times(self, columns: FloatArray) -> FloatArray:
         """(pattern, column) sums of (ticker, column) over the stocks that a pattern lacks."""
-        if self._dense is not None:
-            return self._dense @ columns
-        return np.cumsum(self._changes @ columns, axis=0)
+        product: FloatArray = self._kept @ columns
+        return np.cumsum(product, axis=0) if self._summed else product
 
     def transposed_times(self, columns: FloatArray) -> FloatArray:
         """(ticker, column) sums of (pattern, column) over the patterns that lack a stock."""
-        if self._dense is not None:
-            return self._dense.T @ columns
+        if not self._summed:
+            product: FloatArray = self._kept.T @ columns
+            return product
         until = np.cumsum(columns, axis=0)
-        earlier = np.vstack([np.zeros((1, columns.shape[1])), until[:-1]])
-        total: FloatArray = self._last[:, None] * until[-1:].sum(axis=0) - self._changes.T @ earlier[: len(columns)]
+        earlier = np.vstack([np.zeros((1, columns.shape[1])), until])[:-1]
+        total: FloatArray = self._last[:, None] * until[-1:].sum(axis=0) - self._kept.T @ earlier
         return total
 
 
