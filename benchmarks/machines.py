@@ -14,16 +14,16 @@ import tempfile
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from benchmarks.harness import Row
-from benchmarks.scale import Size, refuse, spec_of, write_market
+from benchmarks.scale import Size, ingested, refuse, spec_of, write_market
 from schemas.settings import Settings
 from tasks.assembling import estimate_covariance, evaluate_models
 from tasks.cluster import Cluster
 from tasks.fitting import fit_models
-from tasks.ingesting import check_data, read_source, write_cube
 from tasks.panels import build_panel
 from tasks.publishing import plan_versions, publish_version
 
@@ -66,17 +66,16 @@ def run(*, quick: bool) -> list[Row]:
     """Record a run with two workers and its fits with one; a row for the ratio, and one for each number of machines."""
     size = _QUICK if quick else _SIZE
     one, two = recorded(size, 1), recorded(size, 2)
-    fits = "fits"
     what = f"{sum(map(len, two.stages.values())):,} tasks, {size}"
-    longest = finish(two.stages[fits], 2, latency=0.0)
+    without_latency = finish(two.stages["fits"], 2, latency=0.0)
     rows = [
         Row(
-            f"{fits} on two workers of this machine, {size}",
-            two.seconds[fits],
+            f"fits on two workers of this machine, {size}",
+            two.seconds["fits"],
             "one worker",
-            one.seconds[fits],
-            note=f"the same tasks by simulation: {longest:.3g} s; what they took in all: "
-            f"{_work(one.stages[fits]):.3g} s with one, {_work(two.stages[fits]):.3g} s with two",
+            one.seconds["fits"],
+            note=f"the same tasks by simulation: {without_latency:.3g} s; what they took in all: "
+            f"{_work(one.stages['fits']):.3g} s with one, {_work(two.stages['fits']):.3g} s with two",
         )
     ]
     base = simulated(two, 1)
@@ -189,12 +188,10 @@ def recorded(size: Size, workers: int) -> Recorded:
         settings = Settings(root=Path(folder) / "out", workers=workers)
         write_market(Path(folder), size)
         spec = spec_of(Path(folder), "history", size)
-        cluster = _Recording(settings)
-        try:
+        with closing(_Recording(settings)) as cluster:
             cluster.client.run(_load)
             start = time.perf_counter()
-            raw = read_source(spec, settings)
-            snapshot = write_cube(spec, raw, check_data(spec, raw, settings), settings)
+            snapshot = ingested(spec, settings, lambda _step: None)
             planned = plan_versions(spec, spec.models, snapshot, None, settings)
             panel = build_panel(spec, snapshot, None, settings)
             alone = time.perf_counter() - start
@@ -216,5 +213,3 @@ def recorded(size: Size, workers: int) -> Recorded:
             for risk in risks:
                 publish_version(spec, panel, risk, planned[risk.model], metrics[risk.model], settings)
             return Recorded(alone + time.perf_counter() - start, stages, seconds)
-        finally:
-            cluster.close()

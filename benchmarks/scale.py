@@ -210,9 +210,9 @@ def _stages(told: Connection, folder: Path, size: Size) -> None:
 def _run(folder: Path, size: Size, cluster: Cluster, settings: Settings, begin: Callable[[str], None]) -> None:
     """Run the stages as the flows do, with the files of a folder."""
     history, day = spec_of(folder, "history", size), spec_of(folder, "day", size)
-    snapshot = _ingested(history, settings, begin, "")
+    snapshot = ingested(history, settings, begin)
     _trained(history, snapshot, cluster, settings, begin)
-    after = _ingested(day, settings, begin, " of one day")
+    after = ingested(day, settings, begin, " of one day")
     for model in day.models:
         begin(f"update {model.name} by one day")
         update_version(day.universe, model.name, after, None, settings)
@@ -223,7 +223,8 @@ def _run(folder: Path, size: Size, cluster: Cluster, settings: Settings, begin: 
         update_version(day.universe, model.name, after, None, settings)
 
 
-def _ingested(spec: RunSpec, settings: Settings, begin: Callable[[str], None], what: str) -> SnapshotRef:
+def ingested(spec: RunSpec, settings: Settings, begin: Callable[[str], None], what: str = "") -> SnapshotRef:
+    """Ingest as the flow does, telling the name of each step before it begins."""
     begin(f"read{what}")
     raw = read_source(spec, settings)
     begin(f"check{what}")

@@ -322,9 +322,10 @@ def _other_code(who: str, address: str, there: str, here: str) -> str:
 def _by_same_sources(code: str, function: Callable[..., Result], *arguments: Any) -> Result:
     """Call a function by the sources of the run, in one thread; its warnings are told to the run."""
     import torch
-    from distributed import get_worker
 
     if code != source_version():
+        from distributed import get_worker
+
         raise ExecutionError(_other_code("a Dask worker runs", get_worker().address, source_version(), code))
 
     torch.set_num_threads(1)

@@ -19,7 +19,6 @@ _FLAGS = (
     "--remote-debugging-pipe",
 )  # fmt: skip
 
-_LOUD = {"error", "warning"}
 _TEXT = (
     "(function read(node) { let said = '';"
     " if (node.nodeType === 3) return node.data + ' ';"
@@ -85,18 +84,13 @@ class Tab:
 
     @property
     def complaints(self) -> list[dict[str, Any]]:
-        """Errors and warnings of pages and their scripts; how the browser renders without a GPU is its own affair."""
-        found = []
-        for event in self.events:
-            method, params = event.get("method"), event.get("params", {})
-            entry = params.get("entry", {"level": "", "source": ""})
-            if (
-                method == "Runtime.exceptionThrown"
-                or (method == "Runtime.consoleAPICalled" and params["type"] in _LOUD)
-                or (method == "Log.entryAdded" and entry["level"] in _LOUD and entry["source"] != "rendering")
-            ):
-                found.append(event)
-        return found
+        """Whatever the browser logs of pages, exceptions, and what their scripts say as errors or warnings."""
+        return [
+            event
+            for event in self.events
+            if event.get("method") in {"Runtime.exceptionThrown", "Log.entryAdded"}
+            or (event.get("method") == "Runtime.consoleAPICalled" and event["params"]["type"] in {"error", "warning"})
+        ]
 
     def settle(self) -> None:
         """Wait until the figures of the panel that is shown have been drawn."""

@@ -110,11 +110,18 @@ def assert_the_same_as_of_a_date(trained: Trained) -> None:
         assert manifests[0].checksums["state.safetensors"] == manifests[1].checksums["state.safetensors"]
 
 
+@pytest.mark.parametrize(
+    "which",
+    [
+        pytest.param(slice(-1, None), id="last"),
+        pytest.param(slice(0, None, 2), id="first and last", marks=pytest.mark.slow),
+    ],
+)
 def test_a_snapshot_that_appended_dates_costs_one_fit_per_model(
-    trained: Trained, early: Settings, tmp_path: Path
+    which: slice, trained: Trained, early: Settings, tmp_path: Path
 ) -> None:
     """And it gives the bits that fitting everything again gives."""
-    models = trained.spec.models[-1:]
+    models = trained.spec.models[which]
     known = {kind: entries(early, kind) for kind in ("fits", "pieces")}
     versions = train(trained.spec, models, trained.long, None, Inline(), early)
     assert len(entries(early, "fits") - known["fits"]) == len(models)

@@ -65,28 +65,27 @@ class Missing:
     """
 
     def __init__(self, lacks: BoolArray) -> None:
-        self._last: FloatArray = lacks[-1:].sum(axis=0, dtype=np.float64)  # zeros without a pattern
         changes: Any = np.diff(lacks.astype(np.int8), axis=0, prepend=np.int8(0))
         least = min(np.count_nonzero(changes), np.count_nonzero(lacks))
         few = least <= _FEW * lacks.size
         self._summed = few and np.count_nonzero(changes) == least
-        kept: Any = (changes if self._summed else lacks).astype(np.float64)
-        self._kept: Any = sparse.csr_array(kept) if few else kept
+        kept = changes if self._summed else lacks
+        self._kept: Any = sparse.csr_array(kept, dtype=np.float64) if few else kept.astype(np.float64)
 
     def times(self, columns: FloatArray) -> FloatArray:
         """(pattern, column) sums of (ticker, column) over the stocks that a pattern lacks."""
         product: FloatArray = self._kept @ columns
         return np.cumsum(product, axis=0) if self._summed else product
 
+    def times_known(self, columns: FloatArray) -> FloatArray:
+        """(pattern, column) sums of (ticker, column) over the stocks that a pattern has."""
+        known: FloatArray = columns.sum(axis=0) - self.times(columns)
+        return known
+
     def transposed_times(self, columns: FloatArray) -> FloatArray:
         """(ticker, column) sums of (pattern, column) over the patterns that lack a stock."""
-        if not self._summed:
-            product: FloatArray = self._kept.T @ columns
-            return product
-        until = np.cumsum(columns, axis=0)
-        earlier = np.vstack([np.zeros((1, columns.shape[1])), until])[:-1]
-        total: FloatArray = self._last[:, None] * until[-1:].sum(axis=0) - self._kept.T @ earlier
-        return total
+        product: FloatArray = self._kept.T @ (np.cumsum(columns[::-1], axis=0)[::-1] if self._summed else columns)
+        return product
 
 
 class Gaps:
@@ -145,8 +144,7 @@ class Completed:
         self._gaps, self._model = gaps, model
         size = model.loadings.shape[1]
         outer = (model.loadings[:, :, None] * model.weighted[:, None, :]).reshape(-1, size * size)
-        known = outer.sum(axis=0) - gaps.missing.times(outer)
-        information = known.reshape(-1, size, size) + np.eye(size)
+        information = gaps.missing.times_known(outer).reshape(-1, size, size) + np.eye(size)
         posterior = np.linalg.inv(information)
         self._spread: FloatArray = (posterior + posterior.transpose(0, 2, 1)) / 2.0 * gaps.count[:, None, None]
         self._centred = self._filled(posterior)
@@ -179,8 +177,7 @@ class Completed:
         """(date, ticker) returns over their scale, the mean of what is missing in its place."""
         gaps, model = self._gaps, self._model
         explained = gaps.observed[gaps.dates] @ model.weighted
-        mean = model.mean[:, None] * model.weighted
-        expected = (mean.sum(axis=0) - gaps.missing.times(mean))[gaps.pattern]
+        expected = gaps.missing.times_known(model.mean[:, None] * model.weighted)[gaps.pattern]
         factors = np.einsum("dkl,dl->dk", posterior[gaps.pattern], explained - expected)
         filled = gaps.observed.copy()
         for span in spans(len(gaps.dates), len(model.mean)):

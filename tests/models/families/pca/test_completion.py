@@ -23,4 +23,5 @@ def test_products_are_those_of_the_matrix_however_it_is_kept(few, lacks, seed):
         missing = Missing(lacks)
     by_ticker, by_pattern = (rng.normal(size=(size, 3)) for size in lacks.shape[::-1])
     np.testing.assert_allclose(missing.times(by_ticker), lacks @ by_ticker, atol=1e-13)
+    np.testing.assert_allclose(missing.times_known(by_ticker), ~lacks @ by_ticker, atol=1e-13)
     np.testing.assert_allclose(missing.transposed_times(by_pattern), lacks.T @ by_pattern, atol=1e-13)
