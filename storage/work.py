@@ -17,7 +17,7 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import replace
@@ -115,6 +115,9 @@ class WorkStore:
     def among(self, kind: Kind, keys: Iterable[Key]) -> set[Key]:
         """Return those of the keys that `has` an entry, asked side by side: a store of many machines answers slowly."""
         asked = [*keys]
+        if self._shared is None:
+            entries = zip(asked, self._entries(kind, asked), strict=True)
+            return {key for key, entry in entries if entry.is_dir() and _used(entry)}
         with ThreadPoolExecutor(_ASKED) as pool:
             return {key for key, there in zip(asked, pool.map(partial(self.has, kind), asked), strict=True) if there}
 
@@ -242,10 +245,18 @@ class WorkStore:
                         place(folder, entry)
 
     def _entry(self, kind: Kind, key: Key) -> Path:
-        try:
-            return self._layout.work(kind) / _KEY.validate_python(key, strict=True)
-        except ValidationError:
-            raise ConfigError(f"key {key!r} of kind '{kind}' is not a hash or a name") from None
+        (entry,) = self._entries(kind, [key])
+        return entry
+
+    def _entries(self, kind: Kind, keys: Sequence[Key]) -> list[Path]:
+        """Where entries lie; that no link leads the folder of their kind astray is looked at once for all."""
+        folder = self._layout.work(kind)
+        for key in keys:
+            try:
+                _KEY.validate_python(key, strict=True)
+            except ValidationError:
+                raise ConfigError(f"key {key!r} of kind '{kind}' is not a hash or a name") from None
+        return [folder / key for key in keys]
 
 
 @contextmanager

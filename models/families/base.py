@@ -24,6 +24,7 @@ from models.families.plotting import ModelPlot
 from models.families.rotation import check_rotation
 from models.families.summary import Summary, premia_table
 from models.panel import Panel
+from models.panel.row_blocks import row_blocks, rows_at_once
 from schemas.errors import ConfigError, ModelError, NotFittedError
 from schemas.statistics import STATISTIC_DIMS, declared
 
@@ -303,11 +304,21 @@ class FactorModel(BaseEstimator, ABC):  # type: ignore[misc]  # scikit-learn shi
 
     @takes_a_panel
     def score(self, panel: Panel) -> dict[str, float]:
-        """Uncentred total and predictive R2 over the estimation universe, as in Kelly, Pruitt and Su (2019)."""
-        return {
-            "total_r2": uncentred_r2(panel, self.fitted_returns(panel)),
-            "predictive_r2": uncentred_r2(panel, self.expected_returns(panel)),
-        }
+        """Uncentred total and predictive R2 over the estimation universe, as in Kelly, Pruitt and Su (2019).
+
+        A long panel is looked at block by block.
+        """
+        self._check_fitted()
+        size = rows_at_once(len(panel.tickers), len(self.factors_))
+        squares = [
+            [
+                _squares(block.panel, explain(block.panel), block.own)
+                for explain in (self.fitted_returns, self.expected_returns)
+            ]
+            for block in row_blocks(panel, 0, len(panel.dates), size, self.row_memory)
+        ]
+        total, predictive = (_r2(*each) for each in np.sum(squares, axis=0))
+        return {"total_r2": total, "predictive_r2": predictive}
 
     def summary(self, panel: Panel | None = None) -> Summary:
         """Return the premia with their errors, and facts about the fit; shown in a notebook as a table.
@@ -383,8 +394,16 @@ def contributing(factor_returns: FloatArray) -> FloatArray:
 
 def uncentred_r2(panel: Panel, explained: xr.DataArray) -> float:
     """1 - sum (r - explained)^2 / sum r^2 over the estimation universe where both are known; NaN if that is empty."""
-    returns = panel.returns.values.astype(np.float64)
-    error = returns - explained.transpose("date", "ticker").values
-    known = panel.mask.values & np.isfinite(error)
-    total = float(np.square(returns[known]).sum())
-    return 1.0 - float(np.square(error[known]).sum()) / total if total > 0.0 else float("nan")
+    return _r2(*_squares(panel, explained, slice(None)))
+
+
+def _squares(panel: Panel, explained: xr.DataArray, rows: slice) -> tuple[float, float]:
+    """Sum the squares of what is not explained and of the returns, over the same cells of some rows."""
+    returns = panel.returns.values[rows].astype(np.float64)
+    error = returns - explained.transpose("date", "ticker").values[rows]
+    known = panel.mask.values[rows] & np.isfinite(error)
+    return float(np.square(error[known]).sum()), float(np.square(returns[known]).sum())
+
+
+def _r2(unexplained: float, total: float) -> float:
+    return float(1.0 - unexplained / total) if total > 0.0 else float("nan")

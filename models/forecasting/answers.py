@@ -15,11 +15,7 @@ import numpy.typing as npt
 from models.arrays import BoolArray, Float64Array, FloatArray
 from models.families.base import FactorModel, contributing
 from models.panel import Panel
-from models.panel.row_blocks import RowBlock, Rows, row_blocks
-
-_BLOCK_ROWS = 1024
-_BLOCK_LOADINGS = 2**23
-"""Most loadings of a block: a universe of many stocks and factors is asked in shorter ones."""
+from models.panel.row_blocks import RowBlock, Rows, row_blocks, rows_at_once
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,14 +59,9 @@ def answers(
     any, and has the same bits in any block. Expected returns are asked of blocks that reach the row ``expected_from``,
     and its own specific variance if ``own``. Of blocks before that row factor returns and residuals count alone.
     """
-    for block in row_blocks(panel, start, stop, rows_at_once(model, panel), model.row_memory):
+    size = rows_at_once(len(panel.tickers), len(model.factors_))
+    for block in row_blocks(panel, start, stop, size, model.row_memory):
         yield _asked(model, block, expected=block.last > expected_from, own=own)
-
-
-def rows_at_once(model: FactorModel, panel: Rows) -> int:
-    """Return how many rows a fitted model is asked about at a time: fewer of many stocks and factors."""
-    cross_section = max(1, len(panel.tickers) * len(model.factors_))
-    return max(1, min(_BLOCK_ROWS, _BLOCK_LOADINGS // cross_section))
 
 
 def _asked(model: FactorModel, block: RowBlock, *, expected: bool, own: bool) -> Answers:

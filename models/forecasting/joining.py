@@ -17,9 +17,9 @@ import xarray as xr
 from models.arrays import Float64Array, IntArray
 from models.families.base import FactorModel
 from models.families.rotation import align
-from models.forecasting.answers import rows_at_once
 from models.forecasting.following import Served
 from models.panel import Panel
+from models.panel.row_blocks import rows_at_once
 from schemas.errors import ModelError
 
 _BLOCK_DATES = 256
@@ -50,7 +50,7 @@ class Realised:
         asked = Panel(panel.data.isel(date=slice(since, None)))
         values = [
             model.factor_returns(block).transpose("date", "factor").values
-            for block in asked.blocks(rows_at_once(model, panel))
+            for block in asked.blocks(rows_at_once(len(asked.tickers), len(model.factors_)))
         ]
         days: IntArray = asked.dates.to_numpy().astype("datetime64[D]").astype(np.int64)
         return cls(days, np.concatenate(values).astype(np.float64))

@@ -6,7 +6,7 @@ belongs in the models.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Literal, get_args
 
 import numpy as np
@@ -17,6 +17,8 @@ from models.statistics.gram import solve_gram
 from schemas.errors import ConfigError, ModelError
 
 CovType = Literal["nonrobust", "HC0", "HC1", "HC2", "HC3", "HAC"]  # the names of statsmodels
+_CELLS_AT_ONCE = 2**22
+"""Cells (date, ticker) that are regressed at a time: half a dozen arrays of 32 MiB."""
 _LEAST_SLACK = 1e-10  # 1 - leverage below which an observation determines its own residual
 
 
@@ -115,12 +117,12 @@ def time_series_regression(
     cov_type: CovType = "nonrobust",
     newey_west_lags: int | None = None,
 ) -> TimeSeriesRegression:
-    """Regress all stocks at once: one batched solve, whatever the histories.
+    """Regress all stocks at once: one batched solve, whatever the histories; of many, block by block.
 
     Parameters
     ----------
     returns : numpy.ndarray
-        (date, ticker), decimals; values outside ``known`` are ignored, NaN included.
+        (date, ticker), decimals, in the precision of their storage; values outside ``known`` are ignored, NaN included.
     factors : numpy.ndarray
         (date, factor); a date with a NaN enters nowhere.
     known : numpy.ndarray
@@ -145,9 +147,26 @@ def time_series_regression(
     """
     lags = resolve_lags(cov_type, newey_west_lags, len(factors))
     usable: npt.NDArray[np.bool_] = np.logical_and.reduce(np.isfinite(factors), axis=1, keepdims=True)
-    known = known & usable
     design = np.column_stack([np.ones(len(factors)), np.where(usable, factors, 0.0)])
-    response = np.where(known, returns, 0.0)
+    at_once = max(1, _CELLS_AT_ONCE // max(1, len(factors)))
+    parts = [
+        _regression(returns[:, some], design, known[:, some] & usable, min_observations, cov_type, lags)
+        for some in (slice(start, start + at_once) for start in range(0, max(1, returns.shape[1]), at_once))
+    ]
+    joined = {each.name: np.concatenate([getattr(part, each.name) for part in parts]) for each in fields(parts[0])}
+    return TimeSeriesRegression(**joined)
+
+
+def _regression(
+    returns: FloatArray,
+    design: FloatArray,
+    known: npt.NDArray[np.bool_],
+    min_observations: int,
+    cov_type: CovType,
+    lags: int,
+) -> TimeSeriesRegression:
+    """Regress some stocks on (date, 1 + factor) regressors."""
+    response = np.where(known, returns, 0.0).astype(np.float64, copy=False)
     size, weight = design.shape[1], known.astype(np.float64)
     n_obs = known.sum(axis=0, dtype=np.int64)
     gram = weighted_products(weight, design, design)

@@ -616,7 +616,7 @@ class Panel:
 
     def estimation_returns(self) -> FloatArray:
         """(date, ticker) returns of the estimation universe in the precision of their storage, NaN elsewhere."""
-        return np.concatenate([np.where(block.mask.values, block.returns.values, np.nan) for block in self.blocks()])
+        return np.concatenate([np.where(span.mask.values, span.returns.values, np.nan) for span in self.spans()])
 
     @property
     def in_memory(self) -> bool:

@@ -1,6 +1,6 @@
 """Rows of a panel a block at a time, each with the rows before it that a model looks at.
 
-Here belongs the cutting. How many rows fit into memory, and what is asked of them, is for the caller to say.
+Here belongs the cutting. What is asked of the rows is for the caller to say.
 """
 
 from __future__ import annotations
@@ -9,6 +9,10 @@ from collections.abc import Iterator
 from typing import NamedTuple, Protocol
 
 from models.panel.panel import Panel
+
+_BLOCK_ROWS = 1024
+_BLOCK_LOADINGS = 2**23
+"""Most loadings of a block: a universe of many stocks and factors is asked in shorter ones."""
 
 
 class Rows(Protocol):
@@ -64,3 +68,8 @@ def row_blocks(panel: Rows, start: int, stop: int, size: int, memory: int) -> It
     for first in range(start, stop, size):
         last, begin = min(first + size, stop), max(first - memory, 0)
         yield RowBlock(panel.rows(begin, last), first - begin, first, last)
+
+
+def rows_at_once(n_tickers: int, n_factors: int) -> int:
+    """Return how many rows a fitted model is asked about at a time: fewer of many stocks and factors."""
+    return max(1, min(_BLOCK_ROWS, _BLOCK_LOADINGS // max(1, n_tickers * n_factors)))

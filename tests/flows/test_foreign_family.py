@@ -9,6 +9,7 @@ from functools import cache
 from pathlib import Path
 
 import numpy as np
+import polars as pl
 import pytest
 import xarray as xr
 from small_market import make_market, write_config
@@ -20,7 +21,6 @@ from flows.update import update
 from schemas import families
 from schemas.backfill import BackfillRequest
 from schemas.errors import ConfigError
-from schemas.refs import VersionRef
 from schemas.settings import load_settings
 from schemas.spec import RunSpec
 from storage import published
@@ -62,9 +62,8 @@ def opened(model: str) -> xr.Dataset:
     return xr.open_zarr(folder.resolve()).load()
 
 
-def run_and_update(small: Path) -> tuple[RunSpec, int, VersionRef]:
-    """Look at a run and at an update; return the spec, the dates that the run has, and what the update made."""
-    market = make_market(stocks=12, start="2016-03-01")
+def run(small: Path, market: pl.DataFrame) -> tuple[RunSpec, xr.Dataset]:
+    """Look at a run on what is known by a date; return its spec and what it published of the foreign family."""
     market.filter(market["date"].dt.date() <= KNOWN).write_parquet(small.parent / "prices.parquet")
     spec = load_spec(write_config(small.parent, CHANGES))
     refs = pipeline(spec, promote_first=True)
@@ -79,7 +78,17 @@ def run_and_update(small: Path) -> tuple[RunSpec, int, VersionRef]:
     np.testing.assert_allclose(*both, atol=1e-6)
     (page,) = (load_settings().root / "reports" / "small").glob("*.html")
     assert "trend_scale" in page.read_text()
+    return spec, trend
 
+
+def test_it_is_fitted_and_reported(small: Path) -> None:
+    run(small, make_market(stocks=12, start="2016-03-01"))
+
+
+@pytest.mark.slow
+def test_its_update_makes_the_rows_of_a_backfill(small: Path) -> None:
+    market = make_market(stocks=12, start="2016-03-01")
+    spec, trend = run(small, market)
     market.write_parquet(small.parent / "prices.parquet")
     ingest(spec)
     (after,) = update(spec, models=["trend"])
@@ -87,16 +96,6 @@ def run_and_update(small: Path) -> tuple[RunSpec, int, VersionRef]:
     longer = opened("trend")
     assert longer.indexes["date"][-1] == market["date"].max()
     xr.testing.assert_equal(longer.sel(date=trend["date"])["loadings"], trend["loadings"])
-    return spec, trend.sizes["date"], after
-
-
-def test_it_is_fitted_reported_and_updated(small: Path) -> None:
-    run_and_update(small)
-
-
-@pytest.mark.slow
-def test_a_backfill_makes_the_rows_of_its_update(small: Path) -> None:
-    spec, before, after = run_and_update(small)
     asked = BackfillRequest(start="2016-10-01", end="2016-12-31", what="retrain", models=("trend",))
     assert backfill(spec, asked).complete
     (retrained,) = (
@@ -105,8 +104,7 @@ def test_a_backfill_makes_the_rows_of_its_update(small: Path) -> None:
         if ref.version.startswith("2016-12-30") and ref.version != after.version
     )
     whole = published.open_version(Layout(load_settings().root), retrained).load()
-    longer = opened("trend")
-    days = longer.indexes["date"][before:-1]  # the last date is one of a refit
+    days = longer.indexes["date"][trend.sizes["date"] : -1]  # the last date is one of a refit
     assert len(days) > 3
     for name in ("loadings", "factor_returns", "omega", "specific_variance", "portfolio_variance"):
         np.testing.assert_array_equal(longer[name].sel(date=days), whole[name].sel(date=days), err_msg=name)

@@ -103,23 +103,32 @@ class Gaps:
         known = np.isfinite(returns)
         self.observed: FloatArray = np.where(known, returns / scale, 0.0)  # (date, ticker), zero where missing
         self.dates: IntArray = np.flatnonzero(~known.all(axis=1))  # those with gaps
-        self.lacks: BoolArray = ~known[self.dates]  # (date with gaps, ticker)
-        _, first, index = np.unique(np.packbits(self.lacks, axis=1), axis=0, return_index=True, return_inverse=True)
+        lacks = ~known[self.dates]
+        _, first, index = np.unique(np.packbits(lacks, axis=1), axis=0, return_index=True, return_inverse=True)
         order = np.argsort(first)  # as they come up, so that few stocks change from one to the next
-        self.missing = Missing(self.lacks[first[order]])
+        self.missing = Missing(lacks[first[order]])
         self.pattern: IntArray = np.argsort(order)[index.ravel()]  # (date with gaps,) position of its pattern
+        places = (self.pattern, np.arange(len(self.pattern)))
+        self._belongs: Any = sparse.csr_array((np.ones(len(self.pattern)), places))
         dates = np.bincount(self.pattern, minlength=len(first))
         self.count: FloatArray = dates.astype(np.float64)  # dates of a pattern
         self.known_count: FloatArray = known.sum(axis=0).astype(np.float64)  # (ticker,) returns at hand
+        self.sum: FloatArray = self.observed.sum(axis=0)  # (ticker,) of them
+        self.squares: FloatArray = np.einsum("dn,dn->n", self.observed, self.observed)
 
     @property
     def n_dates(self) -> int:
         """Number of dates."""
         return len(self.observed)
 
+    def by_pattern(self, values: FloatArray) -> FloatArray:
+        """(pattern, ...) sums of (date with gaps, ...) over the dates of a pattern."""
+        total: FloatArray = self._belongs @ values.reshape(len(values), -1)
+        return total.reshape(-1, *values.shape[1:])
+
     def first_model(self, n_factors: int) -> ReturnModel:
         """Start from stocks that have nothing in common: their own means and variances."""
-        mean = self.observed.sum(axis=0) / self.known_count
+        mean = self.sum / self.known_count
         # about the mean, and without the squares of the zeros that stand where returns are missing
         squares = np.square(self.observed - mean).sum(axis=0) - (self.n_dates - self.known_count) * np.square(mean)
         variance = squares / self.known_count
@@ -132,7 +141,11 @@ class Completed:
     With o the stocks at hand at a date and u those without a return, the factors have the mean g = C L_o' D_o^-1 (r_o -
     m_o) and the covariance C = (I + L_o' D_o^-1 L_o)^-1, a missing return the mean m_u + L_u g and the covariance L_u C
     L_u' + D_u (Little and Rubin 2019, section 11.3, with the covariance of factor analysis). The covariance of a panel
-    is that of the means so filled, plus the mean over dates of these covariances. It is not formed but applied.
+    is that of the means so filled, plus the mean over dates of these covariances.
+
+    Neither that covariance nor the filled panel is formed. With Z the returns at hand, zero where missing, and W the
+    matrix of zeros and ones of what is missing, the filled panel is Z + W o (1 m' + G L'), and all products with its
+    second part are sums over patterns of what stocks lack.
 
     Attributes
     ----------
@@ -147,40 +160,61 @@ class Completed:
         information = gaps.missing.times_known(outer).reshape(-1, size, size) + np.eye(size)
         posterior = np.linalg.inv(information)
         self._spread: FloatArray = (posterior + posterior.transpose(0, 2, 1)) / 2.0 * gaps.count[:, None, None]
-        self._centred = self._filled(posterior)
-        self.mean: FloatArray = self._centred.mean(axis=0)
-        self._centred -= self.mean
-        self._specific = model.specific * (gaps.n_dates - gaps.known_count)
-        spread = gaps.missing.transposed_times(self._spread.reshape(-1, size * size)).reshape(-1, size, size)
-        systematic = np.einsum("nk,nkl,nl->n", model.loadings, spread, model.loadings, optimize=True)
-        own = np.einsum("dn,dn->n", self._centred, self._centred)
-        self.variance: FloatArray = (own + systematic + self._specific) / gaps.n_dates
+        self._factors = self._expected(posterior)
+        lacked = gaps.n_dates - gaps.known_count
+        along = gaps.missing.transposed_times(gaps.by_pattern(self._factors))
+        systematic = (model.loadings * along).sum(axis=1)
+        self.mean: FloatArray = (gaps.sum + lacked * model.mean + systematic) / gaps.n_dates
+        second = self._spread + gaps.by_pattern(self._factors[:, :, None] * self._factors[:, None, :])
+        spread = gaps.missing.transposed_times(second.reshape(-1, size * size)).reshape(-1, size, size)
+        squares = gaps.squares + lacked * np.square(model.mean) + 2.0 * model.mean * systematic
+        squares += np.einsum("nk,nkl,nl->n", model.loadings, spread, model.loadings, optimize=True)
+        self._specific = model.specific * lacked
+        variance = (squares + self._specific) / gaps.n_dates - np.square(self.mean)
+        self.variance: FloatArray = np.maximum(variance, 0.0)
 
     @property
     def shape(self) -> tuple[int, int]:
         """Number of dates and of stocks."""
-        return self._centred.shape[0], self._centred.shape[1]
+        return self._gaps.observed.shape[0], self._gaps.observed.shape[1]
 
     def times(self, vectors: FloatArray) -> FloatArray:
         """(ticker, column) product of the covariance with vectors (ticker, column)."""
-        product: FloatArray = self._centred.T @ (self._centred @ vectors) + self._specific[:, None] * vectors
-        loadings, missing = self._model.loadings, self._gaps.missing
-        size, n_columns = loadings.shape[1], vectors.shape[1]
-        for span in spans(n_columns, len(self._spread) * size):
-            joint = (loadings[:, :, None] * vectors[:, None, span]).reshape(len(loadings), -1)
-            along = self._spread @ missing.times(joint).reshape(len(self._spread), size, -1)
-            total = missing.transposed_times(along.reshape(len(along), -1)).reshape(len(loadings), size, -1)
-            product[:, span] += np.einsum("nk,nkc->nc", loadings, total)
-        return product / self._gaps.n_dates
+        gaps, loadings = self._gaps, self._model.loadings
+        product: FloatArray = self._specific[:, None] * vectors
+        for span in spans(vectors.shape[1], max(len(self._spread), len(loadings)) * (loadings.shape[1] + 1)):
+            some = vectors[:, span]
+            lacked = self._lacked(some)  # along each factor, and along the means
+            scores = gaps.observed @ some - self.mean @ some
+            on_factors = np.einsum("dk,dkc->dc", self._factors, lacked[gaps.pattern, :-1])
+            scores[gaps.dates] += on_factors + lacked[gaps.pattern, -1]
+            back = self._pulled(scores[gaps.dates])
+            back[:, :-1] += self._spread @ lacked[:, :-1]
+            total = gaps.missing.transposed_times(back.reshape(len(back), -1)).reshape(len(loadings), -1, some.shape[1])
+            product[:, span] += (scores.T @ gaps.observed).T - self.mean[:, None] * scores.sum(axis=0)
+            product[:, span] += np.einsum("nk,nkc->nc", self._weights, total)
+        return product / gaps.n_dates
 
-    def _filled(self, posterior: FloatArray) -> FloatArray:
-        """(date, ticker) returns over their scale, the mean of what is missing in its place."""
+    @property
+    def _weights(self) -> FloatArray:
+        """(ticker, factor + 1) what a missing return is expected to be: times the factors of its date, and a one."""
+        return np.column_stack([self._model.loadings, self._model.mean])
+
+    def _lacked(self, vectors: FloatArray) -> FloatArray:
+        """(pattern, factor + 1, column) sums of `_weights` times (ticker, column) over the stocks that are missing."""
+        joint = self._weights[:, :, None] * vectors[:, None, :]
+        sums = self._gaps.missing.times(joint.reshape(len(joint), -1))
+        return sums.reshape(-1, *joint.shape[1:])
+
+    def _pulled(self, scores: FloatArray) -> FloatArray:
+        """(pattern, factor + 1, column) sums of factors, and a one, times (date with gaps, column)."""
+        joint = np.concatenate([self._factors[:, :, None] * scores[:, None, :], scores[:, None, :]], axis=1)
+        return self._gaps.by_pattern(joint)
+
+    def _expected(self, posterior: FloatArray) -> FloatArray:
+        """(date with gaps, factor) means of the factors, given the returns at hand."""
         gaps, model = self._gaps, self._model
-        explained = gaps.observed[gaps.dates] @ model.weighted
+        explained = (gaps.observed @ model.weighted)[gaps.dates]
         expected = gaps.missing.times_known(model.mean[:, None] * model.weighted)[gaps.pattern]
-        factors = np.einsum("dkl,dl->dk", posterior[gaps.pattern], explained - expected)
-        filled = gaps.observed.copy()
-        for span in spans(len(gaps.dates), len(model.mean)):
-            fill = model.mean + factors[span] @ model.loadings.T
-            filled[gaps.dates[span]] = np.where(gaps.lacks[span], fill, gaps.observed[gaps.dates[span]])
-        return filled
+        factors: FloatArray = np.einsum("dkl,dl->dk", posterior[gaps.pattern], explained - expected)
+        return factors

@@ -173,7 +173,8 @@ class PCA(FactorModel):
         self._check_parameters()
         panel = self._train(panel)
         returns = panel.estimation_returns()
-        returns = returns[np.isfinite(returns).any(axis=1)]
+        dated = np.isfinite(returns).any(axis=1)
+        returns = returns if dated.all() else returns[dated]
         n_obs = np.isfinite(returns).sum(axis=0)
         self.estimation_ = n_obs >= max(1.0, self.min_observed * len(returns))
         self._check_capacity(len(returns), int(self.estimation_.sum()))
@@ -362,7 +363,7 @@ class PCA(FactorModel):
         loadings = np.full((len(used), vectors.shape[1]), np.nan)
         loadings[used] = vectors * np.sqrt(len(vectors)) * self.scale_[used, None]
         factors = factor_scores(returns, loadings, self.scale_, self.expected_)
-        others = returns[:, ~used].astype(np.float64)
+        others = returns[:, ~used]
         shortest = max(self.min_observations, vectors.shape[1] + 2)
         slopes = time_series_regression(others, factors, np.isfinite(others), min_observations=shortest)
         loadings[~used] = slopes.beta

@@ -14,6 +14,7 @@ import numpy as np
 from models.arrays import BoolArray, FloatArray
 from models.families.pca.completion import positive
 from models.families.pca.estimation import Estimate
+from models.families.pca.matrices import spans
 from models.statistics.gram import solve_gram
 from models.statistics.rowwise import cross_sections
 
@@ -85,13 +86,22 @@ def factor_scores(returns: FloatArray, loadings: FloatArray, scale: FloatArray, 
     expected : Expected
     """
     has = np.isfinite(loadings).all(axis=1) & (scale > 0.0)
-    values, rows, weight = returns[:, has], loadings[has], 1.0 / np.square(scale[has])
+    some = Expected(expected.mean[has], expected.specific[has], expected.covariance)
+    parts = [
+        _scores(returns[span][:, has], loadings[has], 1.0 / np.square(scale[has]), some)
+        for span in spans(len(returns), len(has))
+    ]
+    return np.concatenate(parts) if parts else np.empty((0, loadings.shape[1]))
+
+
+def _scores(values: FloatArray, rows: FloatArray, weight: FloatArray, expected: Expected) -> FloatArray:
+    """Score some dates, on the stocks that have loadings."""
+    mean, specific = expected.mean, expected.specific
     known = np.isfinite(values)
     gram, moment = cross_sections(rows, values, np.where(known, weight, 0.0))
     factors, rank = solve_gram(gram, moment[..., None])
-    mean, specific = expected.mean[has], expected.specific[has]
     entered = np.isfinite(mean)
-    gaps = (~known[:, entered]).any(axis=1) & (rank == loadings.shape[1])
+    gaps = (~known[:, entered]).any(axis=1) & (rank == rows.shape[1])
     if gaps.any():
         known = known[gaps]
         precision, pull = cross_sections(rows, values[gaps] - mean, np.where(known & entered, 1.0 / specific, 0.0))
@@ -102,4 +112,4 @@ def factor_scores(returns: FloatArray, loadings: FloatArray, scale: FloatArray, 
         absent, offset = cross_sections(rows, means, np.where(~known & entered, weight, 0.0))
         filled = (moment[gaps] + offset)[..., None] + absent @ scores
         factors[gaps] = solve_gram(gram[gaps] + absent, filled)[0]
-    return np.where((rank == loadings.shape[1])[:, None], factors[..., 0], np.nan)
+    return np.where((rank == rows.shape[1])[:, None], factors[..., 0], np.nan)

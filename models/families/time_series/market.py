@@ -118,10 +118,16 @@ class MarketModel(ObservedFactorModel):
     def _observed(self, panel: Panel, names: list[str]) -> FloatArray:
         if self.market is not None:
             return panel.observed(names)
-        returns = panel.returns.values.astype(np.float64)
-        weight = panel.market_weight.values.astype(np.float64)
-        held = panel.mask.values & (weight > 0.0)
-        # One after the other: stocks outside the estimation universe in between do not change the rounding.
-        gain = np.cumsum(np.where(held, weight * returns, 0.0), axis=1)[:, -1]
-        total = np.cumsum(np.where(held, weight, 0.0), axis=1)[:, -1]
-        return np.where(total > 0.0, gain / np.where(total > 0.0, total, 1.0), np.nan)[:, None]
+        return np.concatenate([_universe_return(span) for span in panel.spans()])[:, None]
+
+
+def _universe_return(panel: Panel) -> FloatArray:
+    """(date,) returns of the estimation universe by market weight; NaN where nobody has both."""
+    returns = panel.returns.values.astype(np.float64)
+    weight = panel.market_weight.values.astype(np.float64)
+    held = panel.mask.values & (weight > 0.0)
+    # One after the other: stocks outside the estimation universe in between do not change the rounding.
+    gain = np.cumsum(np.where(held, weight * returns, 0.0), axis=1)[:, -1]
+    total = np.cumsum(np.where(held, weight, 0.0), axis=1)[:, -1]
+    known: FloatArray = np.where(total > 0.0, gain / np.where(total > 0.0, total, 1.0), np.nan)
+    return known

@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar, Literal, Self
 
 import numpy as np
+import numpy.typing as npt
 import xarray as xr
 from annotated_types import Ge, MinLen
 
@@ -124,8 +125,8 @@ class ObservedFactorModel(FactorModel):
         dated = np.flatnonzero(np.isfinite(observed).all(axis=1))
         if self.window is not None:
             dated = dated[-self.window :]
-        returns, known = (array.values[dated] for array in (panel.returns, panel.mask))
-        returns, factors = returns.astype(np.float64), observed[dated]
+        returns, known = (_rows(array.values, dated) for array in (panel.returns, panel.mask))
+        factors = observed[dated]
         result = time_series_regression(
             returns,
             factors,
@@ -356,7 +357,12 @@ class TimeSeriesModel(ObservedFactorModel):
             return super()._estimated_premia(returns, factors, known, result)
         if self.premia == "ols":
             return premia_of_dates(
-                returns, factors, known, result.beta, cov_type=robust, newey_west_lags=self.newey_west_lags
+                returns.astype(np.float64),
+                factors,
+                known,
+                result.beta,
+                cov_type=robust,
+                newey_west_lags=self.newey_west_lags,
             )
         passes = two_pass(
             *_balanced(returns, factors, known, result),
@@ -365,6 +371,11 @@ class TimeSeriesModel(ObservedFactorModel):
             newey_west_lags=self.newey_west_lags,
         )
         return passes.premia, passes.premia_stderr, 0
+
+
+def _rows(values: npt.NDArray[Any], dated: npt.NDArray[np.intp]) -> npt.NDArray[Any]:
+    """Take some of the rows; all of them are not copied."""
+    return values if len(dated) == len(values) else values[dated]
 
 
 def _balanced(
@@ -376,4 +387,4 @@ def _balanced(
     """
     covered = known.any(axis=1)
     complete = np.isfinite(result.alpha) & (result.n_obs == covered.sum())
-    return returns[np.ix_(covered, complete)], factors[covered]
+    return returns[np.ix_(covered, complete)].astype(np.float64), factors[covered]

@@ -94,6 +94,7 @@ def test_three_lines_make_the_published_bits(name: str, retrained: Retrained) ->
         np.testing.assert_array_equal(mine.values, array.values, err_msg=f"{name}: {variable}")
 
 
+@pytest.mark.slow
 def test_a_hybrid_has_the_published_factors_of_its_model(retrained: Retrained) -> None:
     mixed, pca = (retrained.opened(retrained.ref(name)) for name in ("mixed", "pca"))
     assert mixed["factor"].values.tolist() == ["factor_1", "factor_2", "residual_3", "residual_4", "budget"]
