@@ -33,7 +33,7 @@ from storage.work import Kind
 from tasks.artifacts import publish_metrics_table
 from tasks.checkpoints import KeptStates, estimated, fit_identity
 from tasks.cluster import Cluster
-from tasks.fitting import restore
+from tasks.fitting import restore, scores_in_sample
 from tasks.logs import run_logger
 from tasks.naming import code_of
 from tasks.panels import Sample
@@ -194,8 +194,8 @@ def _assembled(
             benchmarks=spec.benchmarks,
         )
         yield with_statistics(out_of_sample(whole, first), last.statistics())
-    state, learnt = last.state(), space.work.get_arrays(Kind.FITS, fits[-1].key)[1]
-    facts = {"kind": model.kind, "params": model.model_dump(mode="json"), "in_sample": learnt["in_sample"]}
+    learnt = scores_in_sample(sample, restore(space, model, fits[-1].key), pd.Timestamp(fits[-1].as_of))
+    state, facts = last.state(), {"kind": model.kind, "params": model.model_dump(mode="json"), "in_sample": learnt}
     space.work.put_arrays(Kind.STATES, name, state.arrays | named(reached or {}), {"state": state.meta, **facts})
 
 

@@ -20,6 +20,7 @@ from models.forecasting.joining import Realised
 from models.forecasting.schedule import refit_dates, training
 from models.panel import Panel
 from models.statistics.gram import Design
+from models.statistics.spans import DatedGram
 from schemas.families import ModelSpec, with_bases
 from schemas.refs import FitRef, Key, PanelRef
 from schemas.settings import Settings
@@ -160,10 +161,10 @@ def fit_model(
     n_dropped = 0
     if changed:
         estimator = _estimator(sample, model, as_of)
-        in_sample = _learn(estimator, sample, as_of, pieces)
+        _learn(estimator, sample, as_of, pieces)
         n_dropped = int(getattr(estimator, "n_dropped_", 0))
         state = estimator.state()
-        space.work.put_arrays(Kind.FITS, name, state.arrays, {"state": state.meta, "in_sample": in_sample})
+        space.work.put_arrays(Kind.FITS, name, state.arrays, {"state": state.meta})
     inputs = sample.inputs.digest(min(until.date(), sample.panel.as_of))
     since = sample.spec.risk.since(sample.inputs.position(as_of))
     realised_key = key(Stage.ROWS.code(), fit=name, inputs=inputs, until=f"{until:%Y-%m-%d}", since=since)
@@ -209,20 +210,29 @@ def _known(sample: Sample, as_of: pd.Timestamp) -> Panel:
     return training(sample.past(as_of), sample.spec.walk_forward.window).laid()
 
 
-def _learn(estimator: FactorModel, sample: Sample, as_of: pd.Timestamp, pieces: list[Key]) -> dict[str, float]:
-    """Fit an estimator to what was known as of a date, from Gram statistics if it can; return its scores on that."""
-    designs, window = gram_designs(sample, estimator), sample.spec.walk_forward.window
-    if isinstance(estimator, GramModel) and designs:
-        known = [dated_grams(sample, design, as_of) for design in designs]
-        known = known if window is None else [each.last(window) for each in known]
-        estimator.fit_gram(known[0].gram, observed=known[0].observed)
-        return estimator.score_gram(known[0].gram, observed=known[0].observed, over=known[-1].gram)
-    train = _known(sample, as_of)
-    if pieces:
-        estimator.join(train, [ModelState(*sample.space.work.get_arrays(Kind.PIECES, piece)) for piece in pieces])
+def _learn(estimator: FactorModel, sample: Sample, as_of: pd.Timestamp, pieces: list[Key]) -> None:
+    """Fit an estimator to what was known as of a date, from Gram statistics if it can."""
+    if isinstance(estimator, GramModel) and (grams := _grams(sample, estimator, as_of)):
+        estimator.fit_gram(grams[0].gram, observed=grams[0].observed)
+    elif pieces:
+        states = [ModelState(*sample.space.work.get_arrays(Kind.PIECES, piece)) for piece in pieces]
+        estimator.join(_known(sample, as_of), states)
     else:
-        estimator.fit(train)
-    return estimator.score(train)
+        estimator.fit(_known(sample, as_of))
+
+
+def scores_in_sample(sample: Sample, fitted: FactorModel, as_of: pd.Timestamp) -> dict[str, float]:
+    """Score a fit on what it has learnt from: asked of the last one alone, for it takes as long as some fits."""
+    if isinstance(fitted, GramModel) and (grams := _grams(sample, fitted, as_of)):
+        return fitted.score_gram(grams[0].gram, observed=grams[0].observed, over=grams[-1].gram)
+    return fitted.score(_known(sample, as_of))
+
+
+def _grams(sample: Sample, model: FactorModel, as_of: pd.Timestamp) -> list[DatedGram]:
+    """Return the statistics of the dates that a fit looks back on, one of each design; none if it needs the rows."""
+    window = sample.spec.walk_forward.window
+    known = [dated_grams(sample, design, as_of) for design in gram_designs(sample, model)]
+    return known if window is None else [each.last(window) for each in known]
 
 
 def fit_key(sample: Sample, model: ModelSpec, as_of: pd.Timestamp) -> Key:

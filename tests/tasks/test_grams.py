@@ -183,7 +183,8 @@ def test_a_fit_from_the_store_is_that_of_the_panel_and_a_second_model_reads_no_p
         train = training(store.sample.past(as_of), window)
         for model in models:
             assert isinstance(model, GramModel)
-            score = fitting._learn(model, store.sample, as_of, [])
+            fitting._learn(model, store.sample, as_of, [])
+            score = fitting.scores_in_sample(store.sample, model, as_of)
             expected = model.clone().fit(train)
             assert score == pytest.approx(expected.score(train), abs=1e-6)
             for name, array in expected.state().arrays.items():
