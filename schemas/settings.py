@@ -79,7 +79,7 @@ class Settings(BaseSettings):
     dask_tls_cert: Path | None = None
     dask_tls_key: Path | None = None
     workers: int = Field(default_factory=lambda: max(1, min(os.cpu_count() or 1, 8)), ge=1)
-    worker_memory_bytes: int = Field(default=2 * 2**30, ge=2**28)
+    worker_memory_bytes: int = Field(default=3 * 2**30, ge=2**28)
     block_dates: int = Field(default=256, ge=1)
     sql_url: SecretStr | None = None
     alert_webhook: SecretStr | None = None

@@ -93,7 +93,7 @@ def _opened(universe: str, settings: Settings) -> tuple[State, xr.Dataset, Recip
     state = State.of(Cube.open(Workspace.of(settings).layout, universe))
     if state.record is None or state.recipe is None:
         raise CubeError(f"the cube of {universe} was written before deliveries were recorded; ingest it first")
-    return state, state.record, state.recipe
+    return state, state.record.load(), state.recipe
 
 
 def _corrected(

@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import date
+from pathlib import Path
+from tempfile import mkdtemp
 from typing import Any, Literal
 
 import numpy as np
@@ -16,12 +18,14 @@ import pandas as pd
 import xarray as xr
 
 from models.arrays import IntArray
+from models.blocks import run_of, width_of
 from models.deliveries import merged, tidied
 from models.quality import delivery_tables, withdrawn_rows
 from schemas.checks import CheckReport
 from schemas.contracts import Ingest
 from schemas.errors import CubeError
 from schemas.spec import Recipe
+from storage.arrays import SideBySide
 from storage.cube import Cube
 from tasks.describing import check_record
 
@@ -38,7 +42,7 @@ class State:
     snapshot_id : str or None
         The newest snapshot; None if there is none.
     record : xarray.Dataset or None
-        What deliveries have said, in memory; None if nothing, or if the cube is older than records.
+        What deliveries have said, lazily; None if nothing, or if the cube is older than records.
     recipe : Recipe or None
         How it was derived.
     ingests : tuple of Ingest
@@ -76,7 +80,7 @@ class State:
         recipe = head.metadata.get("recipe")
         return cls(
             snapshot_id=head.id,
-            record=None if record is None else record.load().drop_attrs().drop_encoding(),
+            record=None if record is None else record.drop_attrs().drop_encoding(),
             recipe=None if recipe is None else Recipe.model_validate(recipe),
             ingests=tuple(Ingest.model_validate(one) for one in head.metadata.get("ingests", ())),
             dates=pd.DatetimeIndex(cube.open_dataset(head.id).indexes["date"]),
@@ -95,11 +99,14 @@ class Delivery:
         What they speak of.
     recipe : Recipe
         How the config derives a cube.
+    folder : Path
+        Where a record that does not fit into memory lies while it is looked at.
     """
 
     rows: xr.Dataset
     kind: Literal["full", "increment"]
     recipe: Recipe
+    folder: Path
 
     @property
     def span(self) -> tuple[date, date]:
@@ -123,7 +130,26 @@ class Delivery:
                 f"{state.dates[0]:%Y-%m-%d} to {state.dates[-1]:%Y-%m-%d}, or start another `universe`"
             )
         silent = pd.DatetimeIndex([] if report is None else report.blocked_dates).as_unit("ns")
-        return merged(state.record, self.rows, self.kind, silent, state.order)
+        if state.record is None:
+            return merged(None, self.rows, self.kind, silent)
+        return self._put_into(state.record, silent, state.order)
+
+    def _put_into(
+        self, record: xr.Dataset, silent: pd.DatetimeIndex, order: IntArray | None
+    ) -> tuple[xr.Dataset, list[str]]:
+        """Put the rows into a record: in memory if it is one block of tickers, else block by block on disk."""
+        tickers = record.indexes["ticker"].union(self.rows.indexes["ticker"])
+        width = width_of(record.sizes["date"] + self.rows.sizes["date"])
+        if len(tickers) <= width:
+            return merged(record.load(), self.rows, self.kind, silent, order)
+        written, beside = SideBySide(Path(mkdtemp(dir=self.folder)) / "record", "ticker"), xr.Dataset()
+        moved: list[str] = []
+        for start in range(0, len(tickers), width):
+            before, said = (_of_tickers(each, tickers[start : start + width]) for each in (record, self.rows))
+            block, found = merged(before, said, self.kind, silent, order)
+            written.add(block[[name for name in block if "ticker" in block[name].dims]])
+            beside, moved = block.drop_dims("ticker"), moved + found
+        return written.open().merge(beside).assign_coords(ticker=tickers).drop_attrs().drop_encoding(), moved
 
     def checked(self, state: State, **options: Any) -> CheckReport:
         """Check the market that a cube would describe after this delivery.
@@ -146,6 +172,11 @@ class Delivery:
                 "blocked_dates": tuple(sorted({*report.blocked_dates, *again.blocked_dates})),
             }
         )
+
+
+def _of_tickers(record: xr.Dataset, tickers: pd.Index) -> xr.Dataset:
+    """Read what a record has of some tickers that ascend."""
+    return record.isel(ticker=run_of(np.flatnonzero(record.indexes["ticker"].isin(tickers)))).load()
 
 
 def left_of(ingests: Iterable[Ingest], new: Ingest, silent: Iterable[date]) -> tuple[Ingest, ...]:

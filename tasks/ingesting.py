@@ -8,6 +8,8 @@ dates alone are delivered.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import date
 from typing import Any
 
@@ -26,7 +28,7 @@ from schemas.spec import RunSpec
 from storage import sources
 from storage.arrays import MAX_CHUNK_DATES
 from storage.cube import Cube
-from storage.files import write_atomic
+from storage.files import staging, write_atomic
 from storage.work import Kind
 from tasks.artifacts import publish_check_table
 from tasks.committing import Change, commit_record, ingest_record, portable
@@ -153,10 +155,10 @@ def check_data(spec: RunSpec, raw: RawRef, settings: Settings) -> str:
     CheckError
         If a check that blocks the whole ingest fails.
     """
-    space = Workspace.of(settings)
-    delivery, state = _delivery(space, spec, raw), State.of(_cube(space, spec.universe))
-    delivery.recipe.beside(state.recipe)  # so that a config that does not fit is refused before anything is checked
-    name, report = _report(space, spec, raw, delivery, state, settings)
+    space, state = Workspace.of(settings), State.of(_cube(Workspace.of(settings), spec.universe))
+    spec.recipe.beside(state.recipe)  # so that a config that does not fit is refused before anything is checked
+    with _delivery(space, spec, raw) as delivery:
+        name, report = _report(space, spec, raw, delivery, state, settings)
     publish_check_table(spec.universe, report)
     announce_failed_checks(spec.universe, report)
     refuse_blocked(report)
@@ -175,17 +177,17 @@ def write_cube(spec: RunSpec, raw: RawRef, checks_key: str, settings: Settings) 
     Should another writer commit meanwhile, the delivery is checked and put into what that one has left.
     """
     space = Workspace.of(settings)
-    delivery = _delivery(space, spec, raw)
     for attempt in range(_ATTEMPTS):
         state = State.of(_cube(space, spec.universe))
-        name, report = _report(space, spec, raw, delivery, state, settings)
-        if name != checks_key:
-            refuse_blocked(report)
-        try:
-            return _written(space, spec, raw, delivery, state, report, settings)
-        except ConflictError:
-            if attempt == _ATTEMPTS - 1:
-                raise
+        with _delivery(space, spec, raw) as delivery:
+            name, report = _report(space, spec, raw, delivery, state, settings)
+            if name != checks_key:
+                refuse_blocked(report)
+            try:
+                return _written(space, spec, raw, delivery, state, report, settings)
+            except ConflictError:
+                if attempt == _ATTEMPTS - 1:
+                    raise
     raise AssertionError("unreachable")
 
 
@@ -235,12 +237,15 @@ def _written(
     return commit_record(space, spec.universe, state, record, recipe, report, change, settings)
 
 
-def _delivery(space: Workspace, spec: RunSpec, raw: RawRef) -> Delivery:
+@contextmanager
+def _delivery(space: Workspace, spec: RunSpec, raw: RawRef) -> Iterator[Delivery]:
+    """Give the delivery, with a folder that is there as long as it is looked at."""
     span = slice(*(None if day is None else f"{day}" for day in (raw.start, raw.end)))
     rows = space.work.open_dataset(Kind.RAW, raw.source).sel(date=span).drop_attrs().drop_encoding()
     if not rows.sizes["date"]:
         raise SourceError(f"the source of {spec.universe} has no data from {raw.start} to {raw.end}")
-    return Delivery(rows=rows, kind=spec.delivery, recipe=spec.recipe)
+    with staging(space.layout.work(Kind.RAW)) as folder:
+        yield Delivery(rows=rows, kind=spec.delivery, recipe=spec.recipe, folder=folder)
 
 
 def _report(

@@ -21,6 +21,7 @@ from schemas.refs import SnapshotRef
 from schemas.spec import RunSpec
 from storage.cube import Cube
 from storage.layout import Layout
+from tasks import delivering
 from tasks.committing import derived_of
 from tasks.delivering import Delivery, State, left_of
 from tasks.digests import read_inputs
@@ -69,7 +70,7 @@ def put(root: Path, parts: Parts, spec: RunSpec = SPEC) -> SnapshotRef:
     cube = Cube.open_or_create(Layout(root), "us")
     state = State.of(cube)
     for number, (kind, rows) in enumerate(parts):
-        delivery = Delivery(rows, kind, spec.recipe)  # type: ignore[arg-type]
+        delivery = Delivery(rows, kind, spec.recipe, root)  # type: ignore[arg-type]
         recipe = delivery.recipe.beside(state.recipe)
         new = Ingest(ingest_key=f"{number}", kind=kind, spans=(delivery.span,))  # type: ignore[arg-type]
         record, ingests = tidied(delivery.on(state)[0]), left_of(state.ingests, new, ())
@@ -162,3 +163,25 @@ def test_any_order_of_deliveries_that_ends_in_the_same_content_gives_the_version
     held = Cube.open(Layout(root), "us").open_dataset(snapshot.snapshot_id)
     sums = held["weights"].astype(np.float64).sum("ticker", skipna=False)
     np.testing.assert_allclose(sums.values[np.isfinite(sums.values)], 1.0, atol=1e-6)
+
+
+@settings(
+    max_examples=20,
+    deadline=None,
+    phases=[Phase.explicit, Phase.generate],
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+)
+@given(parts=deliveries())
+def test_a_record_made_some_tickers_at_a_time_is_that_made_at_once(parts: Parts, tmp_path: Path) -> None:
+    """Of a market that does not fit into memory; nothing of the record before is loaded."""
+    state = State(None, None, SPEC.recipe, (), pd.DatetimeIndex([]))
+    for number, (kind, rows) in enumerate(parts):
+        delivery = Delivery(rows, kind, SPEC.recipe, tmp_path)  # type: ignore[arg-type]
+        at_once, moved = delivery.on(state)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(delivering, "width_of", lambda _dates: 2)
+            in_blocks, moved_in_blocks = delivery.on(state)
+        xr.testing.assert_identical(tidied(in_blocks).load(), tidied(at_once))
+        assert moved_in_blocks == moved
+        new = Ingest(ingest_key=f"{number}", kind=kind, spans=(delivery.span,))  # type: ignore[arg-type]
+        state = replace(state, record=tidied(at_once), ingests=left_of(state.ingests, new, ()))
