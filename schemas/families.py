@@ -19,7 +19,7 @@ from typing import Annotated, Any, Literal, Union, get_type_hints
 from pydantic import Field, GetCoreSchemaHandler, GetJsonSchemaHandler, TypeAdapter, create_model
 from pydantic.errors import PydanticUserError
 from pydantic.json_schema import JsonSchemaValue
-from pydantic_core import CoreSchema, core_schema
+from pydantic_core import CoreSchema, SchemaValidator, core_schema
 
 from schemas.base import Frozen, Name, nearest
 from schemas.contracts import VERSION
@@ -58,15 +58,22 @@ class ModelSpec(Frozen):
 
 
 class _OfAnyFamily:
-    """Validates a model by its `kind`, among the families that are installed when the first one is validated."""
+    """Validates a model by its `kind`; a family that no config names is not imported for it."""
 
     def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
         del source, handler
-        return core_schema.no_info_plain_validator_function(lambda value: _adapter().validate_python(value))
+        return core_schema.no_info_plain_validator_function(self._validated)
 
     def __get_pydantic_json_schema__(self, schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
         del schema
         return handler(_adapter().core_schema)
+
+    @staticmethod
+    def _validated(value: Any) -> Any:
+        kind = value.get("kind") if isinstance(value, Mapping) else getattr(value, "kind", None)
+        if isinstance(kind, str) and kind in _points():
+            return _of_kind(kind).validate_python(value)
+        return _adapter().validate_python(value)  # which says what there is
 
 
 AnyModel = Annotated[ModelSpec, _OfAnyFamily()]
@@ -192,6 +199,13 @@ def _points() -> dict[str, EntryPoint]:
             raise ConfigError(f"model family '{point.name}' is claimed twice, by {both}: uninstall one")
         found[point.name] = point
     return found
+
+
+@cache
+def _of_kind(kind: str) -> SchemaValidator:
+    """Validate models of one family, naming it where all would be told apart by it."""
+    choices = {kind: spec_class(kind).__pydantic_core_schema__}
+    return SchemaValidator(core_schema.tagged_union_schema(choices, "kind"))
 
 
 @cache

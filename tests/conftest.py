@@ -24,6 +24,7 @@ os.environ.setdefault("PREFECT_SERVER_ANALYTICS_ENABLED", "false")
 os.environ.setdefault("DO_NOT_TRACK", "1")
 os.environ.setdefault("GX_ANALYTICS_ENABLED", "false")
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("NUMBA_DISABLE_JIT", "1")  # to compile a peer takes longer than to run it on panels of tests
 os.environ.setdefault("FACTORCUBE_WORKERS", "1")  # two files run side by side, and each worker loads torch for itself
 
 SHARED = Path(__file__).resolve().parents[1].parent / "shared" / "data"

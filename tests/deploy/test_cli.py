@@ -103,7 +103,7 @@ BAD = {
     "too many factors": ("config.yaml", {"models": [{"kind": "ipca", "n_factors": 20}]}, "n_factors"),
 }
 
-LONG = ("too many factors", "percent as decimals", "missing column")
+LONG = ("too many factors", "percent as decimals", "missing column", "unknown key")
 
 
 @pytest.mark.parametrize("case", [pytest.param(case, marks=[pytest.mark.slow] * (case in LONG)) for case in BAD])

@@ -50,7 +50,7 @@ def installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     info.mkdir()
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: trend-models\nVersion: 1.0\n")
     (info / "entry_points.txt").write_text("[factorcube.models]\nresidual_trend = trend_models:ResidualTrend\n")
-    for name in ("family", "spec_class", "_points", "_adapter"):
+    for name in ("family", "spec_class", "_points", "_adapter", "_of_kind"):
         monkeypatch.setattr(families, name, cache(getattr(families, name).__wrapped__))
     monkeypatch.syspath_prepend(str(site))
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(site), os.environ.get("PYTHONPATH", "")]))

@@ -70,7 +70,7 @@ Install = Callable[..., None]
 @pytest.fixture
 def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Install]:
     """Give a function that installs a package with entry points and one module; what is known is found anew."""
-    for name in ("family", "spec_class", "_points", "_adapter"):
+    for name in ("family", "spec_class", "_points", "_adapter", "_of_kind"):
         monkeypatch.setattr(families, name, cache(getattr(families, name).__wrapped__))
     modules = set(sys.modules)
 

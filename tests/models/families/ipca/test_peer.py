@@ -1,4 +1,4 @@
-"""IPCA against the `ipca` package. All comparisons lie here: its code is compiled once in a process, for 20 seconds."""
+"""IPCA against the `ipca` package. All comparisons lie here."""
 
 from __future__ import annotations
 
