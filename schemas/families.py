@@ -2,7 +2,7 @@
 
 Here belong how a family is found, what it must be, and how its constructor becomes a spec: names, types, bounds and
 defaults are those of the signature, descriptions those of the docstring. A family itself belongs in a package of its
-own, ours in `models.families`; it is imported when a spec is first read, and never by importing this module.
+own, ours in `models.families`; it is imported when a spec that names it is read, and never by importing this module.
 
 A family is an entry point of the group ``factorcube.models``, whose name is the `kind` of its class. Other packages
 add theirs in the same way.
