@@ -11,11 +11,10 @@ import xarray as xr
 
 from models.families.pca.model import PCA
 from models.families.time_series.market import MarketModel
-from models.forecasting import answers as asking
 from models.forecasting.answers import answers
 from models.forecasting.following import Served
 from models.forecasting.joining import Realised, join, join_blocks
-from models.panel import Panel
+from models.panel import Panel, row_blocks
 
 DATES = pd.bdate_range("2020-01-01", periods=20, name="date")
 TICKERS = pd.Index(["A", "B", "C"], name="ticker")
@@ -55,7 +54,7 @@ def test_a_history_is_the_same_without_the_stocks_that_are_not_there(
     model: PCA | MarketModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What is shown is asked of all stocks: a beta outlives its stock."""
-    monkeypatch.setattr(asking, "_BLOCK_ROWS", 16)
+    monkeypatch.setattr(row_blocks, "_BLOCK_ROWS", 16)
     rows, fitted, asked = panel(), model.fit(panel()), []
     loadings = type(model).loadings
     monkeypatch.setattr(
