@@ -208,7 +208,7 @@ def loadings(versions: Sequence[PublishedVersion], tickers: Sequence[str]) -> Ch
 
 def _loadings(version: PublishedVersion, tickers: Sequence[str], key: str) -> Picture:
     leading = leading_factors(version, MOST_FACTORS)
-    chosen = loadings_of_returns(version.dataset).isel(factor=leading).sel(ticker=list(tickers))
+    chosen = loadings_of_returns(version.dataset.sel(ticker=list(tickers))).isel(factor=leading)
     values = chosen.transpose("factor", "ticker", "date").values.astype(np.float64)
     labels = "as-of date", "loading, 1"
     figure, axes = over_dates(len(leading), version.dates, labels, columns=3, height=1.75)

@@ -17,6 +17,7 @@ import xarray as xr
 from models.allocation import efficient_frontier
 from models.arrays import Float64Array
 from models.inference.regression import automatic_lags, newey_west_covariance
+from models.panel.row_blocks import rows_at_once
 from models.risk.calibration import BUDGET
 from models.risk.portfolio import RiskModel
 from schemas.contracts import Manifest
@@ -126,7 +127,8 @@ def out_of_sample_start(version: PublishedVersion) -> pd.Timestamp | None:
 
 def covered(version: PublishedVersion) -> Float64Array:
     """(date) number of stocks with loadings on every factor."""
-    return _count(version.dataset["loadings"].notnull().all("factor"))
+    spans = _spans(version.dataset["loadings"])
+    return np.concatenate([_count(span.compute().notnull().all("factor")) for span in spans])
 
 
 def imputed(version: PublishedVersion) -> Float64Array:
@@ -218,10 +220,13 @@ def leading_factors(version: PublishedVersion, most: int) -> list[int]:
     moving = [place for place, name in enumerate(version.factors) if name != BUDGET]
     if len(moving) <= most:
         return moving
-    loadings = version.dataset["loadings"].transpose("date", "ticker", "factor")
-    known = np.flatnonzero(loadings.notnull().any(["ticker", "factor"]).values)
-    position = int(known[-1]) if len(known) else -1
-    squares = (loadings.isel(date=position).astype(np.float64) ** 2).mean("ticker").values
+    squares = np.full(len(version.factors), np.nan)
+    for block in reversed(_spans(version.dataset["loadings"].transpose("date", "ticker", "factor"))):
+        loadings = block.compute()
+        known = np.flatnonzero(loadings.notnull().any(["ticker", "factor"]).values)
+        if len(known):
+            squares = (loadings.isel(date=int(known[-1])).astype(np.float64) ** 2).mean("ticker").values
+            break
     variance = version.dataset["factor_returns"].transpose("date", "factor").var("date").values
     strength = np.nan_to_num(squares * variance)
     return sorted(np.argsort(-strength, kind="stable")[:most].tolist())
@@ -318,3 +323,9 @@ def default_tickers(version: PublishedVersion, most: int) -> tuple[str, ...]:
         return tuple(tickers[:most])
     size = np.nan_to_num(np.abs(weights.isel(date=int(known[-1])).values))
     return tuple(tickers[position] for position in np.argsort(-size, kind="stable")[:most])
+
+
+def _spans(loadings: xr.DataArray) -> list[xr.DataArray]:
+    """Cut loadings, which may be lazy, into spans of dates that fit into memory."""
+    size = rows_at_once(loadings.sizes["ticker"], loadings.sizes["factor"])
+    return [loadings.isel(date=slice(start, start + size)) for start in range(0, loadings.sizes["date"], size)]

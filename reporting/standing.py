@@ -15,7 +15,7 @@ import pandas as pd
 import xarray as xr
 
 from models.arrays import Float64Array
-from models.evaluation.attributed import earned, loadings_of_returns, moves
+from models.evaluation.attributed import earned, exposures_by_date, loadings_of_returns, moves
 from models.evaluation.calibration import bias_interval, kurtosis
 from models.portfolios.weights import rescaled
 from models.risk.attribution import link
@@ -153,12 +153,12 @@ class Episode:
 
 def standings(version: PublishedVersion, portfolios: Sequence[str]) -> dict[str, Standing]:
     """Return where portfolios of a version stand, by name; those without a forecast are left out."""
-    rows = version.dataset[[name for name in _READ if name in version.dataset]].compute()
-    version = PublishedVersion(rows, version.manifest)
+    stored = version.dataset[[name for name in _READ if name in version.dataset]]
+    rows = stored.drop_dims("ticker").compute()
     if not len(version.portfolios) or not (rows[_VARIANCE] > 0.0).any():
         return {}
-    of_risk = _exposures(rows, rows["loadings"], rows["weights"])
-    effects = earned(rows)
+    of_risk = exposures_by_date(stored, lambda block: block["loadings"])
+    effects = earned(stored)
     found = {}
     for name in (name for name in version.portfolios if name in portfolios):
         own = rows.sel(portfolio=name, drop=True)
@@ -166,11 +166,11 @@ def standings(version: PublishedVersion, portfolios: Sequence[str]) -> dict[str,
         if not len(known):
             continue
         span, day = slice(int(known[0]), int(known[-1]) + 1), version.dates[known[-1]]
-        weights = own["weights"].sel(date=day, drop=True).astype(np.float64)
+        weights = stored["weights"].sel(portfolio=name, date=day, drop=True).astype(np.float64).compute()
         found[name] = Standing(
             portfolio=name,
             model=version.model,
-            now=VersionRisk(rows).risk(weights.to_series(), date=day),
+            now=VersionRisk(stored).risk(weights.to_series(), date=day),
             weights=weights,
             rows=_parts(own).isel(date=span).assign(exposure=of_risk.sel(portfolio=name, drop=True).isel(date=span)),
             earned=effects.sel(portfolio=name, drop=True).isel(date=span),
@@ -276,14 +276,10 @@ def _parts(rows: xr.Dataset) -> xr.Dataset:
     return rows[[*_PARTS]].astype(np.float64)
 
 
-def _exposures(rows: xr.Dataset, loadings: xr.DataArray, weights: xr.DataArray) -> xr.DataArray:
-    return RiskModel(loadings, rows["omega"], rows["specific_variance"]).exposures(weights)
-
-
 def _exposed(version: PublishedVersion, day: pd.Timestamp) -> RiskModel:
     """Return the model of a date with the loadings that explain returns, and without the factor that has none."""
     names = [name for name in version.factors if name != BUDGET]
-    rows = version.dataset.sel(date=day, drop=True)
-    loadings = loadings_of_returns(version.dataset).sel(date=day, drop=True)
+    rows = version.dataset[[name for name in _MODEL if name in version.dataset]].sel(date=day, drop=True).compute()
+    loadings = loadings_of_returns(rows)
     kept = {"factor": names, "factor_": names}
     return RiskModel(loadings.sel(factor=names), rows["omega"].sel(kept), rows["specific_variance"])

@@ -6,11 +6,16 @@ Here belongs the attribution of what a version holds. The split itself, and link
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import xarray as xr
 
 from models.families.base import contributing
+from models.panel.row_blocks import rows_at_once
 from models.risk.attribution import attribute
 from models.risk.portfolio import RiskModel
+
+_OF_STOCKS = ("loadings", "loading_scale", "omega", "specific_variance", "weights")
 
 
 def loadings_of_returns(version: xr.Dataset) -> xr.DataArray:
@@ -49,5 +54,25 @@ def earned(version: xr.Dataset) -> xr.Dataset:
     >>> earned(version)["factor"].dims
     ('portfolio', 'date', 'factor')
     """
-    model = RiskModel(loadings_of_returns(version), version["omega"], version["specific_variance"])
-    return attribute(model.exposures(version["weights"]), moves(version), version["portfolio_return"])
+    exposures = exposures_by_date(version, loadings_of_returns)
+    return attribute(exposures, moves(version), version["portfolio_return"])
+
+
+def exposures_by_date(version: xr.Dataset, loadings_of: Callable[[xr.Dataset], xr.DataArray]) -> xr.DataArray:
+    """Return (portfolio, date, factor) exposures of the portfolios of a version, some dates in memory at a time.
+
+    Parameters
+    ----------
+    version : xarray.Dataset
+        As for `earned`; may be lazy.
+    loadings_of : callable
+        Gives the loadings (date, ticker, factor) of some dates of it.
+    """
+    needed = version[[name for name in _OF_STOCKS if name in version]]
+    size = rows_at_once(version.sizes["ticker"], version.sizes["factor"])
+    found = []
+    for start in range(0, max(1, version.sizes["date"]), size):
+        block = needed.isel(date=slice(start, start + size)).compute()
+        model = RiskModel(loadings_of(block), block["omega"], block["specific_variance"])
+        found.append(model.exposures(block["weights"]))
+    return found[0] if len(found) == 1 else xr.concat(found, "date")
