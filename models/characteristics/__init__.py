@@ -2,7 +2,7 @@
 
 Where do I go to ...
 - add one, or see what each needs: `registry`; what one means: `momentum`, `risk`, `liquidity`;
-- change what a month or a shared input is: `fields`; change how windows are summed: `windows`.
+- change what a month or a shared input is: `fields`; change how windows are summed: `models.windows`.
 
 Accounting characteristics need fundamentals and do not belong here. The value at t is known at the close of
 t; it is the panel that lags.

@@ -14,7 +14,7 @@ from functools import cached_property
 import numpy as np
 
 from models.arrays import FloatArray
-from models.characteristics.windows import window_count, window_reduce
+from models.windows import window_count, window_reduce
 from schemas.errors import ConfigError
 
 WEEK = 5  # sessions

@@ -12,7 +12,7 @@ import numpy as np
 
 from models.arrays import FloatArray
 from models.characteristics.fields import Fields
-from models.characteristics.windows import enough, shift, window_count, window_mean, window_std, window_sum
+from models.windows import enough, shift, window_count, window_mean, window_std, window_sum
 
 ZERO_TRADE_DEFLATOR = 480_000.0  # keeps what breaks ties of one month below one session
 

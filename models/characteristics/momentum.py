@@ -16,7 +16,7 @@ import numpy as np
 
 from models.arrays import FloatArray
 from models.characteristics.fields import Fields
-from models.characteristics.windows import enough, shift, window_reduce
+from models.windows import enough, shift, window_reduce
 
 
 def _compound(data: Fields, first: int, last: int) -> FloatArray:

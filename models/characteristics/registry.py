@@ -17,12 +17,13 @@ import xarray as xr
 from models.arrays import BoolArray, FloatArray
 from models.characteristics import liquidity, momentum, risk
 from models.characteristics.fields import WEEK, Fields, Frequency, weekly_returns
-from models.characteristics.windows import window_count
+from models.windows import window_count
 from schemas.errors import ConfigError, DataError
 
 INPUTS = ("returns", "close", "high", "low", "volume", "shares")
 _SUSPECTED = ("returns", "close", "high", "low")  # what a flag of a row speaks of
 _CHUNK = 64  # tickers at once: what keeps temporaries in the cache, and memory small
+_STEPS, _LARGEST_WEEK = 2.0**36, 2048.0  # of 32,768 tickers the sum fits into 63 bits
 
 
 @dataclass(frozen=True)
@@ -75,7 +76,10 @@ CHARACTERISTICS: MappingProxyType[str, Characteristic] = MappingProxyType({item.
 
 
 class MarketWeeks:
-    """The market that regressions on it see: gone through some tickers at a time, in their order.
+    """The market that regressions on it see: gone through some tickers at a time.
+
+    Sums are exact, of returns to the nearest 2^-36: they are the same in whatever order and blocks tickers come, and a
+    ticker that joins later moves no bit of what was before.
 
     Parameters
     ----------
@@ -84,35 +88,29 @@ class MarketWeeks:
     """
 
     def __init__(self, dates: int) -> None:
-        self._total, self._count = np.zeros(dates), np.zeros(dates)
-        self._pending = np.empty((dates, 0))
+        self._total, self._count = np.zeros(dates, dtype=np.int64), np.zeros(dates, dtype=np.int64)
 
     def add(self, returns: xr.DataArray, suspected: xr.DataArray | None = None) -> None:
         """Take in tickers: their returns (date, ticker), and where a check suspects them; such a week is of no stock's.
 
-        Sums are taken over the same tickers at once, however these come.
+        A weekly return of more than 2048 counts as that many.
         """
         for start in range(0, returns.sizes["ticker"], _CHUNK):
             span = slice(start, start + _CHUNK)
             values = _read(returns, span)
             if suspected is not None:
                 values[_flags(suspected, span)] = np.nan
-            self._pending = np.concatenate([self._pending, weekly_returns(values)], axis=1)
-            if self._pending.shape[1] >= _CHUNK:
-                self._sum(self._pending[:, :_CHUNK])
-                self._pending = self._pending[:, _CHUNK:]
+            weekly = weekly_returns(values)
+            known = np.isfinite(weekly)
+            steps = np.rint(np.minimum(np.where(known, weekly, 0.0), _LARGEST_WEEK) * _STEPS)
+            self._total += steps.astype(np.int64).sum(axis=1)
+            self._count += known.sum(axis=1)
 
     @property
     def mean(self) -> FloatArray:
         """Equal-weighted mean over all tickers of the weekly returns that end at each date, (date, 1); NaN of none."""
-        self._sum(self._pending)
-        self._pending = self._pending[:, :0]
-        return np.where(self._count > 0, self._total / np.maximum(self._count, 1.0), np.nan)[:, np.newaxis]
-
-    def _sum(self, weekly: FloatArray) -> None:
-        weekly = np.ascontiguousarray(weekly)
-        self._total += np.nansum(weekly, axis=1)
-        self._count += np.isfinite(weekly).sum(axis=1)
+        mean = self._total / _STEPS / np.maximum(self._count, 1)
+        return np.where(self._count > 0, mean, np.nan)[:, np.newaxis]
 
 
 def needs_market(names: Sequence[str] | None, frequency: Frequency | str = Frequency.DAILY) -> bool:

@@ -17,7 +17,7 @@ import numpy as np
 
 from models.arrays import FloatArray
 from models.characteristics.fields import WEEK, Fields
-from models.characteristics.windows import shift, window_max, window_std, window_sum
+from models.windows import shift, window_max, window_std, window_sum
 
 WEEKS = 36 * 21 // WEEK
 MIN_WEEKS = 52

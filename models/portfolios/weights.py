@@ -17,9 +17,9 @@ from collections.abc import Mapping
 import numpy as np
 import pandas as pd
 import xarray as xr
-from pandas.api.typing import Rolling
 
-from models.quality.arrays import section_median
+from models.quality.arrays import section_median, section_sums
+from models.windows import window_mean, window_std
 from schemas.errors import ConfigError, DataError
 
 
@@ -79,8 +79,8 @@ def rescaled(target: xr.DataArray, coverage: xr.DataArray) -> xr.DataArray:
         ([date,] ticker) float64; NaN where nothing of a side that has weights is covered.
     """
     held = target.where(coverage, 0.0)
-    long = _scaled(held.clip(min=0.0), target.clip(min=0.0).sum("ticker"))
-    short = _scaled((-held).clip(min=0.0), (-target).clip(min=0.0).sum("ticker"))
+    long = _scaled(held.clip(min=0.0), _sums(target.clip(min=0.0)))
+    short = _scaled((-held).clip(min=0.0), _sums((-target).clip(min=0.0)))
     return long - short
 
 
@@ -206,8 +206,7 @@ def trailing_volatility(returns: xr.DataArray, window: int = 63) -> xr.DataArray
     if window < 4:
         raise ConfigError(f"inverse_volatility: window must be at least 4 dates, not {window}.")
     ordered = returns.transpose("date", "ticker")
-    rolling = _rolling(ordered, window)
-    return ordered.copy(data=rolling.std().to_numpy())
+    return ordered.copy(data=window_std(ordered.values.astype(np.float64), window, math.ceil(window / 2)))
 
 
 def by_volatility(volatility: xr.DataArray, coverage: xr.DataArray, floor: float = 0.1) -> xr.DataArray:
@@ -251,9 +250,8 @@ def trailing_value(value: xr.DataArray, window: int = 1) -> xr.DataArray:
     if window < 1:
         raise ConfigError(f"value_weight: window must be at least 1 date, not {window}.")
     ordered = value.transpose("date", "ticker")
-    positive = ordered.where((ordered > 0.0) & np.isfinite(ordered))
-    rolling = _rolling(positive, window)
-    return ordered.copy(data=rolling.mean().to_numpy())
+    positive = ordered.where((ordered > 0.0) & np.isfinite(ordered)).values.astype(np.float64)
+    return ordered.copy(data=window_mean(positive, window, math.ceil(window / 2)))
 
 
 def by_value(value: xr.DataArray, coverage: xr.DataArray) -> xr.DataArray:
@@ -267,15 +265,16 @@ def _require_same_labels(array: xr.DataArray, coverage: xr.DataArray, name: str)
             raise DataError(f"{name} and coverage do not have the same {dim} axis; align them first.")
 
 
-def _rolling(ordered: xr.DataArray, window: int) -> Rolling[pd.DataFrame]:
-    """Roll over (date, ticker) values, of which half of the dates of a window must be known."""
-    return pd.DataFrame(ordered.values.astype(np.float64)).rolling(window, min_periods=math.ceil(window / 2))
-
-
 def _scaled(side: xr.DataArray, total: xr.DataArray | float) -> xr.DataArray:
     """Scale non-negative weights to a sum; NaN on dates that have none, unless the sum asked for is zero."""
-    asked, sums = xr.DataArray(total), side.sum("ticker")
+    asked, sums = xr.DataArray(total), _sums(side)
     return side * (asked / sums.where(sums > 0.0)).where(asked != 0.0, 1.0)
+
+
+def _sums(side: xr.DataArray) -> xr.DataArray:
+    """Sum over tickers; one that joins, or another order of them, moves no bit of a date that it is not held on."""
+    sums: xr.DataArray = xr.apply_ufunc(section_sums, side, input_core_dims=[["ticker"]])
+    return sums
 
 
 def _weights(array: xr.DataArray) -> xr.DataArray:

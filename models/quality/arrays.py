@@ -5,6 +5,7 @@ Cross-section statistics sort once, since numpy's NaN-aware quantiles loop over 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -13,6 +14,7 @@ import pandas as pd
 import xarray as xr
 
 from models.arrays import FloatArray, IntArray
+from models.windows import window_mean
 
 
 def labels(coordinate: xr.DataArray) -> npt.NDArray[np.str_]:
@@ -41,6 +43,13 @@ def quantiles(values: FloatArray, levels: Sequence[float]) -> FloatArray:
 def section_median(values: FloatArray) -> FloatArray:
     """Median of each date over tickers, (date, 1)."""
     return quantiles(values, (0.5,))
+
+
+def section_sums(values: FloatArray) -> FloatArray:
+    """Sum along the last axis, rounded once: the same in any order of tickers, and beside any that have a zero."""
+    rows = values.reshape(-1, values.shape[-1])
+    sums = [math.fsum(row[row != 0.0].tolist()) for row in rows]
+    return np.array(sums, dtype=np.float64).reshape(values.shape[:-1])
 
 
 class SectionMedians:
@@ -83,8 +92,7 @@ class SectionMedians:
 
 def trailing_mean(values: FloatArray, window: int, least: int) -> FloatArray:
     """Mean over the `window` dates before each date; NaN with fewer than `least` values."""
-    rolled = pd.DataFrame(values).rolling(window, min_periods=least).mean().shift(1)
-    return rolled.to_numpy(dtype=np.float64)
+    return previous(window_mean(values, window, least))
 
 
 def trailing_median(values: FloatArray, window: int, least: int) -> FloatArray:

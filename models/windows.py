@@ -1,7 +1,7 @@
 """Trailing windows over dates, vectorised over tickers, exact and causal.
 
-Here belong sums, extremes and deviations over trailing windows of (date, ticker) arrays; what they mean
-belongs in the modules of the characteristics.
+Here belong sums, extremes and deviations over trailing windows of (date, ticker) arrays; what they mean belongs with
+those who take them.
 
 A window is put together from windows half its length (1, 2, 4, ... sessions). Unlike a running sum, nothing
 is ever subtracted: a value holds the bits of its own window only, whatever came before it, after it, or
@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from models.arrays import FloatArray
 
-MIN_SHARE = 0.8  # of the observations of a window that must be known, unless its docstring says otherwise
+MIN_SHARE = 0.8  # of the observations of a window that must be known, unless a caller says how many
 
 
 def shift(values: FloatArray, sessions: int) -> FloatArray:
@@ -57,15 +57,16 @@ def window_count(values: FloatArray, length: int) -> FloatArray:
     return window_reduce(np.add, np.isfinite(values).astype(np.float64), length)
 
 
-def enough(values: FloatArray, length: int) -> npt.NDArray[np.bool_]:
-    """Whether at least `MIN_SHARE` of a trailing window is known."""
-    return window_count(values, length) >= MIN_SHARE * length
+def enough(values: FloatArray, length: int, least: float | None = None) -> npt.NDArray[np.bool_]:
+    """Whether at least so many values of a trailing window are known, by default `MIN_SHARE` of it."""
+    return window_count(values, length) >= (MIN_SHARE * length if least is None else least)
 
 
-def window_mean(values: FloatArray, length: int) -> FloatArray:
-    """Mean of the known values of each trailing window; NaN unless there are enough."""
+def window_mean(values: FloatArray, length: int, least: float | None = None) -> FloatArray:
+    """Mean of the known values of each trailing window; NaN unless there are `enough`."""
     count = window_count(values, length)
-    return np.where(enough(values, length), window_sum(values, length) / np.maximum(count, 1.0), np.nan)
+    known = enough(values, length, least)
+    return np.where(known, window_sum(values, length) / np.maximum(count, 1.0), np.nan)
 
 
 def window_max(values: FloatArray, length: int) -> FloatArray:
@@ -74,9 +75,9 @@ def window_max(values: FloatArray, length: int) -> FloatArray:
     return np.where(enough(values, length), largest, np.nan)
 
 
-def window_std(values: FloatArray, length: int) -> FloatArray:
-    """Deviation (standard, ddof 1) of each trailing window, in two passes; NaN unless there are enough."""
-    mean = window_mean(values, length)
+def window_std(values: FloatArray, length: int, least: float | None = None) -> FloatArray:
+    """Deviation (standard, ddof 1) of each trailing window, in two passes; NaN unless there are `enough`."""
+    mean = window_mean(values, length, least)
     squares = np.zeros_like(mean)
     for age in range(min(length, len(values))):
         deviation = values[: len(values) - age] - mean[age:]
