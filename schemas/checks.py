@@ -163,7 +163,7 @@ CHECKS: tuple[Check, ...] = (
     # All of it.
     _check("priced", "ingest", _BLOCK_INGEST, "at least {} price or return", 1.0, rule="at_least"),
     _check("return_unit", "ingest", _BLOCK_INGEST,
-           "median absolute return at most {}: decimals, not percent", 0.2, monthly=0.4),
+           "median absolute return of a usual date at most {}: decimals, not percent", 0.2, monthly=0.4),
     _check("quarantined_share", "ingest", _BLOCK_INGEST, "share of rows that are blocked at most {}", 0.05),
     # What a delivery takes back.
     _check("withdrawn_row", "withdrawn", _WARN_DATE,

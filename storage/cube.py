@@ -105,6 +105,7 @@ class Cube:
         self.repository = repository
         self._what = f"cube '{universe}'"
         self.layout = layout
+        self._sound: set[str] = set()
 
     @classmethod
     def open(cls, layout: Layout, universe: str) -> Cube:
@@ -185,7 +186,7 @@ class Cube:
         Parameters
         ----------
         ds, record : xarray.Dataset
-            As `schemas.contracts.CUBE` and `RECORD` say, with labels along every axis; in memory.
+            As `schemas.contracts.CUBE` and `RECORD` say, with labels along every axis; may be lazy.
         onto : str or None
             The snapshot that they were made from; None for an empty cube.
         message, metadata
@@ -203,6 +204,33 @@ class Cube:
         AlignmentError, CubeError
             As for `upsert`.
         """
+        return self._commit(ds, record, onto=onto, message=message, metadata=metadata, whole=True)
+
+    def extend(
+        self, ds: xr.Dataset, record: xr.Dataset, *, onto: str | None, message: str, metadata: dict[str, Any]
+    ) -> Commit:
+        """Write the end of a cube and of its record, in one commit; the cells of all other dates stay.
+
+        Parameters
+        ----------
+        ds, record : xarray.Dataset
+            As for `replace`, of all tickers on some dates each.
+        onto, message, metadata
+            As for `replace`; raises as that does.
+        """
+        return self._commit(ds, record, onto=onto, message=message, metadata=metadata, whole=False)
+
+    def _commit(
+        self,
+        ds: xr.Dataset,
+        record: xr.Dataset,
+        *,
+        onto: str | None,
+        message: str,
+        metadata: dict[str, Any],
+        whole: bool,
+    ) -> Commit:
+        """Bring cube and record up to date if the newest snapshot is the one that they were made from."""
         ds, record = checked(ds, self._what), checked(record, f"record of {self._what}", RECORD)
         mine = {**metadata, _COMMIT: uuid.uuid4().hex}
         late = ConflictError(f"{self._what}: another writer committed first; nothing was written, run again")
@@ -212,7 +240,7 @@ class Cube:
                 raise late
             recipe = head is not None and head.metadata.get("recipe") != metadata.get("recipe")
             try:
-                return self._merge(ds, _labels_of(ds), message, mine, record=record, changed=recipe)
+                return self._merge(ds, _labels_of(ds), message, mine, record=record, whole=whole, changed=recipe)
             except icechunk.ConflictError:
                 landed = self._committed(mine[_COMMIT])
                 if landed is None:
@@ -227,6 +255,7 @@ class Cube:
         metadata: dict[str, Any],
         *,
         record: xr.Dataset | None = None,
+        whole: bool = False,
         changed: bool = False,
     ) -> Commit:
         """Merge into the head and commit; `icechunk.ConflictError` if another writer committed meanwhile."""
@@ -234,13 +263,13 @@ class Cube:
         base = session.snapshot_id  # and never the branch, which may have moved on since
         empty = self.repository.lookup_snapshot(base).parent_id is None
         old_group = zarr.create_group({}) if empty else self.open_group(base)
-        merge = Merge.of({} if empty else _labels(old_group), new, self._what, whole=record is not None)
+        merge = Merge.of({} if empty else _labels(old_group), new, self._what, whole=whole)
         target = zarr.open_group(session.store, mode="a", zarr_format=3)
         if empty:
             target.attrs.update({"universe": self.universe, "format_version": FORMAT_VERSION})
         changed |= apply(merge, ds, old_group, target)
         if record is not None:
-            changed |= self._keep(record, old_group, target)
+            changed |= self._keep(record, old_group, target, whole)
         if not changed:
             session.discard_changes()
             return Commit(base, changed=False)
@@ -248,13 +277,13 @@ class Cube:
         facts[_SEAL] = metadata_seal(session.store, facts)
         return Commit(session.commit(message, metadata=facts), changed=True)
 
-    def _keep(self, record: xr.Dataset, old_group: zarr.Group, target: zarr.Group) -> bool:
+    def _keep(self, record: xr.Dataset, old_group: zarr.Group, target: zarr.Group, whole: bool) -> bool:
         """Bring the record up to date; return whether any bit of it changes."""
         with naming():
             held = old_group.get(_RECORD)
         old = held if isinstance(held, zarr.Group) else None
         labels = {} if old is None else _labels(old_group, _RECORD)
-        merge = Merge.of(labels, _labels_of(record), f"record of {self._what}", whole=True)
+        merge = Merge.of(labels, _labels_of(record), f"record of {self._what}", whole=whole)
         return apply(merge, record, old, target.require_group(_RECORD), RECORD)
 
     def open_record(self, snapshot_id: str) -> xr.Dataset | None:
@@ -349,8 +378,10 @@ class Cube:
         return Guard(f"{self._what}, snapshot {snapshot_id}", remedy, CubeError)
 
     def _store(self, snapshot_id: str) -> icechunk.IcechunkStore:
-        """Return what Zarr opens, after its metadata have been compared with the seal that the commit carries."""
+        """Return what Zarr opens, after its metadata have been compared, once, with the seal of the commit."""
         store = self.repository.readonly_session(snapshot_id=snapshot_id).store
+        if snapshot_id in self._sound:
+            return store
         facts = dict(self.repository.lookup_snapshot(snapshot_id).metadata)
         sealed = facts.pop(_SEAL, None)
         guard = self._guard(snapshot_id)
@@ -358,6 +389,7 @@ class Cube:
             found = None if sealed is None else metadata_seal(store, facts)
         if found != sealed:
             raise guard.damaged("its metadata", "are not what was committed")
+        self._sound.add(snapshot_id)
         return store
 
     def _ancestry(self) -> Iterator[SnapshotInfo]:

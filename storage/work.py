@@ -57,6 +57,8 @@ class Kind(StrEnum):
     """Market data, factors and industries as they were read (dataset)."""
     CHECKS = "checks"
     """Check reports (JSON)."""
+    SURVEYS = "surveys"
+    """What checks looked at of a market, for the delivery that follows (arrays)."""
     INGESTS = "ingests"
     """Snapshots that hold an ingest (JSON)."""
     DIGESTS = "digests"

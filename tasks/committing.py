@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -17,7 +17,7 @@ import pandas as pd
 import xarray as xr
 
 from models.characteristics.cube import Checked, Stocks, cube_of, market_weeks, stocks_of, weights_by_span
-from models.deliveries import market_of
+from models.deliveries import observed_of
 from models.panel.assembly import NEVER, first_seen, industry_places
 from models.portfolios.holdings import unknown_shares
 from schemas.base import digest
@@ -43,6 +43,19 @@ from tasks.stages import Stage
 from tasks.workspace import Workspace
 
 
+class Ending(Protocol):
+    """The end of a record, of which alone anything of the cube may be other than before (`tasks.following`)."""
+
+    @property
+    def delivered(self) -> xr.Dataset:
+        """Rows of the record that are new."""
+        ...
+
+    def derived(self, report: CheckReport, folder: Path, cube: xr.Dataset) -> xr.Dataset:
+        """Derive the dates of which something may be other than in the cube as it is."""
+        ...
+
+
 @dataclass(frozen=True)
 class Change:
     """What the history says of one commit.
@@ -59,6 +72,8 @@ class Change:
         All of which something is left, this one among them.
     facts : dict
         More, as JSON.
+    survey_key : str or None
+        Where it is kept what the checks looked at; None if that is not what will be there.
     """
 
     key: str
@@ -66,19 +81,22 @@ class Change:
     span: tuple[date, date]
     ingests: tuple[Ingest, ...]
     facts: dict[str, Any]
+    survey_key: str | None = None
 
 
 def commit_record(
     space: Workspace,
     universe: str,
     state: State,
-    record: xr.Dataset,
+    record: xr.Dataset | Ending,
     recipe: Recipe,
     report: CheckReport,
     change: Change,
     settings: Settings,
 ) -> SnapshotRef:
     """Derive a cube from a record that was checked, check it too, and commit both, into a new repository if need be.
+
+    Of a record that only got longer its end is enough.
 
     Raises
     ------
@@ -89,14 +107,19 @@ def commit_record(
     """
     from tasks import checking
 
+    previous = None
     with staging(space.layout.work(Kind.RAW)) as folder:
         try:
-            derived = derived_of(record, recipe, report, folder)
+            if isinstance(record, xr.Dataset):
+                derived = derived_of(record, recipe, report, folder)
+            else:
+                previous = Cube.open(space.layout, universe).open_dataset(state.snapshot_id)
+                derived = record.derived(report, folder, previous)
         except OSError as error:
             raise ExecutionError(f"{folder}: cannot be written: {error}; mend that and run again") from error
         docs = space.layout.data_docs(universe)
         late = checking.check_derived(
-            derived, previous=None, frequency=recipe.frequency, overrides=recipe.checks, data_docs=docs
+            derived, previous=previous, frequency=recipe.frequency, overrides=recipe.checks, data_docs=docs
         )
         whole = checking.merge([report, late])
         derived_key = key(Stage.INGEST.code(), checks=change.key, step="derived", snapshot=state.snapshot_id)
@@ -112,12 +135,17 @@ def commit_record(
             "last_date": f"{change.span[1]}",
             "recipe": recipe.model_dump(mode="json"),
             "ingests": [one.model_dump(mode="json") for one in change.ingests],
-            **withdrawn(state.record, record),
-            **_uncovered(recipe, derived),
+            "derived_by": Stage.INGEST.code(),
+            "survey_key": change.survey_key,
             **change.facts,
         }
         cube = Cube.open_or_create(space.layout, universe)
-        commit = cube.replace(derived, record, onto=state.snapshot_id, message=change.message, metadata=metadata)
+        if isinstance(record, xr.Dataset):
+            metadata |= withdrawn(state.record, record) | _uncovered(recipe, derived)
+            commit = cube.replace(derived, record, onto=state.snapshot_id, message=change.message, metadata=metadata)
+        else:
+            new = record.delivered
+            commit = cube.extend(derived, new, onto=state.snapshot_id, message=change.message, metadata=metadata)
         return _recorded(space, universe, cube, state, commit, change, derived, derived_key)
 
 
@@ -188,7 +216,7 @@ def derived_of(record: xr.Dataset, recipe: Recipe, report: CheckReport, folder: 
     spans = (span.to_dataset(name="weights") for span in weights_by_span(stocks, recipe))
     write_dataset(weighed, spans, compressors=FAST_COMPRESSORS)
     weights = read_dataset(weighed, guard=Guard(str(weighed), "is the disk sound?"))["weights"]
-    observed = market_of(described.record.head, recipe.known)[1]
+    observed = observed_of(described.record.head)
     derived = cube_of(stocks.own, weights, observed, industries, dates).drop_encoding()
     validate(derived, CUBE, CubeError, "the derived cube")
     return derived
@@ -220,7 +248,7 @@ def _checked(
     """Take out of a block of a record what a report blocks, and say what it suspects."""
     from tasks import checking
 
-    market, observed = described.of_block(block)
+    market, observed = described.of_block(block), observed_of(block)
     clean = checking.without_blocked(market, report)
     industry = None
     if observed is not None and places is not None:
@@ -236,7 +264,7 @@ def _industries(described: Described) -> tuple[npt.NDArray[np.int16] | None, lis
     names = described.record.source["industry_name"].values.tolist()
     first = np.full(len(names), NEVER)
     for block in described.record:
-        _, observed = market_of(block, described.known)
+        observed = observed_of(block)
         if observed is not None:
             first = np.minimum(first, first_seen(observed["industry"].values, len(names)))
     return industry_places(first, names)

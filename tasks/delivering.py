@@ -20,14 +20,14 @@ import xarray as xr
 from models.arrays import IntArray
 from models.blocks import run_of, width_of
 from models.deliveries import merged, tidied
-from models.quality import delivery_tables, withdrawn_rows
+from models.quality import Survey, delivery_tables, withdrawn_rows
 from schemas.checks import CheckReport
 from schemas.contracts import Ingest
 from schemas.errors import CubeError
 from schemas.spec import Recipe
 from storage.arrays import SideBySide
 from storage.cube import Cube
-from tasks.describing import check_record
+from tasks.describing import survey_record
 
 _SHOWN = 20
 """Withdrawn dates and tickers that the history of a cube names."""
@@ -49,6 +49,8 @@ class State:
         Deliveries and corrections, oldest first.
     dates : pandas.DatetimeIndex
         Dates of the cube.
+    survey_key, derived_by : str or None
+        Where it is kept what the checks looked at of the record, and by which code; None if that is not known.
     """
 
     snapshot_id: str | None
@@ -56,6 +58,8 @@ class State:
     recipe: Recipe | None
     ingests: tuple[Ingest, ...]
     dates: pd.DatetimeIndex
+    survey_key: str | None = None
+    derived_by: str | None = None
 
     @property
     def order(self) -> IntArray | None:
@@ -84,6 +88,8 @@ class State:
             recipe=None if recipe is None else Recipe.model_validate(recipe),
             ingests=tuple(Ingest.model_validate(one) for one in head.metadata.get("ingests", ())),
             dates=pd.DatetimeIndex(cube.open_dataset(head.id).indexes["date"]),
+            survey_key=head.metadata.get("survey_key"),
+            derived_by=head.metadata.get("derived_by"),
         )
 
 
@@ -151,27 +157,29 @@ class Delivery:
             beside, moved = block.drop_dims("ticker"), moved + found
         return written.open().merge(beside).assign_coords(ticker=tickers).drop_attrs().drop_encoding(), moved
 
-    def checked(self, state: State, **options: Any) -> CheckReport:
-        """Check the market that a cube would describe after this delivery.
+    def checked(self, state: State, data_docs: Path | None = None) -> tuple[CheckReport, Survey | None]:
+        """Check the market that a cube would describe after this delivery; also return what was looked at.
 
-        Where dates are blocked, the cells that are flagged are those of what is left without them.
+        Where dates are blocked, the cells that are flagged are those of what is left without them, and what was looked
+        at is not what there will be: None.
         """
         record, _ = self.on(state)
         tables = delivery_tables(state.record, self.rows, record, self.kind)
-        report = check_record(record, self.recipe, delivery=tables, **options)
-        if not report.blocked_dates or report.blocked_ingest:
-            return report
+        report, survey = survey_record(record, self.recipe, delivery=tables, data_docs=data_docs)
+        if report.blocked_ingest or not report.blocked_dates:
+            return report, survey
         left = tidied(self.on(state, report)[0])
         if not left.sizes["date"]:
-            return report
-        again = check_record(left, self.recipe, delivery={}, **options | {"data_docs": None})
-        return report.model_copy(
+            return report, None
+        again, _ = survey_record(left, self.recipe, delivery={}, data_docs=None)
+        whole = report.model_copy(
             update={
                 "flagged_cells": again.flagged_cells,
                 "flagged_rows": again.flagged_rows,
                 "blocked_dates": tuple(sorted({*report.blocked_dates, *again.blocked_dates})),
             }
         )
+        return whole, None
 
 
 def _of_tickers(record: xr.Dataset, tickers: pd.Index) -> xr.Dataset:

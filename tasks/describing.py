@@ -26,13 +26,22 @@ def check_record(record: xr.Dataset, recipe: Recipe, **options: Any) -> CheckRep
     return check_described(Described.of(record, recipe).market, recipe, **options)
 
 
+def survey_record(record: xr.Dataset, recipe: Recipe, **options: Any) -> tuple[CheckReport, quality.Survey | None]:
+    """Check a record as `check_record` does; also return what was looked at, as `tasks.checking.survey_market` does."""
+    return _surveyed(Described.of(record, recipe).market, recipe, **options)
+
+
 def check_described(market: xr.Dataset | Blocks, recipe: Recipe, **options: Any) -> CheckReport:
     """Check a market as a recipe says; `options` are those of `tasks.checking.check_market`."""
+    return _surveyed(market, recipe, **options)[0]
+
+
+def _surveyed(market: xr.Dataset | Blocks, recipe: Recipe, **options: Any) -> tuple[CheckReport, quality.Survey | None]:
     from tasks import checking
 
     dates = pd.DatetimeIndex((market.source if isinstance(market, Blocks) else market).indexes["date"])
     sessions = sessions_of(recipe, dates) if recipe.calendar != "none" and len(dates) else None
-    return checking.check_market(
+    return checking.survey_market(
         market, sessions=sessions, frequency=recipe.frequency, overrides=recipe.checks, **options
     )
 
@@ -72,18 +81,18 @@ class Described:
     def of(cls, record: xr.Dataset, recipe: Recipe) -> Described:
         """Describe a record, which may be lazy; look for splits if the recipe wants them adjusted."""
         blocks = Blocks(record)
-        splits = _splits(blocks.then(lambda block: market_of(block, recipe.known)[0]), recipe)
+        splits = _splits(blocks.then(lambda block: market_of(block, recipe.known)), recipe)
         return cls(blocks, recipe.known, splits)
 
-    def of_block(self, block: xr.Dataset) -> tuple[xr.Dataset, xr.Dataset | None]:
-        """Return the market of a block of the record, adjusted for splits, and what was observed beside it."""
-        market, observed = market_of(block, self.known)
-        return (market if self.splits is None else quality.adjust_splits(market, self.splits)), observed
+    def of_block(self, block: xr.Dataset) -> xr.Dataset:
+        """Return the market of a block of the record, adjusted for splits."""
+        market = market_of(block, self.known)
+        return market if self.splits is None else quality.adjust_splits(market, self.splits)
 
     @property
     def market(self) -> Blocks:
         """The market, adjusted for splits if the recipe wants that."""
-        return self.record.then(lambda block: self.of_block(block)[0])
+        return self.record.then(self.of_block)
 
 
 def adjusted(market: xr.Dataset, recipe: Recipe) -> xr.Dataset:

@@ -2,8 +2,8 @@
 
 Nothing becomes visible before the one commit at the end; whatever happens before leaves readers with the old snapshot.
 What is read is put into the record of the cube, and the whole cube is derived from that anew: what is known at a date
-looks back further than a delivery may reach (ADR 0016). Of a source that has more than the dates asked for, those
-dates alone are delivered.
+looks back further than a delivery may reach (ADR 0016). Of a delivery that begins after all that there is, the end of
+the market is enough (ADR 0030). Of a source that has more than the dates asked for, those dates alone are delivered.
 """
 
 from __future__ import annotations
@@ -35,6 +35,7 @@ from tasks.committing import Change, commit_record, ingest_record, portable
 from tasks.delivering import Delivery, State, left_of
 from tasks.describing import Described, refuse_blocked
 from tasks.events import announce_failed_checks
+from tasks.following import Tail, keep_survey
 from tasks.logs import run_logger
 from tasks.provenance import key
 from tasks.stages import Stage
@@ -184,7 +185,7 @@ def write_cube(spec: RunSpec, raw: RawRef, checks_key: str, settings: Settings) 
             if name != checks_key:
                 refuse_blocked(report)
             try:
-                return _written(space, spec, raw, delivery, state, report, settings)
+                return _written(space, spec, raw, delivery, state, name, report, settings)
             except ConflictError:
                 if attempt == _ATTEMPTS - 1:
                     raise
@@ -197,19 +198,27 @@ def _written(
     raw: RawRef,
     delivery: Delivery,
     state: State,
+    name: str,
     report: CheckReport,
     settings: Settings,
 ) -> SnapshotRef:
     log = run_logger()
     first, last = delivery.span
     recipe = delivery.recipe.beside(state.recipe)
-    delivered, rebased = delivery.on(state)
-    landing = delivered
-    if report.blocked_dates:
-        landing, rebased = delivery.on(state, report)
-    record = tidied(landing)
-    if not record.sizes["date"]:
-        raise SourceError(f"every date of the source of {spec.universe} is blocked; nothing was written")
+    tail = Tail.of(space, state, delivery)
+    record: xr.Dataset | Tail
+    rebased: list[str] = []
+    if tail is not None and tail.tells(report):
+        delivered, record = tail.looked_at, tail
+        log.info("the delivery follows what there is: dates from %s on are derived", _day(tail.first_derived))
+    else:
+        delivered, rebased = delivery.on(state)
+        landing = delivered
+        if report.blocked_dates:
+            landing, rebased = delivery.on(state, report)
+        record = tidied(landing)
+        if not record.sizes["date"]:
+            raise SourceError(f"every date of the source of {spec.universe} is blocked; nothing was written")
     for what, (suffix, rows) in _beside(delivery, delivered, report).items():
         if len(rows):
             path = space.layout.quarantine(spec.universe) / f"{raw.ingest_key}{suffix}.csv"
@@ -233,6 +242,7 @@ def _written(
         span=(first, last),
         ingests=left_of(state.ingests, new, report.blocked_dates),
         facts={"sources": files, **({"rebased": rebased} if rebased else {})},
+        survey_key=name if space.work.has(Kind.SURVEYS, name) else None,
     )
     return commit_record(space, spec.universe, state, record, recipe, report, change, settings)
 
@@ -254,7 +264,11 @@ def _report(
     """Return what the checks say of a delivery to a cube in some state, and where that is kept."""
     name = key(Stage.INGEST.code(), ingest=raw.ingest_key, step="checked", snapshot=state.snapshot_id)
     if not space.work.has(Kind.CHECKS, name):
-        found = delivery.checked(state, data_docs=space.layout.data_docs(spec.universe))
+        docs = space.layout.data_docs(spec.universe)
+        tail = Tail.of(space, state, delivery)
+        found, survey = (tail and tail.checked(state, docs)) or delivery.checked(state, docs)
+        if survey is not None and delivery.recipe.adjust is None:
+            keep_survey(space, name, survey)
         space.work.put_json(Kind.CHECKS, name, portable(found, settings))
     return name, CheckReport.model_validate(space.work.get_json(Kind.CHECKS, name))
 

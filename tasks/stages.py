@@ -81,6 +81,7 @@ class Stage(Enum):
             "tasks.committing",
             "tasks.delivering",
             "tasks.describing",
+            "tasks.following",
         ),
     )
     """What was read of the sources."""

@@ -12,6 +12,6 @@ put prices of two bases on one                            `models.deliveries.bas
 =======================================================  ==========================
 """
 
-from models.deliveries.record import as_record, market_of, merged, renamed, said_of, tidied, without
+from models.deliveries.record import as_record, market_of, merged, observed_of, renamed, said_of, tidied, without
 
-__all__ = ["as_record", "market_of", "merged", "renamed", "said_of", "tidied", "without"]
+__all__ = ["as_record", "market_of", "merged", "observed_of", "renamed", "said_of", "tidied", "without"]

@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
-from models.arrays import IntArray
+from models.arrays import BoolArray, CodeArray, IntArray
 from models.blocks import Blocks, run_of
 from models.deliveries.basis import rebased
 from schemas.contracts import RECORD
@@ -163,8 +163,8 @@ def said_of(record: xr.Dataset) -> xr.DataArray:
     return found
 
 
-def market_of(record: xr.Dataset, known: Literal["at_date", "before_date"]) -> tuple[xr.Dataset, xr.Dataset | None]:
-    """Return the market that a record describes, and what was observed beside it, as the checks and the cube take them.
+def market_of(record: xr.Dataset, known: Literal["at_date", "before_date"]) -> xr.Dataset:
+    """Return the market that a record describes, as the checks and the cube take it.
 
     Parameters
     ----------
@@ -175,27 +175,50 @@ def market_of(record: xr.Dataset, known: Literal["at_date", "before_date"]) -> t
 
     Returns
     -------
-    market : xarray.Dataset
+    xarray.Dataset
         Prices or returns (date, ticker) float64, and ``characteristics`` (date, ticker, char) float32 as known at the
         close of date.
-    observed : xarray.Dataset or None
-        ``factors``, ``risk_free``; ``industry`` with ``industry_name``, -1 before a stock first appears. Where no
-        delivery has spoken of a stock's industry, the last one holds.
     """
     market = record[[name for name in _ROWS if name in record and name != "stated"]]
     if "stated" in record:
         lead = 1 if known == "before_date" else 0
         market = market.assign(characteristics=record["stated"].shift(date=-lead))
+    return market.drop_vars([name for name in ("observed_factor", _NAMES) if name in market.coords])
+
+
+def observed_of(record: xr.Dataset) -> xr.Dataset | None:
+    """Return what a record says beside the market; None if it says nothing.
+
+    ``factors``, ``risk_free``; ``industry`` with ``industry_name``, -1 before a stock first appears. Where no delivery
+    has spoken of a stock's industry, the last one holds.
+    """
     observed = record[[name for name in ("factors", "risk_free") if name in record]]
     observed = observed.drop_vars([name for name in ("ticker", "char", _NAMES) if name in observed.coords])
     if _CLASSES in record:
-        held, rows = record[_CLASSES].values, said_of(record).values
-        last = np.maximum.accumulate(np.where(held != _NOT_SAID, np.arange(len(held))[:, np.newaxis], 0), axis=0)
-        held = np.take_along_axis(held, last, axis=0)
-        held = np.where(np.logical_or.accumulate(rows, axis=0) & (held >= 0), held, -1).astype(np.int32)
+        nothing = np.full(record.sizes["ticker"], _NOT_SAID)
+        held = industries_after(record, nothing, nothing >= 0)
         observed = observed.assign(industry=record[_CLASSES].copy(data=held)).assign_coords({_NAMES: record[_NAMES]})
-    unused = [name for name in ("observed_factor", _NAMES) if name in market.coords]
-    return market.drop_vars(unused), observed if len(observed) else None
+    return observed if len(observed) else None
+
+
+def industries_after(record: xr.Dataset, before: CodeArray, begun: BoolArray) -> CodeArray:
+    """Return the industry that each stock of a record has, (date, ticker) codes; -1 where none is known.
+
+    Parameters
+    ----------
+    record : xarray.Dataset
+        Of some dates.
+    before : numpy.ndarray
+        (ticker,) the code of each stock before them; below zero if none is known.
+    begun : numpy.ndarray
+        (ticker,) whether a stock has had a row before.
+    """
+    held, rows = record[_CLASSES].transpose("date", "ticker").values, said_of(record).values
+    position = np.arange(len(held), dtype=np.int32)[:, np.newaxis]
+    last = np.maximum.accumulate(np.where(held != _NOT_SAID, position, np.int32(-1)), axis=0)
+    held = np.where(last < 0, before.astype(held.dtype), np.take_along_axis(held, np.maximum(last, 0), axis=0))
+    there = np.logical_or.accumulate(rows, axis=0) | begun
+    return np.where(there & (held >= 0), held, held.dtype.type(-1))
 
 
 def _chosen(record: xr.Dataset, delivery: xr.Dataset, rows: xr.DataArray) -> xr.Dataset:

@@ -13,6 +13,7 @@ flag a jump that looks like a split or a bad print       `models.quality.jumps`
 adjust prices for a split                                `models.quality.splits`
 summarise what was read by date, ticker or variable      `models.quality.summaries`
 tell companies of one ticker apart                       `models.quality.listings`
+go on with a market where new dates follow               `models.quality.survey`
 summarise what a delivery takes back                     `models.quality.delivery`
 summarise what is about to be written to a cube          `models.quality.cube`
 ======================================================  ==========================
@@ -22,14 +23,17 @@ from models.quality.arrays import labels
 from models.quality.bars import PRICES
 from models.quality.cube import cube_by_date
 from models.quality.delivery import delivery_tables, withdrawn_rows
-from models.quality.rows import Flagged, RowFlags, flag_rows, period_returns, sections_of
+from models.quality.rows import Flagged, RowFlags, flag_rows, period_returns, rows_by_date, sections_of
 from models.quality.splits import adjust_splits, propose_splits, ratio_in_words
 from models.quality.summaries import Tally, by_date, by_ticker, by_variable, keys, sessions_table, structure
+from models.quality.survey import Followed, Survey, looked_back
 
 __all__ = [
     "PRICES",
     "Flagged",
+    "Followed",
     "RowFlags",
+    "Survey",
     "Tally",
     "adjust_splits",
     "by_date",
@@ -40,9 +44,11 @@ __all__ = [
     "flag_rows",
     "keys",
     "labels",
+    "looked_back",
     "period_returns",
     "propose_splits",
     "ratio_in_words",
+    "rows_by_date",
     "sections_of",
     "sessions_table",
     "structure",

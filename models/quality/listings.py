@@ -6,6 +6,8 @@ Here belongs telling the companies apart that have had a ticker one after the ot
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import numpy as np
 import xarray as xr
 
@@ -17,7 +19,22 @@ _SAME_PRICE = 12
 """How many times longer a stock may stay away if its price is not another one, or not known."""
 
 
-def absences(market: xr.Dataset) -> FloatArray:
+class Before(NamedTuple):
+    """What is known of tickers before the first date of a market, (ticker,).
+
+    Attributes
+    ----------
+    position : ndarray
+        Of the last date that has a price or return, counted from the first date of the market: -1 is the date before.
+    price : ndarray
+        Its close or return; NaN if there is none.
+    """
+
+    position: IntArray
+    price: FloatArray
+
+
+def absences(market: xr.Dataset, before: Before | None = None) -> FloatArray:
     """How long a ticker was away where it comes back, (date, ticker); 0 everywhere else.
 
     In periods in which other stocks have data. Of one that comes back at a similar price, or without a price, a
@@ -27,18 +44,25 @@ def absences(market: xr.Dataset) -> FloatArray:
     ----------
     market : xarray.Dataset
         ``close`` or ``returns`` (date, ticker).
+    before : Before, optional
+        What was before its first date. Default: nothing.
     """
     name = "close" if "close" in market else "returns"
     values = market[name].transpose("date", "ticker").values
-    known = np.isfinite(values)
+    if before is None:
+        before = Before(np.full(values.shape[1], -1), np.full(values.shape[1], np.nan))
+    known, begun = np.isfinite(values), np.isfinite(before.price)
     position = np.arange(len(values))[:, np.newaxis]
-    before = np.full(values.shape, -1)
-    before[1:] = np.maximum.accumulate(np.where(known, position, -1), axis=0)[:-1]
-    away = np.where(known & (before >= 0), position - before - 1.0, 0.0)
+    last = np.full(values.shape, -1)
+    last[1:] = np.maximum.accumulate(np.where(known, position, -1), axis=0)[:-1]
+    inside = last >= 0
+    since = np.where(inside, last, before.position)
+    away = np.where(known & (inside | begun), position - since - 1.0, 0.0)
     if name == "returns":
         return away / _SAME_PRICE
     with np.errstate(divide="ignore", invalid="ignore"):
-        moved = np.abs(np.log(values / np.take_along_axis(values, np.maximum(before, 0), axis=0)))
+        price = np.where(inside, np.take_along_axis(values, np.maximum(last, 0), axis=0), before.price)
+        moved = np.abs(np.log(values / price))
     return np.where(moved > np.log(_OTHER_PRICE), away, away / _SAME_PRICE)
 
 

@@ -11,7 +11,7 @@ provisional, and a later ingest may add to it.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 import numpy as np
@@ -64,12 +64,6 @@ class RowFlags:
             {rule: {name: flags(at) for name, at in fields.items()} for rule, fields in self.blamed.items()},
         )
 
-    @property
-    def any_jump(self) -> BoolArray | None:
-        """Where any of the rules of jumps objects."""
-        found = [self.flags[name] for name in jumps.RULES if name in self.flags]
-        return np.logical_or.reduce(found) if found else None
-
 
 @dataclass(frozen=True)
 class Flagged:
@@ -113,16 +107,36 @@ class Flagged:
             found[rule] = cls(places[0], places[1] + first, list(fields), blamed, values)
         return found
 
+    def among(self, start: int, stop: int | None = None) -> Flagged:
+        """Return the rows of a span of dates, by position."""
+        inside = (self.date >= start) & (self.date < (np.inf if stop is None else stop))
+        return self.chosen(inside)
+
+    def moved(self, dates: int, places: IntArray) -> Flagged:
+        """Return the same rows where dates stand so many positions later, and tickers at given places."""
+        return replace(self, date=self.date + dates, ticker=places[self.ticker])
+
+    def chosen(self, rows: BoolArray | IntArray) -> Flagged:
+        """Return some of the rows."""
+        values = {name: array[rows] for name, array in self.values.items()}
+        return Flagged(self.date[rows], self.ticker[rows], self.fields, self.blamed[rows], values)
+
     @classmethod
     def joined(cls, parts: Sequence[Flagged]) -> Flagged:
         """Join what one rule flags of all blocks of a market."""
         date, ticker = (np.concatenate([getattr(part, name) for part in parts]) for name in ("date", "ticker"))
-        order = np.lexsort((ticker, date))
         fields = max((part.fields for part in parts), key=len)
-        blamed = np.concatenate([part.blamed for part in parts])[order]
-        names = list(parts[0].values)
-        values = {name: np.concatenate([part.values[name] for part in parts])[order] for name in names}
-        return cls(date[order], ticker[order], fields, blamed, values)
+        blamed = np.concatenate([part.blamed for part in parts])
+        values = {name: np.concatenate([part.values[name] for part in parts]) for name in parts[0].values}
+        return cls(date, ticker, fields, blamed, values).chosen(np.lexsort((ticker, date)))
+
+
+def rows_by_date(found: Sequence[Flagged], dates: int) -> IntArray:
+    """Count the rows of each date that any of some rules flags, (date,)."""
+    rows = np.unique(
+        np.stack([np.concatenate([getattr(each, at) for each in found]) for at in ("date", "ticker")]), axis=1
+    )
+    return np.bincount(rows[0], minlength=dates)
 
 
 def flag_rows(
@@ -130,6 +144,7 @@ def flag_rows(
     thresholds: Mapping[str, float],
     frequency: Literal["daily", "monthly"],
     sections: jumps.Sections | None = None,
+    before: FloatArray | None = None,
 ) -> RowFlags:
     """Flag the rows of a market dataset, or of some of its tickers.
 
@@ -144,6 +159,8 @@ def flag_rows(
         Jumps are looked for in daily data only.
     sections : models.quality.jumps.Sections, optional
         What the whole market did, as from `sections_of`, if these are not all of its tickers.
+    before : ndarray (ticker,), optional
+        Last price above zero before the first date, by which `lost_return` knows what a gap lost that began earlier.
 
     Returns
     -------
@@ -159,7 +176,7 @@ def flag_rows(
     flags["return_bound"] = np.abs(returns) > thresholds["return_bound"]
     evidence = {"return": returns}
     if "returns" not in fields:
-        over_gap = _return_over_gap(fields)
+        over_gap = _return_over_gap(fields, before)
         flags["lost_return"] = np.abs(over_gap) > thresholds["lost_return"]
         evidence["over_gap"] = over_gap
     if frequency == "daily":
@@ -233,7 +250,7 @@ def _positive(close: FloatArray) -> FloatArray:
     return known
 
 
-def _return_over_gap(fields: Mapping[str, FloatArray]) -> FloatArray:
+def _return_over_gap(fields: Mapping[str, FloatArray], before: FloatArray | None) -> FloatArray:
     """Return from the last known close, at the first close after dates without one; NaN elsewhere.
 
     It belongs to no period, and so no model ever sees it. A close of zero after a positive one is a loss of
@@ -243,6 +260,8 @@ def _return_over_gap(fields: Mapping[str, FloatArray]) -> FloatArray:
     worthless = close == 0.0
     ended = _positive(close)
     last = previous(pd.DataFrame(ended).ffill().to_numpy(dtype=np.float64))
+    if before is not None:
+        last = np.where(np.isnan(last), before, last)
     after_gap = np.isnan(previous(ended)) & np.isfinite(ended)
     went_to_zero = worthless & ~np.isnan(previous(ended))
     over = np.where(went_to_zero, -1.0, np.where(after_gap, ended / last - 1.0, np.nan))

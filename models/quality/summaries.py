@@ -9,7 +9,9 @@ them. The first column says what a row is about. A column `<check>_of` names the
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, fields, replace
+from types import MappingProxyType
 from typing import Any, Literal
 
 import numpy as np
@@ -17,10 +19,11 @@ import numpy.typing as npt
 import pandas as pd
 import xarray as xr
 
-from models.arrays import BoolArray, FloatArray, IntArray
+from models.arrays import BoolArray, FloatArray, IntArray, under
 from models.quality.arrays import labels, trailing_median
-from models.quality.listings import absences
-from models.quality.rows import RowFlags
+from models.quality.jumps import RULES
+from models.quality.listings import Before, absences
+from models.quality.rows import Flagged, RowFlags, rows_by_date
 from models.quality.splits import ratio_in_words
 
 ACTIVE_SESSIONS = 21
@@ -28,6 +31,8 @@ ACTIVE_SESSIONS = 21
 CLUSTER_LEAST = 5
 EVENTS = ("delisting_return", "split_ratio")
 """Variables that are known where something happened: that they are missing elsewhere says nothing."""
+_PRICED = ("close", "returns")
+_LACKING, _MISSING = "lacking ", "characteristics "
 _KINDS = {"f": "float", "M": "datetime", "U": "str", "T": "str", "i": "int", "u": "int", "b": "bool"}
 
 
@@ -81,6 +86,72 @@ def sessions_table(
 
 
 @dataclass(frozen=True)
+class Seen:
+    """What was seen of each ticker, all of it (ticker,).
+
+    Attributes
+    ----------
+    rows : ndarray
+        How many prices or returns it has.
+    last : ndarray
+        Position of the last date that has one; -1 if none has.
+    price, positive : ndarray
+        Its last price, or last return where there are only these; and the last price above zero. NaN if there is none.
+    paid : ndarray of bool
+        Whether a delisting return says what holders got.
+    away : ndarray
+        Its longest absence (`models.quality.listings.absences`).
+    """
+
+    rows: IntArray
+    last: IntArray
+    price: FloatArray
+    positive: FloatArray
+    paid: BoolArray
+    away: FloatArray
+
+    @classmethod
+    def none(cls, tickers: int) -> Seen:
+        """Return what is seen of tickers before the first date."""
+        count, unknown = np.zeros(tickers, dtype=np.int64), np.full(tickers, np.nan)
+        return cls(count, count - 1, unknown, unknown, count > 0, np.zeros(tickers))
+
+    def then(self, market: xr.Dataset, start: int = 0) -> Seen:
+        """Return what is seen after the dates of a market, the first of which stands at a position among all."""
+        observed = _observed(market)
+        base = _base_name(market)
+        paid, away, price, positive = self.paid, self.away, self.price, self.positive
+        if base in market:
+            values = market[base].values.astype(np.float64)
+            away = np.maximum(away, absences(market, Before(self.last - start, self.price)).max(axis=0, initial=0.0))
+            price, positive = _last(values, observed, price), _last(values, observed & (values > 0.0), positive)
+        if "delisting_return" in market:
+            paid = paid | np.isfinite(market["delisting_return"].values).any(axis=0)
+        any_row = observed.any(axis=0)
+        newest = len(observed) - 1 - observed[::-1].argmax(axis=0) + start if len(observed) else self.last
+        last = np.where(any_row, newest, self.last)
+        return Seen(self.rows + observed.sum(axis=0), last, price, positive, paid, away)
+
+    def placed(self, places: IntArray, tickers: int) -> Seen:
+        """Return the same among more tickers, of which these stand at given places."""
+        out = Seen.none(tickers)
+        for name in SEEN:
+            getattr(out, name)[places] = getattr(self, name)
+        return out
+
+    def among(self, tickers: IntArray | slice) -> Seen:
+        """Return the same of some tickers."""
+        return Seen(*(getattr(self, name)[tickers] for name in SEEN))
+
+    def beside(self, other: Seen) -> Seen:
+        """Return what was seen of these tickers and of those that follow."""
+        return Seen(*(np.concatenate([getattr(self, name), getattr(other, name)]) for name in SEEN))
+
+
+SEEN = tuple(field.name for field in fields(Seen))
+
+
+@dataclass(frozen=True)
 class Tally:
     """What is counted of the tickers of a market, some at a time: tallies of blocks add up to that of the whole.
 
@@ -88,62 +159,42 @@ class Tally:
     ----------
     base : str
         What a row is known by: ``close`` or ``returns``.
-    observed, active, absent : ndarray (date,)
-        Tickers with a price or return, active ones, and active ones without.
-    lacking : dict of str to ndarray (date,)
-        By another field: observed rows without it.
-    characteristics : dict of str to int
-        By characteristic: observed rows without it.
-    flags : dict of str to ndarray (date,)
-        By rule: rows that it flags.
-    jumps : ndarray (date,) or None
-        Rows that any of the rules of jumps flags.
+    counts : dict of str to ndarray (date,)
+        Tickers with a price or return (``observed``), ``active`` ones, and active ones without (``absent``); prices and
+        returns in all (``priced``); splits that were ``adjusted``; observed rows that are ``lacking`` another field or
+        one of the ``characteristics``, by its name.
     splits : ndarray (date,) of str, or None
         Adjusted splits in words; None if none are looked for.
-    adjusted : ndarray (date,)
-        How many those are.
-    tickers : DataFrame
-        As `by_ticker` gives it.
+    seen : Seen
+        What was seen of each ticker.
     """
 
     base: str
-    observed: IntArray
-    active: IntArray
-    absent: IntArray
-    lacking: dict[str, IntArray]
-    characteristics: dict[str, int]
-    flags: dict[str, IntArray]
-    jumps: IntArray | None
+    counts: dict[str, IntArray]
     splits: npt.NDArray[np.object_] | None
-    adjusted: IntArray
-    tickers: pd.DataFrame
+    seen: Seen
 
     @classmethod
-    def of(cls, market: xr.Dataset, rows: RowFlags) -> Tally:
-        """Count some tickers of a market, and what the rules flag of them."""
+    def of(cls, market: xr.Dataset) -> Tally:
+        """Count some tickers of a market."""
         observed = _observed(market)
         active = active_tickers(observed)
-        lacking = {name: observed & ~np.isfinite(values) for name, values in _other_fields(market).items()}
-        missing = {}
+        nothing = np.zeros(len(observed), dtype=np.int64)
+        splits = _splits_in_words(market) if "split_ratio" in market else None
+        counts = {
+            "observed": observed.sum(axis=1),
+            "active": active.sum(axis=1),
+            "absent": (active & ~observed).sum(axis=1),
+            "priced": sum((_known(market[name].values) for name in _PRICED if name in market), start=nothing),
+            "adjusted": nothing if splits is None else _known(market["split_ratio"].values),
+        }
+        for name, values in _other_fields(market).items():
+            counts[_LACKING + name] = (observed & ~np.isfinite(values)).sum(axis=1)
         if "characteristics" in market:
             values = market["characteristics"].transpose("date", "ticker", "char").values
             for number, name in enumerate(labels(market["char"])):
-                missing[str(name)] = int((observed & ~np.isfinite(values[:, :, number])).sum())
-        jumps = rows.any_jump
-        splits = _splits_in_words(market) if "split_ratio" in market else None
-        return cls(
-            base=_base_name(market),
-            observed=observed.sum(axis=1),
-            active=active.sum(axis=1),
-            absent=(active & ~observed).sum(axis=1),
-            lacking={name: without.sum(axis=1) for name, without in lacking.items()},
-            characteristics=missing,
-            flags={name: flagged.sum(axis=1) for name, flagged in rows.flags.items()},
-            jumps=None if jumps is None else jumps.sum(axis=1),
-            splits=splits,
-            adjusted=np.isfinite(market["split_ratio"].values).sum(axis=1) if splits is not None else np.zeros(0, int),
-            tickers=by_ticker(market),
-        )
+                counts[_MISSING + name] = (observed & ~np.isfinite(values[:, :, number])).sum(axis=1)
+        return cls(_base_name(market), counts, splits, Seen.none(observed.shape[1]).then(market))
 
     def __add__(self, other: Tally) -> Tally:
         """Join with the tally of the tickers that follow."""
@@ -151,48 +202,63 @@ class Tally:
         if self.splits is not None and other.splits is not None:
             between = np.where((self.splits != "") & (other.splits != ""), ", ", "").astype(object)
             texts = self.splits + between + other.splits
-        return Tally(
-            base=self.base,
-            observed=self.observed + other.observed,
-            active=self.active + other.active,
-            absent=self.absent + other.absent,
-            lacking={name: counts + other.lacking[name] for name, counts in self.lacking.items()},
-            characteristics={name: count + other.characteristics[name] for name, count in self.characteristics.items()},
-            flags={name: counts + other.flags[name] for name, counts in self.flags.items()},
-            jumps=None if self.jumps is None or other.jumps is None else self.jumps + other.jumps,
-            splits=texts,
-            adjusted=self.adjusted + other.adjusted,
-            tickers=pd.concat([self.tickers, other.tickers], ignore_index=True),
-        )
+        counts = {name: mine + other.counts[name] for name, mine in self.counts.items()}
+        return Tally(self.base, counts, texts, self.seen.beside(other.seen))
 
-    def by_date(self, dates: pd.DatetimeIndex) -> pd.DataFrame:
-        """One row per date, as `by_date` describes it."""
-        usual = trailing_median(self.observed[:, None].astype(np.float64), ACTIVE_SESSIONS, 5)[:, 0]
-        table: dict[str, npt.NDArray[Any]] = {
-            "null_rate": np.where(np.cumsum(self.observed) > 0, _ratio(self.absent, self.active), np.nan),
-            "count_ratio": _ratio(self.observed, usual),
+    def until(self, at: int, end: Tally, start: int, seen: Seen) -> Tally:
+        """Return this tally until a position, and from there on that of its end, whose first date stands at `start`."""
+        counts = {
+            name: np.concatenate([mine[:at], end.counts[name][at - start :]]) for name, mine in self.counts.items()
         }
-        if self.lacking:
-            stacked = np.stack([_ratio(counts, self.observed) for counts in self.lacking.values()])
+        return replace(self, counts=counts, seen=seen)
+
+    def by_date(self, dates: pd.DatetimeIndex, flagged: Mapping[str, Flagged] = MappingProxyType({})) -> pd.DataFrame:
+        """One row per date, as `by_date` describes it."""
+        observed = self.counts["observed"]
+        usual = trailing_median(observed[:, None].astype(np.float64), ACTIVE_SESSIONS, 5)[:, 0]
+        absent = _ratio(self.counts["absent"], self.counts["active"])
+        table: dict[str, npt.NDArray[Any]] = {
+            "null_rate": np.where(np.cumsum(observed) > 0, absent, np.nan),
+            "count_ratio": _ratio(observed, usual),
+        }
+        lacking = self._of(_LACKING)
+        if lacking:
+            stacked = np.stack([_ratio(counts, observed) for counts in lacking.values()])
             worst = np.where(np.isnan(stacked), -1.0, stacked).argmax(axis=0)
             table["field_null_rate"] = stacked[worst, np.arange(len(worst))]
-            table["field_null_rate_of"] = np.array(list(self.lacking))[worst]
-        table |= self.flags
-        if self.jumps is not None:
-            clustered = _ratio(self.jumps, self.observed)
-            table["jump_cluster"] = np.where(self.jumps >= CLUSTER_LEAST, clustered, 0.0)
+            table["field_null_rate_of"] = np.array(list(lacking))[worst]
+        table |= {rule: rows_by_date([found], len(dates)) for rule, found in flagged.items()}
+        jumps = [flagged[rule] for rule in RULES if rule in flagged]
+        if jumps:
+            rows = rows_by_date(jumps, len(dates))
+            table["jump_cluster"] = np.where(rows >= CLUSTER_LEAST, _ratio(rows, observed), 0.0)
         if self.splits is not None:
-            table |= {"adjusted_split": self.adjusted, "adjusted_split_of": self.splits}
+            table |= {"adjusted_split": self.counts["adjusted"], "adjusted_split_of": self.splits}
         return pd.DataFrame({"date": _iso(dates)} | table)
 
     def by_variable(self) -> pd.DataFrame:
         """One row per variable and characteristic, as `by_variable` describes it."""
-        known = self.observed.sum()
-        shares = {self.base: _ratio(self.absent.sum(), self.active.sum())}
-        shares |= {name: _ratio(counts.sum(), known) for name, counts in self.lacking.items()}
-        shares |= {f"characteristics {name}": _ratio(np.asarray(n), known) for name, n in self.characteristics.items()}
+        total = {name: counts.sum() for name, counts in self.counts.items()}
+        shares = {self.base: _ratio(total["absent"], total["active"])}
+        shares |= {name: _ratio(total[_LACKING + name], total["observed"]) for name in self._of(_LACKING)}
+        shares |= {_MISSING + name: _ratio(total[_MISSING + name], total["observed"]) for name in self._of(_MISSING)}
         rates = [float(share) for share in shares.values()]
         return pd.DataFrame({"variable": list(shares), "column_null_rate": rates})
+
+    def by_ticker(self, tickers: xr.DataArray) -> pd.DataFrame:
+        """One row per ticker, as `by_ticker` describes it."""
+        seen, dates = self.seen, len(self.counts["observed"])
+        ended = (seen.rows > 0) & (seen.last < dates - ACTIVE_SESSIONS) & ~seen.paid
+        table = {
+            "ticker": labels(tickers),
+            "empty_ticker": seen.rows,
+            "unexplained_end": ended.astype(int),
+            "reused_ticker": seen.away,
+        }
+        return pd.DataFrame(table)
+
+    def _of(self, prefix: str) -> dict[str, IntArray]:
+        return under(prefix, self.counts)
 
 
 def by_date(market: xr.Dataset, rows: RowFlags) -> pd.DataFrame:
@@ -202,7 +268,8 @@ def by_date(market: xr.Dataset, rows: RowFlags) -> pd.DataFrame:
     tickers without a price or return. Over the first dates, all tickers seen among them count as active;
     before the very first price or return it is not known.
     """
-    return Tally.of(market, rows).by_date(pd.DatetimeIndex(market["date"].values))
+    flagged = Flagged.of(market, rows, 0)
+    return Tally.of(market).by_date(pd.DatetimeIndex(market["date"].values), flagged)
 
 
 def by_ticker(market: xr.Dataset) -> pd.DataFrame:
@@ -211,21 +278,12 @@ def by_ticker(market: xr.Dataset) -> pd.DataFrame:
     `unexplained_end` is 1 where the last price or return is older than the last `ACTIVE_SESSIONS` dates, and no
     delisting return says what holders got.
     """
-    observed = _observed(market)
-    counts = observed.sum(axis=0)
-    ended = (counts > 0) & ~observed[-ACTIVE_SESSIONS:].any(axis=0)
-    if "delisting_return" in market:
-        ended &= ~np.isfinite(market["delisting_return"].values).any(axis=0)
-    names = labels(market["ticker"])
-    table = {"ticker": names, "empty_ticker": counts, "unexplained_end": ended.astype(int)}
-    if _base_name(market) in market:
-        table["reused_ticker"] = absences(market).max(axis=0, initial=0.0)
-    return pd.DataFrame(table)
+    return Tally.of(market).by_ticker(market["ticker"])
 
 
 def by_variable(market: xr.Dataset) -> pd.DataFrame:
     """One row per variable and characteristic: the share missing, of active rows (`column_null_rate`)."""
-    return Tally.of(market, RowFlags({}, {})).by_variable()
+    return Tally.of(market).by_variable()
 
 
 def active_tickers(observed: BoolArray) -> BoolArray:
@@ -262,6 +320,19 @@ def _splits_in_words(market: xr.Dataset) -> npt.NDArray[np.object_]:
         columns = np.flatnonzero(np.isfinite(ratios[row]))
         words[row] = ", ".join(f"{names[at]} {ratio_in_words(ratios[row, at])}" for at in columns)
     return words
+
+
+def _known(values: FloatArray) -> IntArray:
+    count: IntArray = np.isfinite(values).sum(axis=1)
+    return count
+
+
+def _last(values: FloatArray, known: BoolArray, before: FloatArray) -> FloatArray:
+    """Return the last known value of each ticker, or the one before."""
+    if not len(values):
+        return before
+    place = len(values) - 1 - known[::-1].argmax(axis=0)
+    return np.where(known.any(axis=0), values[place, np.arange(values.shape[1])], before)
 
 
 def _ratio(part: np.ndarray, whole: np.ndarray) -> FloatArray:

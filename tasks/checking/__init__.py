@@ -18,9 +18,10 @@ from models.quality.quarantine import (
     refuted_returns,
     without_blocked,
 )
-from tasks.checking.checks import check_derived, check_market, merge
+from tasks.checking.checks import Earlier, check_derived, check_market, merge, survey_market, thresholds_of
 
 __all__ = [
+    "Earlier",
     "apply_quarantine",
     "blocked_rows",
     "check_derived",
@@ -28,5 +29,7 @@ __all__ = [
     "estimation_exclusions",
     "merge",
     "refuted_returns",
+    "survey_market",
+    "thresholds_of",
     "without_blocked",
 ]

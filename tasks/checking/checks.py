@@ -19,8 +19,7 @@ import pandas as pd
 import xarray as xr
 
 from models import quality
-from models.arrays import FloatArray
-from models.blocks import Blocks, run_of
+from models.blocks import Blocks
 from models.quality import describe
 from schemas.checks import (
     MAX_FLAGGED_ROWS,
@@ -37,7 +36,6 @@ if TYPE_CHECKING:
     from tasks.checking.expectations import SuiteOutcome
 
 Frequency = Literal["daily", "monthly"]
-_PRICED = ("close", "returns")
 
 
 def check_market(
@@ -78,27 +76,77 @@ def check_market(
     ends there. Then dates: without a calendar the dates are the sessions, and one that does not land (a stray Saturday
     with three stocks) is none, so that rows are judged without it.
     """
+    return survey_market(
+        market, sessions=sessions, frequency=frequency, overrides=overrides, data_docs=data_docs, delivery=delivery
+    )[0]
+
+
+def survey_market(
+    market: xr.Dataset | Blocks,
+    *,
+    sessions: pd.DatetimeIndex | None,
+    frequency: Frequency,
+    overrides: CheckOverrides,
+    data_docs: Path | None,
+    delivery: Mapping[str, pd.DataFrame] | None = None,
+    earlier: Earlier | None = None,
+) -> tuple[CheckReport, quality.Survey | None]:
+    """Check a market as `check_market` does; also return what was looked at, None if axes and types block the ingest.
+
+    With what was looked at earlier, only the end of the market is given, and the outcome is that of all of it as long
+    as no date is blocked.
+    """
     source = market.source if isinstance(market, Blocks) else market
     for axis in ("date", "ticker"):
         if not source.sizes.get(axis):
             raise DataError(f"there is nothing to check: the source has no {axis}s; look at its file and its columns")
     blocks = market if isinstance(market, Blocks) else Blocks(market)
+    dates = blocks.dates if earlier is None else earlier.dates
     checks = declared(overrides, frequency)
-    tables = {"structure": quality.structure(blocks.head), "keys": quality.keys(blocks.dates, blocks.tickers)}
+    tables = {"structure": quality.structure(blocks.head), "keys": quality.keys(dates, blocks.tickers)}
     suites = _validate(tables, checks)
-    report = _report(suites, tables)
+    report, survey = _report(suites, tables), None
     if not report.blocked_ingest:
-        stray: tuple[date, ...] = ()
-        if sessions is None:
-            stray = _blocked_dates(_validate({"dates": _tallied(blocks).by_date(blocks.dates)}, checks))
-        survey = _surveyed(blocks, checks, frequency, stray)
-        summaries = _market_tables(blocks, survey, sessions, frequency, checks) | dict(delivery or {})
+        thresholds = thresholds_of(checks)
+        if earlier is None:
+            stray: tuple[date, ...] = ()
+            if sessions is None:
+                stray = _blocked_dates(_validate({"dates": _tallied(blocks).by_date(dates)}, checks))
+            kept = ~dates.isin(pd.DatetimeIndex(list(stray)))
+            survey = quality.Survey.of(blocks, thresholds, frequency, kept)
+        else:
+            survey = earlier.survey.followed_by(blocks, thresholds, frequency, earlier.followed)
+        summaries = _market_tables(dates, blocks, survey, sessions, frequency, checks) | dict(delivery or {})
         looked_at, flagged = _halves(summaries["dates"], survey)
         suites += _validate({"dates": looked_at}, checks)
         suites += _validate(summaries | {"dates": flagged}, checks)
         tables |= summaries
-        report = _report(suites, tables, blocks, survey.flagged)
-    return _documented(report, suites, data_docs, "market")
+        report = _report(suites, tables, dates, blocks.tickers, survey.flagged)
+    return _documented(report, suites, data_docs, "market"), survey
+
+
+@dataclass(frozen=True)
+class Earlier:
+    """What was looked at of a market before it got more dates.
+
+    Attributes
+    ----------
+    survey : models.quality.Survey
+        Of the dates before.
+    dates : DatetimeIndex
+        All dates, the new ones among them.
+    followed : models.quality.Followed
+        Where the dates and tickers of the end stand.
+    """
+
+    survey: quality.Survey
+    dates: pd.DatetimeIndex
+    followed: quality.Followed
+
+
+def thresholds_of(checks: Mapping[str, Check]) -> dict[str, float]:
+    """Return the thresholds of checks that have one, by name."""
+    return {name: check.threshold for name, check in checks.items() if check.threshold is not None}
 
 
 def check_derived(
@@ -139,71 +187,37 @@ def merge(reports: Iterable[CheckReport]) -> CheckReport:
     )
 
 
-@dataclass(frozen=True)
-class _Survey:
-    """What the checks look at of a market: its tally, the rows that are flagged, and how many of them block."""
-
-    tally: quality.Tally
-    flagged: dict[str, quality.Flagged]
-    priced: int
-    quarantined: int
-    sizes: FloatArray
-    """Known returns that came as such, without their sign."""
-
-
 def _tallied(blocks: Blocks) -> quality.Tally:
-    return reduce(add, (quality.Tally.of(block, quality.RowFlags({}, {})) for block in blocks))
+    return reduce(add, map(quality.Tally.of, blocks))
 
 
-def _surveyed(blocks: Blocks, checks: Mapping[str, Check], frequency: Frequency, without: Iterable[date]) -> _Survey:
-    """Go through a market block by block; rows are flagged as if some dates were not there."""
-    thresholds = {name: check.threshold for name, check in checks.items() if check.threshold is not None}
-    kept = ~blocks.dates.isin(pd.DatetimeIndex(list(without)))
-    places = run_of(np.flatnonzero(kept))
-    looked_at = blocks if kept.all() else blocks.then(lambda block: block.isel(date=places))
-    sections = quality.sections_of(looked_at) if frequency == "daily" and kept.any() else None
-    first, priced, quarantined = 0, 0, 0
-    tallies, flagged, sizes = [], [], []
-    for block in blocks:
-        rows = quality.RowFlags({}, {})
-        if kept.any():
-            rows = quality.flag_rows(block.isel(date=places), thresholds, frequency, sections).spread(kept)
-        tallies.append(quality.Tally.of(block, rows))
-        flagged.append(quality.Flagged.of(block, rows, first))
-        blocking = [flags for name, flags in rows.flags.items() if checks[name].severity == "block"]
-        quarantined += int(np.logical_or.reduce(blocking).sum()) if blocking else 0
-        priced += sum(int(np.isfinite(block[name].values).sum()) for name in _PRICED if name in block)
-        if "returns" in block:
-            returns = block["returns"].values
-            sizes.append(np.abs(returns[np.isfinite(returns)]))
-        first += block.sizes["ticker"]
-    joined = {rule: quality.Flagged.joined([part[rule] for part in flagged]) for rule in flagged[0]}
-    return _Survey(reduce(add, tallies), joined, priced, quarantined, np.concatenate(sizes or [np.zeros(0)]))
-
-
-def _halves(dates: pd.DataFrame, survey: _Survey) -> tuple[pd.DataFrame, pd.DataFrame]:
+def _halves(dates: pd.DataFrame, survey: quality.Survey) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Split the table of dates in what is known of them without any flag, and the rest."""
     flagged = [name for name in (*survey.flagged, "jump_cluster") if name in dates]
     return dates.drop(columns=flagged), dates[["date", *flagged]]
 
 
 def _market_tables(
+    dates: pd.DatetimeIndex,
     blocks: Blocks,
-    survey: _Survey,
+    survey: quality.Survey,
     sessions: pd.DatetimeIndex | None,
     frequency: Frequency,
     checks: Mapping[str, Check],
 ) -> dict[str, pd.DataFrame]:
-    whole = {"item": "all", "priced": survey.priced}
-    if any(checks[name].severity == "block" for name in survey.flagged):
-        whole["quarantined_share"] = survey.quarantined / max(survey.priced, 1)
+    priced = int(survey.tally.counts["priced"].sum())
+    whole: dict[str, object] = {"item": "all", "priced": priced}
+    blocking = [rows for name, rows in survey.flagged.items() if checks[name].severity == "block"]
+    if blocking:
+        whole["quarantined_share"] = quality.rows_by_date(blocking, len(dates)).sum() / max(priced, 1)
     if "returns" in blocks.head:
-        whole["return_unit"] = np.median(survey.sizes) if survey.priced else np.nan
+        known = survey.sizes[np.isfinite(survey.sizes)]
+        whole["return_unit"] = np.median(known) if len(known) else np.nan
     return {
-        "sessions": quality.sessions_table(blocks.dates, sessions, frequency),
-        "dates": survey.tally.by_date(blocks.dates),
+        "sessions": quality.sessions_table(dates, sessions, frequency),
+        "dates": survey.tally.by_date(dates, survey.flagged),
         "columns": survey.tally.by_variable(),
-        "tickers": survey.tally.tickers,
+        "tickers": survey.tally.by_ticker(blocks.tickers),
         "ingest": pd.DataFrame([whole]),
     }
 
@@ -236,16 +250,17 @@ def _blocked_dates(suites: Iterable[SuiteOutcome]) -> tuple[date, ...]:
 def _report(
     suites: list[SuiteOutcome],
     tables: Mapping[str, pd.DataFrame],
-    blocks: Blocks | None = None,
+    dates: pd.DatetimeIndex | None = None,
+    tickers: xr.DataArray | None = None,
     rows: Mapping[str, quality.Flagged] = MappingProxyType({}),
 ) -> CheckReport:
     outcomes = [outcome for suite in suites for outcome in suite.outcomes]
     in_rows = [one.check for one in outcomes if one.failing and one.check.scope == "row" and one.check.name in rows]
     cells: tuple[FlaggedCells, ...] = ()
     described: tuple[FlaggedRow, ...] = ()
-    if blocks is not None:
+    if dates is not None and tickers is not None:
         in_order = sorted(in_rows, key=lambda check: check.severity)
-        cells, described = describe.flagged(in_order, blocks.dates, blocks.tickers, rows)
+        cells, described = describe.flagged(in_order, dates, tickers, rows)
     return CheckReport(
         results=tuple(describe.result_of(one.check, one.failing, tables, rows) for one in outcomes),
         flagged_rows=described,

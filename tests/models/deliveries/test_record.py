@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 import xarray as xr
 
-from models.deliveries import as_record, market_of, merged, renamed, tidied, without
+from models.deliveries import as_record, market_of, merged, observed_of, renamed, tidied, without
 from schemas.errors import DataError
 
 DAYS = pd.bdate_range("2024-01-01", periods=60).as_unit("ns")
@@ -88,7 +88,7 @@ def test_characteristics_that_are_lagged_by_their_source_are_known_at_the_date_b
     )
     whole = as_record(market, None, None)
     parts = put(whole.isel(date=slice(0, 30)), whole.isel(date=slice(30, None)))
-    found, _ = market_of(parts, "before_date")
+    found = market_of(parts, "before_date")
     np.testing.assert_array_equal(found["characteristics"][:-1, :, 0], PRICES[1:].to_numpy().astype(np.float32))
     assert np.isnan(found["characteristics"][-1]).all()
 
@@ -104,7 +104,7 @@ def test_an_industry_holds_where_no_delivery_has_spoken_of_it_and_not_before_the
     whole = as_record(market, None, groups)
     part = whole.isel(date=slice(30, 40), ticker=[0, 1])  # in which C has no row
     found = put(put(whole.isel(date=slice(0, 30)), part), whole.isel(date=slice(40, None)))
-    _, observed = market_of(found, "at_date")
+    observed = observed_of(found)
     names = np.append(observed["industry_name"].values, "")[observed["industry"].values]
     np.testing.assert_array_equal(names[:, 0], "tech")
     np.testing.assert_array_equal(names[:, 1], "")
