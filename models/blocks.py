@@ -1,12 +1,14 @@
 """A dataset some tickers at a time, each over all dates: how a market is gone through that does not fit into memory.
 
 Here belongs the cutting. What is done with a block, and how its results are joined, belongs to those who go through.
-A block has the same number of cells whatever the dates, so that memory does not grow with a market.
+A block has the same number of cells whatever the dates, so that memory does not grow with a market. While one is looked
+at, the next one is read.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -71,8 +73,13 @@ class Blocks:
         if self.source.sizes["ticker"] <= width:
             yield self._only
             return
-        for start in range(0, self.source.sizes["ticker"], width):
-            yield self._made(slice(start, start + width))
+        with ThreadPoolExecutor(1) as beside:
+            ahead = beside.submit(self._made, slice(0, width))
+            for start in range(width, self.source.sizes["ticker"] + width, width):
+                block = ahead.result()
+                if start < self.source.sizes["ticker"]:
+                    ahead = beside.submit(self._made, slice(start, start + width))
+                yield block
 
     @cached_property
     def _only(self) -> xr.Dataset:
