@@ -2,7 +2,7 @@
 
 Each benchmark has a process of its own whose numeric libraries use one thread, so that neither memory nor warm caches
 of one enter another. With ``--write`` the table replaces what stands between the two marks of a Markdown file. `scale`,
-which takes half an hour, and `machines`, which takes some minutes, run if named alone, and have marks of their own.
+which takes half an hour, `whole` and `machines`, which take minutes, run if named alone, and have marks of their own.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from benchmarks.harness import Row, environment, table
 NAMES = (
     "gram_pass", "ipca", "walk_forward", "fama_macbeth", "cross_section", "penalised", "portfolio_risk", "risk_history",
 )  # fmt: skip
-_ALONE = ("scale", "machines")
+_ALONE = ("scale", "whole", "machines")
 """Each runs only if it is the one that is named."""
 _EITHER = " or ".join(_ALONE)
 _ONE_THREAD = {f"{library}_NUM_THREADS": "1" for library in ("OMP", "OPENBLAS", "MKL", "NUMEXPR")}

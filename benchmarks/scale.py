@@ -50,13 +50,10 @@ MODELS: tuple[dict[str, Any], ...] = (
     {"kind": "factor_analysis", "n_factors": 4},
     {"kind": "cross_section"},
 )
-WINDOW = 126
-"""Dates that a fit looks back on: with a window that grows, fits alone would be quadratic in dates."""
 WORKERS = 2
 IDLE = "idle processes"
 _LITTLE_BYTES = 100e6
 """Memory above that of idle processes of which nothing can be told."""
-_MOST_BYTES = 5 * 2**30
 _SECONDS_BETWEEN_SAMPLES = 0.2
 _BLOCK_DATES = 256
 
@@ -79,6 +76,30 @@ class Stage(NamedTuple):
     peak_bytes: float
 
 
+class Plan(NamedTuple):
+    """What is fitted on a market.
+
+    Attributes
+    ----------
+    models : tuple of dict
+        Models, as a config names them.
+    window : int or None
+        Dates that a fit looks back on; all before it if None.
+    first : float
+        Share of the dates before the first refit.
+    most_bytes : float
+        Memory of others beyond which a run is ended.
+    """
+
+    models: tuple[dict[str, Any], ...]
+    window: int | None
+    first: float
+    most_bytes: float
+
+
+GROWING = Plan(MODELS, window=126, first=0.5, most_bytes=5 * 2**30)
+"""With a window that grows, fits alone would be quadratic in dates."""
+
 Stages = dict[str, Stage]
 
 BASE = Size(300, 250)
@@ -92,10 +113,10 @@ WARM = Size(150, 200)
 def run(*, quick: bool) -> list[Row]:
     """Time the stages on each size; a row for each stage of the largest one, with the exponents of all."""
     if quick:
-        return [_row(name, QUICK, stage) for name, stage in measured(QUICK).items()]
+        return [row(name, QUICK, stage) for name, stage in measured(QUICK).items()]
     found = {size: measured(size) for size in dict.fromkeys((*ALONG_DATES, *ALONG_TICKERS, LARGEST))}
     return [
-        _row(
+        row(
             name,
             LARGEST,
             stage,
@@ -108,7 +129,8 @@ def run(*, quick: bool) -> list[Row]:
     ]
 
 
-def _row(name: str, size: Size, stage: Stage, *growth: str) -> Row:
+def row(name: str, size: Size, stage: Stage, *growth: str) -> Row:
+    """Say what a stage took, and how it grew."""
     note = "; ".join((f"{stage.processor_seconds:.3g} s on the processors", *growth))
     return Row(f"{name}, {size}", stage.seconds, "", note=note, ours_peak_bytes=int(stage.peak_bytes))
 
@@ -126,21 +148,22 @@ def _exponents(name: str, found: list[Stages], sizes: tuple[Size, ...]) -> str:
     return f"time^{time:.2f}, " + ("hardly any memory" if little else f"memory^{memory:.2f}")
 
 
-def measured(size: Size) -> Stages:
+def measured(size: Size, plan: Plan = GROWING) -> Stages:
     """Run all stages on a market of some size, in a process of its own, and watch it from outside.
 
-    A run that fails, or would take more than 5 GiB of others' memory, is ended; the stages before are returned.
+    A run that fails, or would take more of others' memory than the plan allows, is ended; the stages before are
+    returned.
     """
     with tempfile.TemporaryDirectory(prefix="factorcube-scale-") as folder:
         write_market(Path(folder), size)
         context = get_context("spawn")
         here, there = context.Pipe(duplex=False)
-        process = context.Process(target=_stages, args=(there, Path(folder), size))
+        process = context.Process(target=_stages, args=(there, Path(folder), size, plan))
         process.start()
         there.close()
         found: Stages = {}
         try:
-            for name, stage in _watched(here, psutil.Process(process.pid)):
+            for name, stage in _watched(here, psutil.Process(process.pid), plan.most_bytes):
                 found[name] = stage
                 used, peak = stage.processor_seconds, stage.peak_bytes / 1e6
                 print(f"{size}: {name}: {stage.seconds:.2f} s, {used:.2f} s used, {peak:.0f} MB", flush=True)
@@ -150,13 +173,13 @@ def measured(size: Size) -> Stages:
     return found
 
 
-def _watched(here: Connection, process: psutil.Process) -> Iterator[tuple[str, Stage]]:
+def _watched(here: Connection, process: psutil.Process, most_bytes: float) -> Iterator[tuple[str, Stage]]:
     """Yield each stage that a process tells of as it ends, with the memory that was sampled meanwhile."""
     name, start, used, peak = "", time.perf_counter(), 0.0, 0.0
     while True:
         peak = max(peak, _total(process, lambda each: each.memory_full_info().pss))
-        if peak > _MOST_BYTES:
-            print(f"{name}: ended, for it takes more than {_MOST_BYTES / 2**30:.0f} GiB", flush=True)
+        if peak > most_bytes:
+            print(f"{name}: ended, for it takes more than {most_bytes / 2**30:.0f} GiB", flush=True)
             return
         if not here.poll(_SECONDS_BETWEEN_SAMPLES):
             continue
@@ -187,7 +210,7 @@ def _end(process: psutil.Process) -> None:
                 each.kill()
 
 
-def _stages(told: Connection, folder: Path, size: Size) -> None:
+def _stages(told: Connection, folder: Path, size: Size, plan: Plan) -> None:
     """Run the stages, telling the name of each before it begins, and an empty one at the end.
 
     A small market goes first: what processes import with their first work is not the work's.
@@ -201,15 +224,17 @@ def _stages(told: Connection, folder: Path, size: Size) -> None:
             told.send(name)
 
         write_market(Path(small), WARM)
-        _run(Path(small), WARM, cluster, settings["small"], lambda _name: None)
+        _run(Path(small), WARM, plan, cluster, settings["small"], lambda _name: None)
         begin(IDLE)
-        _run(folder, size, cluster, settings["out"], begin)
+        _run(folder, size, plan, cluster, settings["out"], begin)
         told.send("")
 
 
-def _run(folder: Path, size: Size, cluster: Cluster, settings: Settings, begin: Callable[[str], None]) -> None:
+def _run(
+    folder: Path, size: Size, plan: Plan, cluster: Cluster, settings: Settings, begin: Callable[[str], None]
+) -> None:
     """Run the stages as the flows do, with the files of a folder."""
-    history, day = spec_of(folder, "history", size), spec_of(folder, "day", size)
+    history, day = (spec_of(folder, delivery, size, plan) for delivery in ("history", "day"))
     snapshot = ingested(history, settings, begin)
     _trained(history, snapshot, cluster, settings, begin)
     after = ingested(day, settings, begin, " of one day")
@@ -262,11 +287,11 @@ def refuse(failed: dict[str, Exception]) -> None:
         raise error
 
 
-def spec_of(folder: Path, delivery: str, size: Size) -> RunSpec:
+def spec_of(folder: Path, delivery: str, size: Size, plan: Plan = GROWING) -> RunSpec:
     """Return the spec of a run on one file of a folder that `write_market` has filled."""
     origin = {"kind": "files", "paths": [str(folder / f"{delivery}.parquet")]}
     industries = {"kind": "files", "paths": [str(folder / "industries.parquet")]}
-    first = _dates(size)[size.dates // 2]
+    first = _dates(size)[int(size.dates * plan.first)]
     return RunSpec.parse(
         {
             "universe": "made_up",
@@ -274,8 +299,8 @@ def spec_of(folder: Path, delivery: str, size: Size) -> RunSpec:
             "delivery": "increment",
             "data": {"shape": "long_panel", "origin": origin, "characteristics": [*CHARS]},
             "industries": {"origin": industries, "industry": "industry"},
-            "models": [*MODELS],
-            "walk_forward": {"first": f"{first:%Y-%m-%d}", "every": "quarter", "window": WINDOW},
+            "models": [*plan.models],
+            "walk_forward": {"first": f"{first:%Y-%m-%d}", "every": "quarter", "window": plan.window},
             "gate": {"min_total_r2": -1e6, "max_bias_statistic": 1e6, "min_bias_statistic": 1e-6},
         },
         origin="the benchmark",

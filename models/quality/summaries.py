@@ -113,8 +113,9 @@ class Seen:
     @classmethod
     def none(cls, tickers: int) -> Seen:
         """Return what is seen of tickers before the first date."""
-        count, unknown = np.zeros(tickers, dtype=np.int64), np.full(tickers, np.nan)
-        return cls(count, count - 1, unknown, unknown, count > 0, np.zeros(tickers))
+        count = np.zeros(tickers, dtype=np.int64)
+        price, positive = np.full((2, tickers), np.nan)
+        return cls(count, count - 1, price, positive, count > 0, np.zeros(tickers))
 
     def then(self, market: xr.Dataset, start: int = 0) -> Seen:
         """Return what is seen after the dates of a market, the first of which stands at a position among all."""

@@ -27,7 +27,9 @@ def market(seed: int, around: int) -> xr.Dataset:
         day = around + int(rng.integers(-6, 7))
         close[day : day + int(rng.integers(1, 7)), stock] *= rng.choice([0.5, 1.5, 2.0])
     close[around - 15 : around + 20, 6] = close[around - 16, 6]
-    close[20 : around + int(rng.integers(0, 5)), 7] = np.nan
+    back = around + int(rng.integers(0, 5))
+    close[20:back, 7] = close[30:back, 5] = np.nan
+    close[29, 5] = 0.0  # the last price before it was away, and none that another one compares with
     close[around + 2 :, 8] = np.nan
     fields = {
         "open": close * 1.001,
