@@ -57,7 +57,7 @@ class Tail:
     survey : Survey
         What was looked at of the record without the delivery.
     at : Followed
-        Where the dates and tickers of `record` stand.
+        Where the dates of `record` stand.
     """
 
     record: xr.Dataset

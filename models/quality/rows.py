@@ -109,8 +109,7 @@ class Flagged:
 
     def among(self, start: int, stop: int | None = None) -> Flagged:
         """Return the rows of a span of dates, by position."""
-        inside = (self.date >= start) & (self.date < (np.inf if stop is None else stop))
-        return self.chosen(inside)
+        return self.chosen((self.date >= start) & (self.date < (np.inf if stop is None else stop)))
 
     def moved(self, dates: int, places: IntArray) -> Flagged:
         """Return the same rows where dates stand so many positions later, and tickers at given places."""
@@ -133,10 +132,9 @@ class Flagged:
 
 def rows_by_date(found: Sequence[Flagged], dates: int) -> IntArray:
     """Count the rows of each date that any of some rules flags, (date,)."""
-    rows = np.unique(
-        np.stack([np.concatenate([getattr(each, at) for each in found]) for at in ("date", "ticker")]), axis=1
-    )
-    return np.bincount(rows[0], minlength=dates)
+    date, ticker = (np.concatenate([getattr(each, axis) for each in found]) for axis in ("date", "ticker"))
+    width = ticker.max(initial=0) + 1
+    return np.bincount(np.unique(date * width + ticker) // width, minlength=dates)
 
 
 def flag_rows(

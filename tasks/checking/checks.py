@@ -136,7 +136,7 @@ class Earlier:
     dates : DatetimeIndex
         All dates, the new ones among them.
     followed : models.quality.Followed
-        Where the dates and tickers of the end stand.
+        Where the dates of the end stand.
     """
 
     survey: quality.Survey
