@@ -229,7 +229,7 @@ def timing(market: xr.Dataset) -> str:
     start = time.perf_counter()
     check(market.isel(date=slice(0, 30)))
     first = time.perf_counter()
-    report = check(market)
+    report, _ = check(market)
     checked = time.perf_counter()
     clean, _ = apply_quarantine(market, report)
     estimation_exclusions(clean, report)

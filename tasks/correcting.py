@@ -108,7 +108,7 @@ def _corrected(
     if not record.sizes["ticker"]:
         raise CubeError(f"nothing would be left of the cube of {universe}; nothing was written")
     space = Workspace.of(settings)
-    report = check_record(record, recipe, data_docs=space.layout.data_docs(universe))
+    report, _ = check_record(record, recipe, data_docs=space.layout.data_docs(universe))
     refuse_blocked(report)
     dates = record.indexes["date"]
     span = (dates[0].date(), dates[-1].date())

@@ -20,14 +20,14 @@ import xarray as xr
 from models.arrays import IntArray
 from models.blocks import run_of, width_of
 from models.deliveries import merged, tidied
-from models.quality import Survey, delivery_tables, withdrawn_rows
+from models.quality import delivery_tables, withdrawn_rows
 from schemas.checks import CheckReport
 from schemas.contracts import Ingest
 from schemas.errors import CubeError
 from schemas.spec import Recipe
 from storage.arrays import SideBySide
 from storage.cube import Cube
-from tasks.describing import survey_record
+from tasks.describing import Checked, check_record
 
 _SHOWN = 20
 """Withdrawn dates and tickers that the history of a cube names."""
@@ -157,7 +157,7 @@ class Delivery:
             beside, moved = block.drop_dims("ticker"), moved + found
         return written.open().merge(beside).assign_coords(ticker=tickers).drop_attrs().drop_encoding(), moved
 
-    def checked(self, state: State, data_docs: Path | None = None) -> tuple[CheckReport, Survey | None]:
+    def checked(self, state: State, data_docs: Path | None = None) -> Checked:
         """Check the market that a cube would describe after this delivery; also return what was looked at.
 
         Where dates are blocked, the cells that are flagged are those of what is left without them, and what was looked
@@ -165,13 +165,13 @@ class Delivery:
         """
         record, _ = self.on(state)
         tables = delivery_tables(state.record, self.rows, record, self.kind)
-        report, survey = survey_record(record, self.recipe, delivery=tables, data_docs=data_docs)
+        report, survey = check_record(record, self.recipe, delivery=tables, data_docs=data_docs)
         if report.blocked_ingest or not report.blocked_dates:
             return report, survey
         left = tidied(self.on(state, report)[0])
         if not left.sizes["date"]:
             return report, None
-        again, _ = survey_record(left, self.recipe, delivery={}, data_docs=None)
+        again, _ = check_record(left, self.recipe, delivery={}, data_docs=None)
         whole = report.model_copy(
             update={
                 "flagged_cells": again.flagged_cells,

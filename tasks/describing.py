@@ -20,28 +20,22 @@ from schemas.errors import CheckError
 from schemas.spec import Recipe
 from storage import sources
 
+Checked = tuple[CheckReport, quality.Survey | None]
+"""As `tasks.checking.check_market` returns it."""
 
-def check_record(record: xr.Dataset, recipe: Recipe, **options: Any) -> CheckReport:
+
+def check_record(record: xr.Dataset, recipe: Recipe, **options: Any) -> Checked:
     """Check the market that a record describes; `options` are those of `tasks.checking.check_market`."""
     return check_described(Described.of(record, recipe).market, recipe, **options)
 
 
-def survey_record(record: xr.Dataset, recipe: Recipe, **options: Any) -> tuple[CheckReport, quality.Survey | None]:
-    """Check a record as `check_record` does; also return what was looked at, as `tasks.checking.survey_market` does."""
-    return _surveyed(Described.of(record, recipe).market, recipe, **options)
-
-
-def check_described(market: xr.Dataset | Blocks, recipe: Recipe, **options: Any) -> CheckReport:
+def check_described(market: xr.Dataset | Blocks, recipe: Recipe, **options: Any) -> Checked:
     """Check a market as a recipe says; `options` are those of `tasks.checking.check_market`."""
-    return _surveyed(market, recipe, **options)[0]
-
-
-def _surveyed(market: xr.Dataset | Blocks, recipe: Recipe, **options: Any) -> tuple[CheckReport, quality.Survey | None]:
     from tasks import checking
 
     dates = pd.DatetimeIndex((market.source if isinstance(market, Blocks) else market).indexes["date"])
     sessions = sessions_of(recipe, dates) if recipe.calendar != "none" and len(dates) else None
-    return checking.survey_market(
+    return checking.check_market(
         market, sessions=sessions, frequency=recipe.frequency, overrides=recipe.checks, **options
     )
 

@@ -99,7 +99,7 @@ class Tail:
 
         assert state.record is not None  # noqa: S101  a tail has one
         newest = state.record.isel(date=slice(-ACTIVE_DATES, None)).load()
-        report, survey = checking.survey_market(
+        report, survey = checking.check_market(
             Described.of(self.looked_at, self.recipe).market,
             sessions=None if self.recipe.calendar == "none" else sessions_of(self.recipe, self.dates),
             frequency=self.recipe.frequency,

@@ -57,7 +57,7 @@ def understand(spec: RunSpec, settings: Settings) -> Understanding:
     factors = sources.read_factors(spec.factors, dates=dates, frequency=frequency, calendar=calendar, settings=settings)
     industries = sources.read_industries(spec.industries, market=market, frequency=frequency, settings=settings)
     market = adjusted(market, spec.recipe)
-    report = check_described(market, spec.recipe, data_docs=None)
+    report, _ = check_described(market, spec.recipe, data_docs=None)
     return Understanding(market, factors, industries, report, _refits(spec, dates, report))
 
 

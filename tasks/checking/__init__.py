@@ -3,7 +3,9 @@
 Here belong the checks as an operation: summaries in, a report out, Data Docs beside it, and the quarantine that follows
 from a report. What is checked is declared in `schemas.checks`; what the checks look at is computed in `models.quality`.
 
->>> report = check_market(market, sessions=sessions, frequency="daily", overrides=CheckOverrides(), data_docs=folder)
+>>> report, survey = check_market(
+...     market, sessions=sessions, frequency="daily", overrides=CheckOverrides(), data_docs=folder
+... )
 >>> if not report.blocked_ingest:
 ...     clean, quarantined = apply_quarantine(market, report)
 ...     excluded = estimation_exclusions(clean, report)
@@ -18,7 +20,7 @@ from models.quality.quarantine import (
     refuted_returns,
     without_blocked,
 )
-from tasks.checking.checks import Earlier, check_derived, check_market, merge, survey_market, thresholds_of
+from tasks.checking.checks import Earlier, check_derived, check_market, merge, thresholds_of
 
 __all__ = [
     "Earlier",
@@ -29,7 +31,6 @@ __all__ = [
     "estimation_exclusions",
     "merge",
     "refuted_returns",
-    "survey_market",
     "thresholds_of",
     "without_blocked",
 ]

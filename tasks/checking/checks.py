@@ -46,7 +46,8 @@ def check_market(
     overrides: CheckOverrides,
     data_docs: Path | None,
     delivery: Mapping[str, pd.DataFrame] | None = None,
-) -> CheckReport:
+    earlier: Earlier | None = None,
+) -> tuple[CheckReport, quality.Survey | None]:
     """Check the market that deliveries describe.
 
     Parameters
@@ -64,6 +65,16 @@ def check_market(
         Folder to write Data Docs into, beginning anew; None for none.
     delivery : Mapping of str to DataFrame, optional
         What the last delivery takes back (`models.quality.delivery_tables`).
+    earlier : Earlier, optional
+        What was looked at before; the market is the end of all of it then, and the outcome that of all of it, as long
+        as no date is blocked.
+
+    Returns
+    -------
+    report : CheckReport
+        What the checks say.
+    survey : models.quality.Survey or None
+        What was looked at; None if axes and types block the ingest.
 
     Raises
     ------
@@ -75,26 +86,6 @@ def check_market(
     Axes and types are checked first; if they block the ingest, nothing else can be said of the data, and the report
     ends there. Then dates: without a calendar the dates are the sessions, and one that does not land (a stray Saturday
     with three stocks) is none, so that rows are judged without it.
-    """
-    return survey_market(
-        market, sessions=sessions, frequency=frequency, overrides=overrides, data_docs=data_docs, delivery=delivery
-    )[0]
-
-
-def survey_market(
-    market: xr.Dataset | Blocks,
-    *,
-    sessions: pd.DatetimeIndex | None,
-    frequency: Frequency,
-    overrides: CheckOverrides,
-    data_docs: Path | None,
-    delivery: Mapping[str, pd.DataFrame] | None = None,
-    earlier: Earlier | None = None,
-) -> tuple[CheckReport, quality.Survey | None]:
-    """Check a market as `check_market` does; also return what was looked at, None if axes and types block the ingest.
-
-    With what was looked at earlier, only the end of the market is given, and the outcome is that of all of it as long
-    as no date is blocked.
     """
     source = market.source if isinstance(market, Blocks) else market
     for axis in ("date", "ticker"):

@@ -27,9 +27,10 @@ DAY, TICKER = 120, 5
 
 
 def check(market: xr.Dataset, overrides: CheckOverrides = NONE, **options) -> CheckReport:
-    return check_market(
+    report, _ = check_market(
         market, **{"sessions": SESSIONS, "frequency": "daily", "data_docs": None, **options}, overrides=overrides
     )
+    return report
 
 
 def override(**overrides) -> CheckOverrides:
