@@ -184,7 +184,5 @@ class Survey:
 
 def looked_back(thresholds: Mapping[str, float]) -> int:
     """Return how many dates before the first one that was not known a survey of a market's end must have."""
-    moves = (
-        jumps.WINDOW + jumps.LOOKAHEAD + 2
-    )  # a scale of moves, each with the one before, at the start of an excursion
-    return jumps.LOOKAHEAD + max(moves, ACTIVE_SESSIONS + 1, round(thresholds["stale_price"]) + 1)
+    excursion = jumps.LOOKAHEAD + jumps.WINDOW + 2  # its first move, and products of each with the one before
+    return jumps.LOOKAHEAD + max(excursion, ACTIVE_SESSIONS + 1, round(thresholds["stale_price"]) + 1)
